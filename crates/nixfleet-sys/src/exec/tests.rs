@@ -1,0 +1,96 @@
+use super::*;
+
+fn sh(script: &str) -> Cmd {
+    Cmd::new("/bin/sh").arg("-c").arg(script).env("PATH", "/usr/bin:/bin")
+}
+
+#[tokio::test]
+async fn a_program_that_ends_well_hands_over_its_output() {
+    let got = sh("echo out; echo err >&2").run().await.expect("it runs").success().expect("it ends with 0");
+    assert_eq!(got.stdout, b"out\n");
+    assert_eq!(got.stderr_tail, "err");
+}
+
+#[tokio::test]
+async fn a_failed_program_says_the_whole_line_and_its_last_words() {
+    let said = sh("echo why >&2; exit 3")
+        .run()
+        .await
+        .expect("it runs")
+        .success()
+        .expect_err("3 is not 0")
+        .to_string();
+    assert!(said.contains("/bin/sh -c 'echo why >&2; exit 3'"), "{said}");
+    assert!(said.contains("exit status 3") && said.ends_with("why"), "{said}");
+}
+
+#[tokio::test]
+async fn a_killed_program_has_no_exit_code() {
+    let got = sh("kill -9 $$").run().await.expect("it runs");
+    assert_eq!(got.ended, Ended::Signalled(9));
+    assert_eq!(got.ended.code(), None);
+    assert!(got.success().is_err());
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_grandchildren_too() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let script = format!("(sleep 3; echo late >{}) & sleep 30", file.path().display());
+    let got = sh(&script).deadline(Duration::from_millis(100)).run().await;
+    assert!(matches!(got, Err(ExecError::Deadline { .. })), "{got:?}");
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert_eq!(std::fs::read(file.path()).expect("readable"), b"");
+}
+
+struct Counts(usize);
+impl Listener for Counts {
+    fn line(&mut self, line: &[u8]) -> Heard {
+        self.0 += 1;
+        if line == b"more" { Heard::Progress } else { Heard::Words }
+    }
+    fn is_word(&self, line: &[u8]) -> bool {
+        line != b"more"
+    }
+}
+
+#[tokio::test]
+async fn progress_moves_the_stall_limit_and_words_do_not() {
+    let stall = Duration::from_millis(600);
+    let moves = "for i in 1 2 3 4 5 6 7 8; do echo more >&2; sleep 0.2; done";
+    let mut heard = Counts(0);
+    let got = sh(moves).stall(stall).run_heard(&mut heard).await.expect("it moves");
+    assert_eq!((got.ended, heard.0, got.stderr_tail.as_str()), (Ended::Exited(0), 8, ""));
+    let talks = "for i in 1 2 3 4 5 6 7 8; do echo talk >&2; sleep 0.2; done";
+    let got = sh(talks).stall(stall).run_heard(&mut Counts(0)).await;
+    assert!(matches!(got, Err(ExecError::Stalled { .. })), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_flood_is_cut_off_on_stdout_and_bounded_on_stderr() {
+    let got = sh("yes").stdout_bytes_max(1 << 20).run().await;
+    assert!(matches!(got, Err(ExecError::TooMuchOutput { .. })), "{got:?}");
+    let got = sh("head -c 5000000 /dev/zero | tr '\\0' 'x' >&2; echo end >&2").run().await.expect("it runs");
+    assert!(got.stderr_tail.len() <= STDERR_TAIL_BYTES && got.stderr_tail.ends_with("end"));
+}
+
+#[tokio::test]
+async fn a_grandchild_that_holds_the_pipe_does_not_hold_us() {
+    let started = Instant::now();
+    let got = sh("sleep 20 & echo started").run().await.expect("it runs");
+    assert_eq!(got.stdout, b"started\n");
+    assert!(started.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn standard_input_reaches_the_program_and_a_missing_program_is_named() {
+    let got = Cmd::new("/bin/cat").stdin("hello").run().await.expect("it runs");
+    assert_eq!(got.stdout, b"hello");
+    let said = Cmd::new("/nowhere/tool").run().await.expect_err("there is none").to_string();
+    assert_eq!(said, "cannot start `/nowhere/tool`");
+}
+
+#[tokio::test]
+async fn the_environment_is_empty_but_for_what_was_given() {
+    let got = Cmd::new("/usr/bin/env").env("A", "b").run().await.expect("it runs");
+    assert_eq!(got.stdout_text(), "A=b\nLC_ALL=C\n");
+}

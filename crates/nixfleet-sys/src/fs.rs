@@ -1,0 +1,274 @@
+//! The one way to replace a file: synced and renamed, or not written at all.
+//!
+//! After [`write_atomic`] or [`link_atomic`] returns, a reader and a power cut see the new contents; before, the old.
+//! [`Lock`] is an advisory lock that the kernel drops with its holder, so no lock outlives a crash.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+
+/// What could not be done to which path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{path}`")]
+pub struct FsError {
+    /// What was attempted: "read", "replace", ...
+    pub action: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl FsError {
+    /// Whether the cause was a full disk or quota.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Whether there was no such file.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FsError {
+    let path = path.to_owned();
+    move |source| FsError { action, path, source }
+}
+
+/// Makes `path` and its parents, readable by root only where it makes them.
+pub fn make_dir(path: &Path) -> Result<(), FsError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("make the folder", path))
+}
+
+/// Replaces the file with `bytes`, mode 0600: new file, fsync, rename, fsync of the folder.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    write_atomic_mode(path, bytes, 0o600)
+}
+
+/// Like [`write_atomic`], with a mode.
+pub fn write_atomic_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    let fresh = beside(path);
+    let written = write_new(&fresh, bytes, mode).and_then(|()| std::fs::rename(&fresh, path));
+    finish(&fresh, path, written)
+}
+
+/// Points the link at `target` by making a new one and renaming it: there is no instant without a link.
+pub fn link_atomic(target: &Path, link: &Path) -> Result<(), FsError> {
+    let fresh = beside(link);
+    let _ = std::fs::remove_file(&fresh);
+    let made = std::os::unix::fs::symlink(target, &fresh).and_then(|()| std::fs::rename(&fresh, link));
+    finish(&fresh, link, made)
+}
+
+/// Removes the file or link; that it is not there is success.
+pub fn remove(path: &Path) -> Result<(), FsError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The contents of a file of at most `bytes_max` bytes; a larger one is an error, as nothing of ours is that large.
+pub fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
+    let file = File::open(path).map_err(failed("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    if bytes.len() as u64 > bytes_max {
+        let why = io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {bytes_max} bytes"));
+        return Err(failed("read", path)(why));
+    }
+    Ok(bytes)
+}
+
+/// Where the link points, one step.
+pub fn read_link(path: &Path) -> Result<PathBuf, FsError> {
+    std::fs::read_link(path).map_err(failed("read the link", path))
+}
+
+/// Where the path ends after all links.
+pub fn resolve(path: &Path) -> Result<PathBuf, FsError> {
+    std::fs::canonicalize(path).map_err(failed("resolve", path))
+}
+
+/// Opens a file for appending, mode 0600, making it (and syncing its folder) where there is none.
+pub fn open_append(path: &Path) -> Result<File, FsError> {
+    let existed = path.exists();
+    let file = OpenOptions::new()
+        .append(true)
+        .read(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed("open", path))?;
+    if !existed {
+        sync_parent(path).map_err(failed("sync the folder of", path))?;
+    }
+    Ok(file)
+}
+
+/// Appends `bytes` in one write and syncs the data; an error may leave a torn tail, which readers cut.
+pub fn append_synced(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed("append to", path))
+}
+
+/// Copies a program with its contents and mode 0700, synced before it takes its name.
+pub fn copy_program(from: &Path, to: &Path) -> Result<(), FsError> {
+    let bytes = std::fs::read(from).map_err(failed("read", from))?;
+    write_atomic_mode(to, &bytes, 0o700)
+}
+
+/// Bytes that root can still write on the file system of `path`.
+pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
+    let stat = statvfs(path).map_err(|e| failed("ask for the free space of", path)(e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// An exclusive advisory lock, held until dropped or until the process ends in any way.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+    inode: u64,
+}
+
+impl Lock {
+    /// Takes the lock at once, or says `None` when somebody else holds it.
+    pub fn try_take(path: &Path) -> Result<Option<Self>, FsError> {
+        if let Some(parent) = path.parent() {
+            make_dir(parent)?;
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed("open the lock", path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let inode = file.metadata().map_err(failed("stat the lock", path))?.ino();
+                Ok(Some(Self { _file: file, inode }))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(failed("take the lock", path)(e.into())),
+        }
+    }
+
+    /// The inode of the lock file, as `/proc/locks` names it.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+}
+
+/// Process ids that hold an exclusive `flock` on the file, from the text of `/proc/locks`; touches no lock.
+///
+/// A process in another pid namespace reads as 0 there and is left out of nothing: 0 is returned as a holder.
+pub fn flock_holders(proc_locks: &str, inode: u64) -> Vec<i32> {
+    proc_locks.lines().filter_map(|line| flock_holder(line, inode)).collect()
+}
+
+fn flock_holder(line: &str, inode: u64) -> Option<i32> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    // `1: FLOCK  ADVISORY  WRITE 1234 00:2e:567 0 EOF`; a waiter has `->` in the second place and holds nothing.
+    let [_, "FLOCK", _, "WRITE", pid, file, ..] = words.as_slice() else { return None };
+    let held = file.rsplit(':').next()?.parse::<u64>().ok()?;
+    if held == inode { pid.parse().ok() } else { None }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new-{}", std::process::id()))
+}
+
+fn write_new(fresh: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let _ = std::fs::remove_file(fresh);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn finish(fresh: &Path, path: &Path, done: io::Result<()>) -> Result<(), FsError> {
+    done.and_then(|()| sync_parent(path)).map_err(|e| {
+        // What is left of the attempt is ours alone; the old file stands.
+        let _ = std::fs::remove_file(fresh);
+        failed("replace", path)(e)
+    })
+}
+
+/// Syncs the folder that holds `path`, so that a rename or a new name survives a power cut.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_whole_private_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("state.json");
+        write_atomic(&path, b"one").expect("written");
+        write_atomic(&path, b"two").expect("replaced");
+        assert_eq!(std::fs::read(&path).expect("readable"), b"two");
+        assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_write_that_cannot_happen_leaves_the_old_file_and_says_what_was_tried() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("folder");
+        std::fs::create_dir(&path).expect("made");
+        let said = write_atomic(&path, b"x").expect_err("a folder cannot be replaced").to_string();
+        assert!(said.starts_with("cannot replace `"), "{said}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_link_moves_without_an_instant_of_absence() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let link = dir.path().join("root");
+        link_atomic(Path::new("/a"), &link).expect("made");
+        link_atomic(Path::new("/b"), &link).expect("moved");
+        assert_eq!(read_link(&link).expect("a link"), Path::new("/b"));
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_and_proc_locks_names_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("lock");
+        let held = Lock::try_take(&path).expect("no error").expect("free");
+        assert!(Lock::try_take(&path).expect("no error").is_none());
+        let locks = std::fs::read_to_string("/proc/locks").expect("Linux has it");
+        assert_eq!(flock_holders(&locks, held.inode()), [i32::try_from(std::process::id()).expect("small")]);
+        drop(held);
+        assert!(Lock::try_take(&path).expect("no error").is_some());
+    }
+
+    #[test]
+    fn waiters_shared_locks_and_other_files_are_no_holders() {
+        let text = "1: FLOCK  ADVISORY  WRITE 10 00:2e:7 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 11 00:2e:7 0 EOF\n\
+                    2: FLOCK  ADVISORY  READ 12 00:2e:7 0 EOF\n3: POSIX  ADVISORY  WRITE 13 00:2e:7 0 EOF\n\
+                    4: FLOCK  ADVISORY  WRITE 14 00:2e:77 0 EOF\nrubbish\n";
+        assert_eq!(flock_holders(text, 7), [10]);
+    }
+
+    #[test]
+    fn a_file_larger_than_its_bound_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("big");
+        write_atomic(&path, &[0; 11]).expect("written");
+        assert!(read_bounded(&path, 10).is_err());
+        assert_eq!(read_bounded(&path, 11).expect("fits").len(), 11);
+    }
+}
