@@ -1,1 +1,21 @@
-//! One activation.
+//! One activation on one host: its facts, what they mean, and what to do next. Pure; the agent gathers and acts.
+//!
+//! - [`outcome`]: how an activation ended, and why, as types with the facts in them.
+//! - [`record`]: the lines of the activation journal, and [`record::Pending`], what they fold to.
+//! - [`end`]: how a detached run ended, as its own record says.
+//! - [`units`]: what became of the units that were running before.
+//! - [`judge`]: the verdict on a switch that ended, from the world and not from the exit code alone.
+//! - [`resume`]: where an interrupted activation goes on.
+//! - [`inhibit`]: what must not be replaced live, and when a reboot is needed.
+//! - [`packages`]: package differences between two closures.
+//! - [`events`]: what the reducer and the control plane are told.
+
+pub mod end;
+pub mod events;
+pub mod inhibit;
+pub mod judge;
+pub mod outcome;
+pub mod packages;
+pub mod record;
+pub mod resume;
+pub mod units;

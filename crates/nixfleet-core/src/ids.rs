@@ -63,7 +63,8 @@ impl StorePath {
     /// The store path that `path` is or lies in.
     pub fn containing(path: &Path) -> Result<Self, NotAStorePath> {
         let text = path.to_str().ok_or_else(|| refuse(&path.to_string_lossy(), "it is not UTF-8"))?;
-        let below = text.strip_prefix("/nix/store/").ok_or_else(|| refuse(text, "it is not in /nix/store"))?;
+        let below =
+            text.strip_prefix("/nix/store/").ok_or_else(|| refuse(text, "it is not in /nix/store"))?;
         let base = below.split('/').next().unwrap_or(below);
         format!("{STORE_DIR}/{base}").parse()
     }
@@ -73,7 +74,9 @@ impl FromStr for StorePath {
     type Err = NotAStorePath;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let base = text.strip_prefix("/nix/store/").ok_or_else(|| refuse(text, "it does not begin with /nix/store/"))?;
+        let base = text
+            .strip_prefix("/nix/store/")
+            .ok_or_else(|| refuse(text, "it does not begin with /nix/store/"))?;
         let bytes = base.as_bytes();
         if bytes.len() < HASH_LEN + 2 || !bytes[..HASH_LEN].iter().all(|b| HASH_CHARS.contains(b)) {
             return Err(refuse(text, "after /nix/store/ come 32 characters of hash, a dash and a name"));
@@ -286,7 +289,8 @@ mod tests {
 
     #[test]
     fn an_id_sorts_by_time_and_reads_back() {
-        let (older, newer) = (ActivationId::new(1_795_000_000_000, 9), ActivationId::new(1_795_000_000_001, 1));
+        let (older, newer) =
+            (ActivationId::new(1_795_000_000_000, 9), ActivationId::new(1_795_000_000_001, 1));
         assert!(older < newer);
         assert_eq!(older.as_str().parse::<ActivationId>().expect("its own form"), older);
         assert!("../../x".parse::<ActivationId>().is_err());

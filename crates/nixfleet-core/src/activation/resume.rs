@@ -1,0 +1,269 @@
+//! Where an interrupted activation goes on: decided from the journal and the world, never by firing again.
+//!
+//! Asked at every start of the agent and by the deadman. Total over what the journal can say: there is no state
+//! without a way out (invariant 6), and the switch of one activation id is never started twice.
+
+use super::end::RunEnd;
+use super::outcome::Failure;
+use super::record::{Activation, Reached, Run};
+use crate::ids::StorePath;
+
+/// What a unit of ours is doing now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunSeen {
+    /// It is loaded and not over.
+    Alive,
+    /// It is over, and this is what it recorded.
+    Ended(RunEnd),
+    /// systemd does not know it and there is no record: it never began, or was cut off with the whole host.
+    Absent,
+}
+
+/// The world as an interrupted activation finds it.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Whether the newest line was written in this boot.
+    pub same_boot: bool,
+    /// What runs.
+    pub current: Option<StorePath>,
+    /// What became of the newest run.
+    pub run: RunSeen,
+    /// Whether the deadline has passed.
+    pub deadline_passed: bool,
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// Nothing ran: put back what was prepared, and say that it was cut off.
+    Abandon,
+    /// The newest run is going on or over: wait for it and judge it as if nothing had happened.
+    Await,
+    /// The switch was good: ask the probes, or the person, until the deadline.
+    Confirm,
+    /// Confirmed: write the boot entries (again), then disarm.
+    Commit,
+    /// The host is down on the previous system: put the profile and the boot entries back and say so.
+    LandedOnPrevious(Failure),
+    /// The reboot brought the target: ask the probes.
+    LandedOnTarget,
+    /// The reboot has not happened yet.
+    StillDeferred,
+    /// Go back.
+    Revert(Failure),
+}
+
+/// Decides where an activation that is not over goes on.
+pub fn resume(activation: &Activation, world: &World) -> Resume {
+    if let Some(failure) = &activation.reverting {
+        return resume_revert(activation, world, failure.clone());
+    }
+    if world.same_boot { resume_same_boot(activation, world) } else { resume_after_reboot(activation, world) }
+}
+
+fn resume_revert(activation: &Activation, world: &World, failure: Failure) -> Resume {
+    let on_previous = world.current.as_ref() == Some(&activation.began.previous);
+    if on_previous && !world.same_boot { Resume::LandedOnPrevious(failure) } else { Resume::Revert(failure) }
+}
+
+fn resume_same_boot(activation: &Activation, world: &World) -> Resume {
+    let too_late = Failure::ConfirmTimeout { within_secs: activation.began.confirm_within_secs };
+    match &activation.reached {
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Finished => Resume::Abandon,
+        Reached::Running { run: Run::Switch, .. } => match world.run {
+            RunSeen::Absent if world.current.as_ref() == Some(&activation.began.previous) => Resume::Abandon,
+            RunSeen::Alive if world.deadline_passed => Resume::Revert(too_late),
+            RunSeen::Alive | RunSeen::Ended(_) | RunSeen::Absent => Resume::Await,
+        },
+        Reached::Running { run: Run::Repair, .. } | Reached::Confirming if world.deadline_passed => {
+            Resume::Revert(too_late)
+        }
+        Reached::Running { run: Run::Repair | Run::Commit | Run::Defer, .. } => Resume::Await,
+        Reached::Running { run: Run::Revert | Run::RevertBoot, .. } | Reached::Reverting => {
+            Resume::Revert(Failure::Interrupted { at: activation.reached.step() })
+        }
+        Reached::Confirming => Resume::Confirm,
+        Reached::Confirmed => Resume::Commit,
+        Reached::AwaitingReboot => Resume::StillDeferred,
+    }
+}
+
+fn resume_after_reboot(activation: &Activation, world: &World) -> Resume {
+    let on = |system: &StorePath| world.current.as_ref() == Some(system);
+    let rebooted = Failure::Rebooted { at: activation.reached.step() };
+    let elsewhere = || Failure::BootedElsewhere {
+        expected: activation.began.target.clone(),
+        actual: world.current.as_ref().map_or_else(|| "no system".to_owned(), ToString::to_string),
+    };
+    let (on_target, on_previous) = (on(&activation.began.target), on(&activation.began.previous));
+    match &activation.reached {
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Finished => Resume::Abandon,
+        // Target and previous may be the same system: then the reboot brought both, and there is nothing to go back to.
+        Reached::Confirmed | Reached::Running { run: Run::Commit, .. } if on_target => Resume::Commit,
+        Reached::AwaitingReboot | Reached::Running { .. } | Reached::Confirming if on_target => {
+            Resume::LandedOnTarget
+        }
+        Reached::AwaitingReboot if on_previous => Resume::LandedOnPrevious(elsewhere()),
+        Reached::Running { .. } | Reached::Confirming | Reached::Confirmed | Reached::Reverting
+            if on_previous =>
+        {
+            Resume::LandedOnPrevious(rebooted)
+        }
+        Reached::AwaitingReboot
+        | Reached::Running { .. }
+        | Reached::Confirming
+        | Reached::Confirmed
+        | Reached::Reverting => Resume::Revert(elsewhere()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::events::CommitPolicy;
+    use crate::activation::inhibit::InhibitPolicy;
+    use crate::activation::record::{Began, ConfirmBy, Fired, OnFailedUnits, Purpose, Unsigned};
+    use crate::ids::{ActivationId, BootId};
+    use proptest::prelude::*;
+
+    fn system(name: &str) -> StorePath {
+        format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-{name}")
+            .parse()
+            .expect("well-formed")
+    }
+
+    fn running(run: Run) -> Reached {
+        Reached::Running { unit: "nixfleet-switch-x.service".into(), run }
+    }
+
+    fn activation(reached: Reached) -> Activation {
+        let runs = match &reached {
+            Reached::Running { unit, run } => vec![Fired { unit: unit.clone(), run: *run, end: None }],
+            _ => vec![],
+        };
+        Activation {
+            id: ActivationId::new(1, 1),
+            began_at_ms: 0,
+            last_boot: BootId::new("a"),
+            last_at_ms: 0,
+            began: Began {
+                target: system("new"),
+                previous: system("old"),
+                previous_generation: None,
+                commit: CommitPolicy::AfterConfirm,
+                confirm_by: ConfirmBy::Probes,
+                confirm_within_secs: 60,
+                observe_secs: 0,
+                probes: vec![],
+                inhibit: InhibitPolicy::BuiltIn,
+                on_failed_units: OnFailedUnits::Revert,
+                unsigned: Unsigned::Refuse,
+                digest: None,
+                rescue: String::new(),
+                purpose: Purpose::Activate,
+            },
+            confirmed: reached == Reached::Confirmed,
+            reverting: (reached == Reached::Reverting).then_some(Failure::Asked),
+            reached,
+            inhibitors: vec![],
+            deadline: None,
+            runs,
+            units_before: None,
+            reachable: vec![],
+            outcome: None,
+        }
+    }
+
+    fn world(same_boot: bool, current: &str, run: RunSeen, deadline_passed: bool) -> World {
+        World { same_boot, current: Some(system(current)), run, deadline_passed }
+    }
+
+    #[test]
+    fn before_the_fire_everything_is_put_back() {
+        for reached in [Reached::Began, Reached::Realising, Reached::SettingProfile, Reached::ArmingDeadman] {
+            for same_boot in [true, false] {
+                let seen = world(same_boot, "old", RunSeen::Absent, false);
+                assert_eq!(resume(&activation(reached.clone()), &seen), Resume::Abandon, "{reached:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_switch_that_goes_on_or_ended_is_judged_and_not_fired_again() {
+        for run in [RunSeen::Alive, RunSeen::Ended(RunEnd::Exited { code: 0 })] {
+            let got = resume(&activation(running(Run::Switch)), &world(true, "old", run, false));
+            assert_eq!(got, Resume::Await);
+        }
+    }
+
+    #[test]
+    fn a_switch_that_never_began_is_abandoned() {
+        let got = resume(&activation(running(Run::Switch)), &world(true, "old", RunSeen::Absent, false));
+        assert_eq!(got, Resume::Abandon);
+    }
+
+    #[test]
+    fn a_trial_that_nobody_confirmed_is_reverted_by_whoever_looks_after_the_deadline() {
+        let late = world(true, "new", RunSeen::Ended(RunEnd::Exited { code: 0 }), true);
+        let got = resume(&activation(Reached::Confirming), &late);
+        assert_eq!(got, Resume::Revert(Failure::ConfirmTimeout { within_secs: 60 }));
+    }
+
+    #[test]
+    fn after_the_confirmation_the_way_is_forward_even_past_the_deadline() {
+        let late = world(true, "new", RunSeen::Absent, true);
+        assert_eq!(resume(&activation(Reached::Confirmed), &late), Resume::Commit);
+    }
+
+    #[test]
+    fn a_power_cut_on_trial_lands_on_the_previous_system() {
+        for reached in [running(Run::Switch), Reached::Confirming] {
+            let step = reached.step();
+            let got = resume(&activation(reached), &world(false, "old", RunSeen::Absent, false));
+            assert_eq!(got, Resume::LandedOnPrevious(Failure::Rebooted { at: step }));
+        }
+    }
+
+    #[test]
+    fn a_deferred_activation_is_finished_by_the_reboot_and_not_before() {
+        let deferred = activation(Reached::AwaitingReboot);
+        assert_eq!(resume(&deferred, &world(true, "old", RunSeen::Absent, true)), Resume::StillDeferred);
+        assert_eq!(resume(&deferred, &world(false, "new", RunSeen::Absent, true)), Resume::LandedOnTarget);
+        let other = resume(&deferred, &world(false, "old", RunSeen::Absent, true));
+        assert!(matches!(other, Resume::LandedOnPrevious(Failure::BootedElsewhere { .. })), "{other:?}");
+        let third = resume(&deferred, &world(false, "third", RunSeen::Absent, true));
+        assert!(matches!(third, Resume::Revert(Failure::BootedElsewhere { .. })), "{third:?}");
+    }
+
+    #[test]
+    fn a_revert_that_was_cut_off_is_taken_up_again() {
+        let got = resume(&activation(Reached::Reverting), &world(true, "new", RunSeen::Absent, false));
+        assert_eq!(got, Resume::Revert(Failure::Asked));
+        let got = resume(&activation(Reached::Reverting), &world(false, "old", RunSeen::Absent, false));
+        assert_eq!(got, Resume::LandedOnPrevious(Failure::Asked));
+    }
+
+    proptest! {
+        #[test]
+        fn the_boot_side_is_never_left_to_an_unconfirmed_target(
+            at in 0usize..9, same_boot: bool, on in 0usize..3, run in 0usize..3, deadline_passed: bool
+        ) {
+            let reached = [
+                Reached::Began, Reached::Realising, Reached::SettingProfile, Reached::ArmingDeadman,
+                running(Run::Switch), running(Run::Repair), Reached::Confirming, Reached::Reverting,
+                running(Run::Revert),
+            ][at].clone();
+            let run = [RunSeen::Alive, RunSeen::Absent, RunSeen::Ended(RunEnd::Unknown)][run];
+            let got = resume(&activation(reached), &world(same_boot, ["old", "new", "third"][on], run, deadline_passed));
+            prop_assert_ne!(got, Resume::Commit);
+        }
+    }
+}
