@@ -1,1 +1,35 @@
-//! nixfleet-testbed
+//! Real hosts for tests: systemd as PID 1, real Nix, a signed binary cache, and systems to activate.
+//!
+//! A [`Host`] is a Debian root with a NixOS-shaped system on it, booted by systemd-nspawn in about a second. It is
+//! owned by a keeper process that ends with the test process, however that ends, so nothing stays mounted or running.
+//! The systems (one [`System`] per knob) are built by the host's own Nix and fetched from a binary cache with real
+//! signatures. Everything made once is kept in [`cache_dir`].
+//!
+//! Limits: root is needed, the clock is the machine's (a host cannot set it; a [`Vm`] can), and killing a host keeps
+//! the page cache (only a [`Vm`] loses unwritten pages).
+
+pub use cache::{Cache, Damage};
+pub use fault::{Fault, FaultServer};
+pub use files::Entry;
+pub use host::{Host, HostBuilder};
+pub use image::{Flavour, Image, cache_dir, prepare};
+pub use net::Net;
+pub use packages::{APT_PACKAGES, available, missing};
+pub use spawn::{Output, Running};
+pub use sweep::{Swept, sweep};
+pub use systems::System;
+pub use wait::wait_until;
+
+mod cache;
+mod fault;
+mod files;
+mod host;
+mod image;
+mod keeper;
+mod net;
+mod packages;
+mod run_dir;
+mod spawn;
+mod sweep;
+mod systems;
+mod wait;

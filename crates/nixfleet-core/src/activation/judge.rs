@@ -208,7 +208,7 @@ mod tests {
     proptest! {
         #[test]
         fn success_needs_the_flip_a_readable_good_code_and_healthy_units(
-            end in any_end(), link in 0..3, hurt: bool, units_changed: bool, was_running: bool, repaired: bool
+            end in any_end(), link in 0usize..3, hurt: bool, units_changed: bool, was_running: bool, repaired: bool
         ) {
             let link = [Link::Expected, Link::Previous, Link::Third][link];
             let list = if hurt { troubled(UnitTrouble::Failed) } else { vec![] };
