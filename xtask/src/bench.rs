@@ -1,0 +1,121 @@
+//! `cargo xtask bench`: runs the benchmarks on real hosts and keeps BENCHMARKS.md true.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    hosts::Hosts,
+    outside::{self, Run},
+    programs,
+    report::Report,
+    say, setup, workspace,
+};
+
+/// What is between these two lines of BENCHMARKS.md is written by `--write` and by nobody else.
+const BEGIN: &str = "<!-- bench:begin -->";
+const END: &str = "<!-- bench:end -->";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Put the tables into BENCHMARKS.md, with this machine's description
+    #[arg(long)]
+    write: bool,
+    /// The benchmarks to run [default: all]
+    names: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.write && !args.names.is_empty() {
+        bail!("`--write` replaces all tables, so it runs all benchmarks: leave the names out");
+    }
+    let mut report = Report::default();
+    report.step("build the testbed", || programs::build(&["testbed"]))?;
+    let agent = report.step("build the agent", programs::build_release_agent)?;
+    if let Hosts::Impossible(why) = setup::prepare(&mut report, &agent)? {
+        bail!("the benchmarks need a test host: {why}");
+    }
+    let tables = report.step("benchmarks", || {
+        Run::cargo()
+            .args(["run", "--locked", "--release", "-p", "nixfleet-testbed", "--bin", "bench", "--"])
+            .args(&args.names)
+            .env("NIXFLEET_AGENT_BIN", &agent)
+            .stdout()
+    })?;
+    say::data(tables.trim_end());
+    if args.write {
+        let path = workspace::root().join("BENCHMARKS.md");
+        let old = fs::read_to_string(&path).context("cannot read BENCHMARKS.md")?;
+        let new = replace_region(&old, &format!("{}\n{}", machine(), tables.trim()))?;
+        outside::write(&path, &new)?;
+        say::line("BENCHMARKS.md is written");
+    }
+    report.close();
+    Ok(())
+}
+
+/// This machine, as far as it matters for reading the numbers.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    describe(&read("/proc/cpuinfo"), &read("/proc/meminfo"), kernel.trim())
+}
+
+fn describe(cpuinfo: &str, meminfo: &str, kernel: &str) -> String {
+    let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let model = field(cpuinfo, "model name").unwrap_or("unknown");
+    let memory_kib: u64 =
+        field(meminfo, "MemTotal").and_then(|text| text.trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+    format!(
+        "| machine | |\n|---|---|\n| processor | {model}, {cores} cores |\n| memory | {} MiB |\n| kernel | {kernel} |\n| command | `cargo xtask bench --write` |\n",
+        memory_kib / 1024
+    )
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.trim() == name)
+        .map(|(_, value)| value.trim())
+}
+
+fn replace_region(document: &str, region: &str) -> Result<String> {
+    let (before, rest) =
+        document.split_once(BEGIN).with_context(|| format!("no `{BEGIN}` in the document"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("no `{END}` after `{BEGIN}`"))?;
+    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", region.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_region_between_the_marks_changes() {
+        let old = "# B\n<!-- bench:begin -->\nold\n<!-- bench:end -->\ntail\n";
+        let new = replace_region(old, "a table\n").expect("both marks are there");
+        assert_eq!(new, "# B\n<!-- bench:begin -->\na table\n<!-- bench:end -->\ntail\n");
+        assert_eq!(replace_region(&new, "a table").expect("both marks are there"), new);
+    }
+
+    #[test]
+    fn a_document_without_both_marks_in_order_is_refused() {
+        for bad in ["", "<!-- bench:begin -->", "<!-- bench:end --> <!-- bench:begin -->"] {
+            assert!(replace_region(bad, "x").is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_committed_document_has_the_marks() {
+        let committed = include_str!("../../BENCHMARKS.md");
+        assert!(replace_region(committed, "x").is_ok());
+    }
+
+    #[test]
+    fn the_machine_is_described_from_proc() {
+        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU @ 2.1GHz\n\nprocessor\t: 1\nmodel name\t: Some CPU @ 2.1GHz\n";
+        let text = describe(cpuinfo, "MemTotal:       24680084 kB\nMemFree: 1 kB\n", "6.1.0");
+        assert!(text.contains("| Some CPU @ 2.1GHz, 2 cores |"), "{text}");
+        assert!(text.contains("| 24101 MiB |"), "{text}");
+    }
+}
