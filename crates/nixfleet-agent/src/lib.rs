@@ -1,1 +1,3 @@
 //! nixfleet-agent
+
+pub mod tools;

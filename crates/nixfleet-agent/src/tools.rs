@@ -1,0 +1,200 @@
+//! The outside programs of a host: Nix, systemd and the journal, one file each.
+//!
+//! Every file has builders that return a [`Cmd`] as data, and parsers that take recorded bytes; running them is one
+//! thin `async fn` of [`Tools`] per question. The parsers are strict: what they do not understand is an error that
+//! shows it, never a guess, and they are tested on outputs recorded from Nix 2.8 and 2.26 and systemd 252 and 257
+//! (`tests/fixtures/tools`). Nothing here decides; `crate::activation` does.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nixfleet_sys::exec::{Cmd, ExecError};
+
+pub mod journal;
+pub mod nar_hash;
+pub mod nix;
+pub mod nix_env;
+pub mod nix_store;
+pub mod progress;
+pub mod systemd;
+pub mod units;
+
+mod lines;
+
+/// Where the programs are looked for, in this order.
+///
+/// The running system first, so that Nix and systemd are those that the host itself uses.
+pub const SEARCH_PATH: [&str; 5] =
+    ["/run/current-system/sw/bin", "/nix/var/nix/profiles/default/bin", "/usr/bin", "/bin", "/usr/sbin"];
+
+/// The only variables of ours that a tool gets to see: where to find certificates, the way out, and the locale data.
+pub const ENVIRONMENT_KEPT: [&str; 10] = [
+    "HOME",
+    "NIX_SSL_CERT_FILE",
+    "SSL_CERT_FILE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "LOCALE_ARCHIVE",
+];
+
+/// The programs by their absolute paths, and the settings that every Nix command is given.
+///
+/// The folder of each is resolved once, when it is found: `/run/current-system` changes under our feet in every
+/// switch. The file name itself is never resolved, because `nix-store` is a link to `nix` that looks at its own name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tools {
+    /// `nix-store`.
+    pub nix_store: PathBuf,
+    /// `nix-env`.
+    pub nix_env: PathBuf,
+    /// `nix`.
+    pub nix: PathBuf,
+    /// `systemctl`.
+    pub systemctl: PathBuf,
+    /// `systemd-run`.
+    pub systemd_run: PathBuf,
+    /// `journalctl`.
+    pub journalctl: PathBuf,
+    /// Settings handed to every Nix command as `--option NAME VALUE`; [`Tools::find`] leaves them empty.
+    pub nix_options: Vec<(String, String)>,
+}
+
+/// The programs that are not there, all of them, and where they were looked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct MissingTools {
+    /// The names of the programs.
+    pub names: Vec<&'static str>,
+    /// The folders.
+    pub looked_in: Vec<PathBuf>,
+}
+
+impl MissingTools {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        let nix = self.names.iter().any(|name| name.starts_with("nix"));
+        let systemd = self.names.iter().any(|name| !name.starts_with("nix"));
+        let mut packages = Vec::new();
+        if nix {
+            packages.push("Nix (`nix.enable = true`, or the package `nix-bin`)");
+        }
+        if systemd {
+            packages.push("systemd");
+        }
+        format!("install {}; on NixOS all of them are in /run/current-system/sw/bin", packages.join(" and "))
+    }
+}
+
+impl fmt::Display for MissingTools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folders: Vec<_> = self.looked_in.iter().map(|folder| folder.display().to_string()).collect();
+        write!(f, "cannot find {} in {}", self.names.join(", "), folders.join(", "))
+    }
+}
+
+/// Why a tool gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It did not run to its end, or ended in a way that has no meaning of its own.
+    #[error(transparent)]
+    Exec(ExecError),
+    /// It ended well and said something we do not understand.
+    #[error("`{line}` printed what this agent does not understand")]
+    NotUnderstood {
+        /// The whole line.
+        line: String,
+        /// Where and what.
+        source: NotUnderstood,
+    },
+}
+
+/// What a strict parser stumbled over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}, at: `{at}`")]
+pub struct NotUnderstood {
+    /// What is wrong.
+    pub why: &'static str,
+    /// The place, printable and cut to 200 characters.
+    pub at: String,
+}
+
+impl NotUnderstood {
+    /// The refusal of `at` because of `why`.
+    pub fn new(why: &'static str, at: &str) -> Self {
+        Self { why, at: at.chars().filter(|c| !c.is_control()).take(200).collect() }
+    }
+}
+
+impl Tools {
+    /// The tools from the first folder that has each; an error names all that are missing.
+    pub fn find(search: &[&Path]) -> Result<Self, MissingTools> {
+        // The folder is resolved, the name is not: see the type.
+        let folders: Vec<PathBuf> = search.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let mut missing = Vec::new();
+        let mut look = |name: &'static str| {
+            let found = folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path));
+            found.unwrap_or_else(|| {
+                missing.push(name);
+                PathBuf::new()
+            })
+        };
+        let tools = Self {
+            nix_store: look("nix-store"),
+            nix_env: look("nix-env"),
+            nix: look("nix"),
+            systemctl: look("systemctl"),
+            systemd_run: look("systemd-run"),
+            journalctl: look("journalctl"),
+            nix_options: Vec::new(),
+        };
+        if missing.is_empty() {
+            Ok(tools)
+        } else {
+            let looked_in = search.iter().map(|folder| folder.to_path_buf()).collect();
+            Err(MissingTools { names: missing, looked_in })
+        }
+    }
+
+    /// The tools in [`SEARCH_PATH`].
+    pub fn find_here() -> Result<Self, MissingTools> {
+        Self::find(&SEARCH_PATH.map(Path::new))
+    }
+
+    /// The same tools with one more setting for every Nix command.
+    #[must_use]
+    pub fn with_nix_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.nix_options.push((name.into(), value.into()));
+        self
+    }
+
+    /// A Nix program with what all of them get.
+    fn nix_cmd(&self, program: &Path) -> Cmd {
+        bare(program)
+    }
+
+    /// The settings, as arguments; they come after the sub-command, where all versions take them.
+    fn nix_option_args(&self) -> Vec<String> {
+        let one = |(name, value): &(String, String)| ["--option".to_owned(), name.clone(), value.clone()];
+        self.nix_options.iter().flat_map(one).collect()
+    }
+}
+
+/// A program with the environment that all tools get: ours in part, and no colour.
+fn bare(program: &Path) -> Cmd {
+    Cmd::new(program)
+        .env_from_ours(&ENVIRONMENT_KEPT)
+        .env("NO_COLOR", "1")
+        .env("TERM", "dumb")
+        .env("SYSTEMD_COLORS", "0")
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests;

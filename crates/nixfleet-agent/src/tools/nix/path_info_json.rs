@@ -1,0 +1,165 @@
+//! The shapes of `nix path-info --json` through the years.
+//!
+//! | since | shape |
+//! |---|---|
+//! | 2.0 | an array of objects, each with `path`; what is missing has `"valid": false` |
+//! | 2.19 | an object by path; what is missing is `null`; absent values are `null` |
+//! | 2.33 | `{"version": 2, "storeDir": …, "info": {…}}`, names without the folder, hashes and signatures as objects |
+//!
+//! Hashes are SRI or base32 in the first two. All shapes are read by one function, since later ones keep the names.
+
+use nixfleet_core::ids::{STORE_DIR, StorePath};
+use serde_json::{Map, Value};
+
+use super::{PathInfo, PathInfos, object, shown};
+use crate::tools::NotUnderstood;
+use crate::tools::nar_hash::NarHash;
+
+/// What the JSON says of each path, in its order.
+pub fn parse_path_info(json: &[u8]) -> Result<PathInfos, NotUnderstood> {
+    let value: Value = serde_json::from_slice(json).map_err(|_| {
+        NotUnderstood::new("it is not JSON", &String::from_utf8_lossy(&json[..json.len().min(200)]))
+    })?;
+    let mut infos = PathInfos::default();
+    match &value {
+        Value::Array(rows) => {
+            for row in rows {
+                let fields = object(row, "a row is not an object")?;
+                let path = text(fields, "path")?
+                    .ok_or_else(|| NotUnderstood::new("a row has no path", &shown(row)))?;
+                add(&mut infos, path, row)?;
+            }
+        }
+        Value::Object(top) => {
+            for (path, row) in by_path(top)? {
+                add(&mut infos, path, row)?;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            return Err(NotUnderstood::new("it is neither an array nor an object", &shown(&value)));
+        }
+    }
+    Ok(infos)
+}
+
+/// The rows of an object by path: the whole, or what is below `info` where there is a version.
+fn by_path(top: &Map<String, Value>) -> Result<&Map<String, Value>, NotUnderstood> {
+    let Some(version) = top.get("version") else { return Ok(top) };
+    if !matches!(version.as_u64(), Some(1..=3)) {
+        return Err(NotUnderstood::new("this version of path-info is not known", &shown(version)));
+    }
+    let store = text(top, "storeDir")?;
+    if store.is_some_and(|dir| dir != STORE_DIR) {
+        return Err(NotUnderstood::new("the store is not in /nix/store", store.unwrap_or_default()));
+    }
+    let info = top.get("info").ok_or_else(|| NotUnderstood::new("there is no `info`", ""))?;
+    object(info, "`info` is not an object")
+}
+
+fn add(infos: &mut PathInfos, path: &str, row: &Value) -> Result<(), NotUnderstood> {
+    let path = named(path)?;
+    let missing = row.is_null() || row.get("valid").is_some_and(|valid| valid == false);
+    if missing {
+        infos.missing.push(path);
+        return Ok(());
+    }
+    let fields = object(row, "what is said of a path is not an object")?;
+    infos.known.push(info(path, fields)?);
+    Ok(())
+}
+
+fn info(path: StorePath, fields: &Map<String, Value>) -> Result<PathInfo, NotUnderstood> {
+    let at = |why| NotUnderstood::new(why, path.as_str());
+    Ok(PathInfo {
+        nar_hash: hash(fields.get("narHash").ok_or_else(|| at("a path has no narHash"))?)?,
+        nar_size: number(fields, "narSize")?.ok_or_else(|| at("a path has no narSize"))?,
+        download_size: number(fields, "downloadSize")?,
+        references: list(fields, "references")?
+            .iter()
+            .map(|value| value.as_str().ok_or_else(|| at("a reference is not a text")).and_then(named))
+            .collect::<Result<_, _>>()?,
+        signed_by: list(fields, "signatures")?.iter().map(key_name).collect::<Result<_, _>>()?,
+        content_address: content_address(fields.get("ca"))?,
+        ultimate: match fields.get("ultimate") {
+            None | Some(Value::Null) => false,
+            Some(value) => value.as_bool().ok_or_else(|| at("`ultimate` is neither true nor false"))?,
+        },
+        path,
+    })
+}
+
+/// A whole store path, or one without its folder.
+fn named(text: &str) -> Result<StorePath, NotUnderstood> {
+    let why = "a name is not a store path";
+    if text.starts_with('/') {
+        super::super::lines::store_path(text, why)
+    } else {
+        super::super::lines::store_path(&format!("{STORE_DIR}/{text}"), why)
+    }
+}
+
+fn text<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, NotUnderstood> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            value.as_str().map(Some).ok_or_else(|| NotUnderstood::new("a text is expected", &shown(value)))
+        }
+    }
+}
+
+fn number(fields: &Map<String, Value>, key: &str) -> Result<Option<u64>, NotUnderstood> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value
+            .as_u64()
+            .map(Some)
+            .ok_or_else(|| NotUnderstood::new("a size is not a number", &shown(value))),
+    }
+}
+
+fn list<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<&'a [Value], NotUnderstood> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(&[]),
+        Some(Value::Array(values)) => Ok(values),
+        Some(value @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_))) => {
+            Err(NotUnderstood::new("a list is expected", &shown(value)))
+        }
+    }
+}
+
+/// The hash: a text in any form, or `{"algorithm": …, "format": …, "hash": …}`.
+fn hash(value: &Value) -> Result<NarHash, NotUnderstood> {
+    if let Some(text) = value.as_str() {
+        return text.parse();
+    }
+    let fields = object(value, "a hash is neither a text nor an object")?;
+    if text(fields, "algorithm")? != Some("sha256") {
+        return Err(NotUnderstood::new("a hash is not a SHA-256", &shown(value)));
+    }
+    let digits = text(fields, "hash")?.unwrap_or_default();
+    format!("sha256:{digits}").parse()
+}
+
+/// The key's name: before the colon of a text, or `keyName` of an object.
+fn key_name(value: &Value) -> Result<String, NotUnderstood> {
+    let name = match value {
+        Value::String(text) => text.split_once(':').map(|(name, _)| name),
+        Value::Object(fields) => text(fields, "keyName")?.or(text(fields, "name")?),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+    };
+    let name = name.filter(|name| !name.is_empty());
+    name.map(str::to_owned).ok_or_else(|| NotUnderstood::new("a signature has no key name", &shown(value)))
+}
+
+/// How the contents make the name: a text as it is, or an object as compact JSON.
+fn content_address(value: Option<&Value>) -> Result<Option<String>, NotUnderstood> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(object @ Value::Object(_)) => Ok(Some(object.to_string())),
+        Some(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_))) => {
+            Err(NotUnderstood::new("`ca` is neither a text nor an object", &shown(value)))
+        }
+    }
+}

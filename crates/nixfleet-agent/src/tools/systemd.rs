@@ -1,0 +1,298 @@
+//! `systemd-run` and `systemctl`: units that live without us, and what becomes of units.
+//!
+//! A switch runs as a service of `Type=exec` with `RuntimeMaxSec=` (which a oneshot does not obey) and the default
+//! `KillMode`, so that its whole cgroup ends; the record of its end is written by `ExecStopPost=`, because a unit that
+//! has ended cannot be asked (`facts/switch.md` 6). Neither `--pipe` nor `--scope` nor `--wait`: they tie it to us.
+//! Timers count from the start of the service manager, because `--on-active` starts anew at each daemon-reload.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use nixfleet_core::ids::StorePath;
+use nixfleet_sys::exec::{Cmd, Finished};
+
+use super::nix_store::understood;
+use super::units::{
+    SHOWN, SystemState, UnitName, UnitShown, UnitState, parse_list_units, parse_show, parse_system_state,
+    parse_userspace_start,
+};
+use super::{ToolError, Tools, bare};
+
+/// systemd answers a question within milliseconds; a daemon-reload of a big host takes some seconds.
+const ASK_DEADLINE: Duration = Duration::from_secs(30);
+/// A unit may take its own `TimeoutStopSec=`, 90 s by default, and a little more.
+const STOP_DEADLINE: Duration = Duration::from_mins(2);
+
+/// One word of a command line inside a unit: only characters that systemd takes as they are.
+///
+/// systemd would unquote, expand `%` and `$`, and split at spaces and `;`, each differently by version. None of these
+/// characters can be in here; `+=?:,@` can, since store paths and environment values have them, and they mean
+/// nothing except at the very front of a program, where an absolute path has a slash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word(String);
+
+/// Why a text is not such a word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` cannot stand in a unit: only A-Z a-z 0-9 and / . _ - + = ? : , @ can")]
+pub struct NotAWord(String);
+
+impl Word {
+    /// The word as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Word {
+    type Err = NotAWord;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+=?:,@".contains(&b));
+        if plain && !text.is_empty() && text.len() <= 4096 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAWord(text.chars().filter(|c| !c.is_control()).take(300).collect()))
+        }
+    }
+}
+
+impl From<&StorePath> for Word {
+    fn from(path: &StorePath) -> Self {
+        Self(path.as_str().to_owned())
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A program with arguments, as it can stand in a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    program: Word,
+    args: Vec<Word>,
+}
+
+impl CommandLine {
+    /// A program by its absolute path, without arguments.
+    pub fn new(program: &Path) -> Result<Self, NotAWord> {
+        let text = program.to_string_lossy();
+        let program: Word = text.parse()?;
+        if program.0.starts_with('/') {
+            Ok(Self { program, args: Vec::new() })
+        } else {
+            Err(NotAWord(program.0))
+        }
+    }
+
+    /// The same with one more argument.
+    pub fn arg(mut self, arg: &str) -> Result<Self, NotAWord> {
+        self.args.push(arg.parse()?);
+        Ok(self)
+    }
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program.0)?;
+        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+    }
+}
+
+/// A service that lives without us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransientUnit {
+    /// Its name; it must not be loaded.
+    pub name: UnitName,
+    /// What it runs.
+    pub run: CommandLine,
+    /// Runs after its end, however it ends, with `$SERVICE_RESULT`, `$EXIT_CODE` and `$EXIT_STATUS`.
+    pub on_end: Option<CommandLine>,
+    /// The environment, beside systemd's own.
+    pub env: Vec<(String, Word)>,
+    /// `RuntimeMaxSec=`: the whole cgroup is ended after so long.
+    pub run_at_most: Option<Duration>,
+    /// `TimeoutStopSec=`: from SIGTERM to SIGKILL.
+    pub stop_within: Option<Duration>,
+    /// What becomes of the unit when it has failed.
+    pub when_failed: WhenFailed,
+    /// Other properties, `KEY` and value, such as `Slice`.
+    pub properties: Vec<(&'static str, Word)>,
+}
+
+/// What becomes of a transient unit when it has failed; one that ended well is always unloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFailed {
+    /// It stays as failed until somebody resets it; its name is taken until then.
+    Keep,
+    /// It is unloaded, and its name is free at once (`--collect`).
+    Forget,
+}
+
+/// `systemd-run` of a service at once; returns when the program has been executed.
+pub fn run_unit(tools: &Tools, unit: &TransientUnit) -> Cmd {
+    with_command(systemd_run(tools, unit), unit)
+}
+
+/// `systemd-run` of a timer that starts the service so long after the start of the service manager.
+///
+/// A time that has passed starts it at once. The timer is called as the service, with `.timer`.
+pub fn run_unit_at(tools: &Tools, unit: &TransientUnit, since_startup: Duration) -> Cmd {
+    let cmd = systemd_run(tools, unit)
+        .arg(format!("--timer-property=OnStartupSec={}", seconds(since_startup)))
+        .arg("--timer-property=AccuracySec=100ms");
+    with_command(cmd, unit)
+}
+
+fn systemd_run(tools: &Tools, unit: &TransientUnit) -> Cmd {
+    let TransientUnit { name, run: _, on_end, env, run_at_most, stop_within, when_failed, properties } = unit;
+    let mut args = vec![
+        "--no-ask-password".to_owned(),
+        "--quiet".to_owned(),
+        "--service-type=exec".to_owned(),
+        format!("--unit={name}"),
+    ];
+    match when_failed {
+        WhenFailed::Keep => {}
+        WhenFailed::Forget => args.push("--collect".to_owned()),
+    }
+    args.extend(on_end.iter().map(|line| format!("--property=ExecStopPost={line}")));
+    args.extend(run_at_most.iter().map(|limit| format!("--property=RuntimeMaxSec={}", seconds(*limit))));
+    args.extend(stop_within.iter().map(|limit| format!("--property=TimeoutStopSec={}", seconds(*limit))));
+    args.extend(properties.iter().map(|(key, value)| format!("--property={key}={value}")));
+    args.extend(env.iter().map(|(key, value)| format!("--setenv={key}={value}")));
+    bare(&tools.systemd_run).args(args).deadline(ASK_DEADLINE)
+}
+
+fn with_command(cmd: Cmd, unit: &TransientUnit) -> Cmd {
+    cmd.arg("--").arg(unit.run.program.as_str()).args(unit.run.args.iter().map(Word::as_str))
+}
+
+/// Seconds with milliseconds, as systemd reads them; 0 would mean "no limit", so it is a millisecond.
+fn seconds(time: Duration) -> String {
+    let ms = time.as_millis().max(1);
+    format!("{}.{:03}s", ms / 1000, ms % 1000)
+}
+
+fn systemctl(tools: &Tools, args: &[&str]) -> Cmd {
+    bare(&tools.systemctl).args(["--no-pager", "--no-ask-password"]).args(args).deadline(ASK_DEADLINE)
+}
+
+/// `systemctl show` of one unit.
+pub fn show(tools: &Tools, unit: &UnitName) -> Cmd {
+    systemctl(tools, &["show", "--property", SHOWN, "--", unit.as_str()])
+}
+
+/// `systemctl list-units` of all that are loaded.
+pub fn list_units(tools: &Tools) -> Cmd {
+    systemctl(tools, &["list-units", "--all", "--full", "--output=json"])
+}
+
+/// `systemctl list-units` of those that have failed.
+pub fn failed_units(tools: &Tools) -> Cmd {
+    systemctl(tools, &["list-units", "--state=failed", "--full", "--output=json"])
+}
+
+/// `systemctl stop`: waits for the end.
+pub fn stop(tools: &Tools, unit: &UnitName) -> Cmd {
+    systemctl(tools, &["stop", "--", unit.as_str()]).deadline(STOP_DEADLINE)
+}
+
+/// `systemctl kill` with SIGKILL, of the whole cgroup.
+pub fn kill(tools: &Tools, unit: &UnitName) -> Cmd {
+    systemctl(tools, &["kill", "--signal=SIGKILL", "--", unit.as_str()])
+}
+
+/// `systemctl reset-failed` of one unit: frees its name.
+pub fn reset_failed(tools: &Tools, unit: &UnitName) -> Cmd {
+    systemctl(tools, &["reset-failed", "--", unit.as_str()])
+}
+
+/// `systemctl is-system-running`.
+pub fn is_system_running(tools: &Tools) -> Cmd {
+    systemctl(tools, &["is-system-running"])
+}
+
+/// `systemctl show` of when the service manager started.
+pub fn userspace_start(tools: &Tools) -> Cmd {
+    systemctl(tools, &["show", "--property", "UserspaceTimestampMonotonic"])
+}
+
+/// `systemctl reboot`: returns when the shutdown has begun.
+pub fn reboot(tools: &Tools) -> Cmd {
+    systemctl(tools, &["--no-wall", "reboot"])
+}
+
+impl Tools {
+    /// Starts a service that lives without us; it has been executed when this returns.
+    pub async fn run_unit(&self, unit: &TransientUnit) -> Result<(), ToolError> {
+        done(run_unit(self, unit)).await
+    }
+
+    /// Arms a timer for it, so long after the start of the service manager.
+    pub async fn run_unit_at(&self, unit: &TransientUnit, since_startup: Duration) -> Result<(), ToolError> {
+        done(run_unit_at(self, unit, since_startup)).await
+    }
+
+    /// What systemd says of the unit.
+    pub async fn show_unit(&self, unit: &UnitName) -> Result<UnitShown, ToolError> {
+        understood(show(self, unit), parse_show).await
+    }
+
+    /// All units that are loaded.
+    pub async fn list_units(&self) -> Result<Vec<UnitState>, ToolError> {
+        understood(list_units(self), |text| parse_list_units(text.as_bytes())).await
+    }
+
+    /// The units that have failed.
+    pub async fn failed_units(&self) -> Result<Vec<UnitState>, ToolError> {
+        understood(failed_units(self), |text| parse_list_units(text.as_bytes())).await
+    }
+
+    /// Stops the unit and waits for its end; a unit that is not loaded is an error.
+    pub async fn stop_unit(&self, unit: &UnitName) -> Result<(), ToolError> {
+        done(stop(self, unit)).await
+    }
+
+    /// Kills all processes of the unit.
+    pub async fn kill_unit(&self, unit: &UnitName) -> Result<(), ToolError> {
+        done(kill(self, unit)).await
+    }
+
+    /// Forgets that the unit has failed; a unit that is not loaded is an error.
+    pub async fn reset_failed(&self, unit: &UnitName) -> Result<(), ToolError> {
+        done(reset_failed(self, unit)).await
+    }
+
+    /// How the whole system is.
+    pub async fn system_state(&self) -> Result<SystemState, ToolError> {
+        let cmd = is_system_running(self);
+        let line = cmd.line();
+        // The exit code is 1 for anything but `running`.
+        let finished = cmd.run().await.map_err(ToolError::Exec)?;
+        parse_system_state(&finished.stdout_text())
+            .map_err(|source| ToolError::NotUnderstood { line, source })
+    }
+
+    /// When the service manager started, on the monotonic clock: what the times of [`run_unit_at`] count from.
+    pub async fn userspace_start(&self) -> Result<Duration, ToolError> {
+        understood(userspace_start(self), parse_userspace_start).await.map(Duration::from_micros)
+    }
+
+    /// Asks for a reboot; it happens soon after this returns.
+    pub async fn reboot(&self) -> Result<(), ToolError> {
+        done(reboot(self)).await
+    }
+}
+
+/// Runs it to a good end.
+async fn done(cmd: Cmd) -> Result<(), ToolError> {
+    cmd.run().await.and_then(Finished::success).map_err(ToolError::Exec)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
