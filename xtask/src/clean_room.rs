@@ -43,6 +43,9 @@ const APT_SETTINGS: [&str; 6] = [
     "Acquire::Check-Date ",
 ];
 
+/// Begins the name of a room in use; the process id of its xtask follows.
+const ROOM: &str = "room-";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Keep the room afterwards and say where it is
@@ -81,17 +84,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.fresh || !archive.exists() {
         report.step("make a Debian root", || make_archive(&archive, &settings))?;
     }
-    let room = args.rooms.join(format!("room-{}", std::process::id()));
+    for room in abandoned(&args.rooms)? {
+        report.step("clear a room that an earlier run left", || clear(&room))?;
+    }
+    let room = args.rooms.join(format!("{ROOM}{}", std::process::id()));
     let outcome = report
         .step("furnish the room", || furnish(&room, &archive, &settings))
-        .and_then(|()| report.step(&args.command.join(" "), || enter(&room, &args.command)));
+        .and_then(|()| report.step("run the command in the room", || enter(&room, &args.command)));
     if args.keep {
-        say::line(&format!("the room is kept: {}", room.display()));
+        let kept = args.rooms.join(format!("kept-{}", std::process::id()));
+        fs::rename(&room, &kept).with_context(|| format!("cannot make {}", kept.display()))?;
+        say::line(&format!("the room is kept: {}", kept.display()));
     } else {
         report.step("clear the room", || clear(&room))?;
     }
     report.close();
     outcome
+}
+
+/// Rooms whose xtask is gone.
+fn abandoned(rooms: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(rooms).with_context(|| format!("cannot list {}", rooms.display()))? {
+        let path = entry.with_context(|| format!("cannot list {}", rooms.display()))?.path();
+        let owner = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(ROOM));
+        if owner.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn make_archive(archive: &Path, settings: &Path) -> Result<()> {
@@ -161,7 +182,7 @@ fn enter(room: &Path, command: &[String]) -> Result<()> {
     let variables = NETWORK_VARIABLES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     variables
         .fold(
-            Run::new("/usr/bin/unshare")
+            Run::new("/usr/bin/setpriv")
                 .env_clear()
                 .env("PATH", "/room/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
                 .env("HOME", "/root")
@@ -171,8 +192,12 @@ fn enter(room: &Path, command: &[String]) -> Result<()> {
                 .env("TERM", std::env::var_os("TERM").unwrap_or_else(|| "dumb".into())),
             |run, (name, value)| run.env(name, value),
         )
+        // Should we be killed, so is `unshare`, and with it the room.
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"])
-        .args(["/bin/sh", "-c", ENTER, "enter"])
+        .args(["/bin/sh", "-c"])
+        .unprinted_arg(ENTER)
+        .arg("enter")
         .arg(room)
         .arg(home("RUSTUP_HOME", ".rustup")?)
         .arg(CHECKOUT)
@@ -180,7 +205,10 @@ fn enter(room: &Path, command: &[String]) -> Result<()> {
         .go()
 }
 
-/// Mounts a machine's usual things, makes the room the root, forgets the old root, and becomes the command.
+/// Mounts a machine's usual things, makes the room the root, forgets the old root, and runs the command.
+/// It is process 1 of the room, to which the kernel delivers only signals that are trapped: without the trap,
+/// Ctrl-C would not end it.
+///
 /// Arguments: room, rustup folder, checkout in the room, command.
 const ENTER: &str = r#"
 set -eu
@@ -198,7 +226,8 @@ pivot_root . room/old
 cd /
 umount -l /room/old
 cd "/$checkout"
-exec "$@"
+trap 'exit 130' INT TERM HUP
+"$@"
 "#;
 
 fn clear(room: &Path) -> Result<()> {

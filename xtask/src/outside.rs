@@ -59,6 +59,13 @@ impl Run {
         self
     }
 
+    /// An argument too long to be read, such as a script; the printed line has `…` for it.
+    pub(crate) fn unprinted_arg(mut self, arg: &str) -> Self {
+        self.line.push_str(" …");
+        self.command.arg(arg);
+        self
+    }
+
     pub(crate) fn args(self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         args.into_iter().fold(self, Self::arg)
     }
