@@ -1,0 +1,133 @@
+#!/bin/bash
+# Owns one host: its mounts, network and cgroup, for as long as its standard input stays open.
+#
+# The test process holds the other end of that pipe; when it ends, however it ends, the pipe closes and
+# everything here goes: the cgroup is killed, the mounts vanish with the private namespace, the folder is
+# removed. Started as `unshare --mount --net --propagation private bash keeper.sh keep RUN`, with the
+# settings in RUN/env (`hub` in place of `keep` makes a network of several hosts: a bridge and the cache, no host). Events go to standard output, one per line.
+set -u
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+mode=$1 run=$2
+. "$run/env" # root layer cache name cgroup disk_limit boot_limit net_pid slot address gateway binds
+cg=/sys/fs/cgroup/$cgroup
+merged=$run/merged
+
+note() { echo "$*"; }
+die() { note "failed $*"; exit 1; }
+populated() { grep -q '^populated 1' "$1/cgroup.events" 2>/dev/null; }
+# Waits (at most 10 s) until nothing lives in this cgroup, then removes what is below it.
+empty() {
+  local n=0
+  while populated "$1"; do
+    n=$((n + 1)); [ $n -gt 1000 ] && return 1
+    sleep 0.01
+  done
+  find "$1" -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null
+  return 0
+}
+
+boot() {
+  bash -c 'echo 0 > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"' "$cg/host" \
+    env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 \
+    systemd-nspawn --quiet --register=no --keep-unit -D "$merged" --machine="$name" \
+    --network-namespace-path=/run/netns/host --capability=CAP_NET_ADMIN \
+    --resolv-conf=off --timezone=off --link-journal=no --console=pipe $binds \
+    /stage2 </dev/null >>"$run/console.log" 2>&1 &
+  local pid=$!
+  note "started $pid"
+  wait "$pid"
+  note "exited $?"
+}
+
+set_up() { # for a host and for a hub: a private /run, a cgroup, and the cache to serve
+  # Nothing under the machine's /run is wanted here, and what is made here must leave nothing there.
+  mount -t tmpfs tmpfs /run || die "mount /run"
+  mkdir -p /run/systemd/nspawn /run/netns /run/boot
+  umount -R /sys/fs/cgroup 2>/dev/null
+  mount -t cgroup2 none /sys/fs/cgroup || die "mount cgroup2"
+  mkdir -p "$cg/host" "$cg/aux" || die "make cgroup $cg"
+  mkdir -p "$run"/{up,work,merged,cache,cache-up,cache-work}
+  mount -t overlay overlay -o "lowerdir=$cache,upperdir=$run/cache-up,workdir=$run/cache-work" "$run/cache" || die "mount cache"
+  ip link set lo up
+}
+
+make_disk() {
+  local lower="lowerdir=$layer:$root" up=$run/up work=$run/work
+  if [ "$disk_limit" != 0 ]; then
+    mount -t tmpfs -o "size=$disk_limit,mode=0755" tmpfs "$run/up" || die "mount disk"
+    up=$run/up/up work=$run/up/work
+    mkdir -p "$up" "$work"
+  fi
+  mount -t overlay overlay -o "$lower,upperdir=$up,workdir=$work" "$merged" || die "mount overlay"
+  if [ "$boot_limit" != 0 ]; then
+    mount -t tmpfs -o "size=$boot_limit,mode=0755" tmpfs /run/boot || die "mount /boot"
+    cp -a "$merged/boot/." /run/boot/ || die "fill /boot"
+    mount --bind /run/boot "$merged/boot" || die "bind /boot"
+  fi
+  tr -d - < /proc/sys/kernel/random/uuid > "$merged/etc/machine-id"
+  echo "$name" > "$merged/etc/hostname"
+  echo "$address $gateway" > "$merged/testbed/address"
+}
+
+connect() {
+  ip netns add host || die "netns"
+  ip -n host link set lo up
+  ip link add "up$slot" type veth peer name eth0 netns host || die "veth"
+  if [ "$net_pid" != 0 ]; then
+    ip link set "up$slot" netns "$net_pid" || die "join net"
+    hub ip link set "up$slot" master br0 up || die "join bridge"
+  else
+    ip addr add "$gateway/16" dev "up$slot"
+    ip link set "up$slot" up
+  fi
+}
+
+make_bridge() {
+  ip link add br0 type bridge || die "bridge"
+  ip addr add "$gateway/16" dev br0
+  ip link set br0 up
+}
+
+serve() { # the cache, from this namespace: a host's reboot does not take it away
+  [ "$net_pid" = 0 ] || return
+  bash -c 'echo 0 > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"' "$cg/aux" \
+    "$root/bin/busybox" httpd -f -p 8080 -h "$run/cache" </dev/null >/dev/null 2>&1 &
+  httpd=$!
+}
+
+clean() {
+  echo 1 > "$cg/cgroup.kill" 2>/dev/null
+  empty "$cg" && rmdir "$cg" 2>/dev/null
+  umount -R -l "$merged" "$run/cache" 2>/dev/null
+  umount -l "$run/up" 2>/dev/null
+  rm -rf --one-file-system "$run"
+}
+
+hub() { if [ "$net_pid" = 0 ]; then "$@"; else nsenter -t "$net_pid" -n "$@"; fi; }
+
+case $mode in
+  boot) boot ;;
+  keep | hub)
+    trap '' INT HUP TERM
+    trap clean EXIT
+    httpd=
+    set_up
+    if [ "$mode" = hub ]; then make_bridge; else make_disk; connect; fi
+    serve
+    note "ready"
+    while read -r command argument; do
+      case $command in
+        start)
+          empty "$cg/host"
+          ip -n host link set eth0 down; ip -n host addr flush dev eth0
+          setpriv --pdeathsig KILL bash "$0" boot "$run" < /dev/null &
+          ;;
+        cut) hub ip link set "up$slot" down; note "done" ;;
+        restore) hub ip link set "up$slot" up; note "done" ;;
+        cache-down) [ -z "$httpd" ] || { kill -KILL "$httpd"; wait "$httpd"; httpd=; } 2>/dev/null; note "done" ;;
+        cache-up) [ -n "$httpd" ] || serve; note "done" ;;
+        *) note "failed unknown command $command" ;;
+      esac
+    done
+    ;;
+esac
