@@ -19,9 +19,10 @@ trap ':' PIPE
 phase() {
   local up
   read -r up _ < /proc/uptime
-  { echo "$((10#${up/./} * 10)) $$ $action $TOPLEVEL $*" >> "$runs_log"; } 2>/dev/null
+  { echo "$((10#${up/./} * 10)) $$ $action ${TOPLEVEL-} $*" >> "$runs_log"; } 2>/dev/null
 }
-say() { { printf '%s\n' "$*" >&2; } 2>/dev/null || { phase "panic broken-pipe"; exit 101; }; }
+# The order of the two redirections matters: the words go to stderr, bash's complaint about it nowhere.
+say() { printf '%s\n' "$*" >&2 2>/dev/null || { phase "panic broken-pipe"; exit 101; }; }
 end() { phase "end code=$1"; exit "$1"; }
 # The lock belongs to this program alone: no child may inherit it.
 child() { "$@" 9>&-; }

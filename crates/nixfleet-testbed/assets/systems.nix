@@ -136,7 +136,9 @@ let
   };
 
   etcOf = { label, units, systemConf }: drv "etc" {
-    inherit label systemConf;
+    inherit label;
+    # A store path of its own, so that it differs only if it does.
+    systemConf = drv "etc-systemd-system.conf" { text = systemConf; } ''printf '%s\n' "$text" > $out'';
     unitNames = names units;
     unitFiles = map (n: unit n units.${n}) (names units);
   } ''
@@ -153,7 +155,7 @@ let
     done
     ln -s multi-user.target $u/default.target
     ln -s ../timers.target $u/multi-user.target.wants/timers.target
-    printf '%s\n' "$systemConf" > $out/etc/systemd/system.conf
+    ln -s $systemConf $out/etc/systemd/system.conf
     printf 'ID=nixos\nNAME=NixOS\nVERSION_ID="25.11"\nPRETTY_NAME="NixOS 25.11 (testbed %s)"\n' "$label" > $out/etc/os-release
     echo "$label" > $out/etc/testbed-label
   '';
