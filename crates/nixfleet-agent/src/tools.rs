@@ -171,11 +171,6 @@ impl Tools {
         self
     }
 
-    /// A Nix program with what all of them get.
-    fn nix_cmd(&self, program: &Path) -> Cmd {
-        bare(program)
-    }
-
     /// The settings, as arguments; they come after the sub-command, where all versions take them.
     fn nix_option_args(&self) -> Vec<String> {
         let one = |(name, value): &(String, String)| ["--option".to_owned(), name.clone(), value.clone()];
@@ -196,5 +191,7 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
+#[cfg(test)]
+mod real;
 #[cfg(test)]
 mod tests;

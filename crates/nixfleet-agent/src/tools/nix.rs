@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::nar_hash::NarHash;
 use super::nix_store::{PATHS_PER_CALL, understood, with_words};
 use super::progress::{NixListener, NixWords};
-use super::{NotUnderstood, ToolError, Tools};
+use super::{NotUnderstood, ToolError, Tools, bare};
 
 mod path_info_json;
 mod settings;
@@ -55,7 +55,7 @@ pub struct PathInfo {
 pub struct PathInfos {
     /// What it has, by path.
     pub known: Vec<PathInfo>,
-    /// What it does not have; older versions end with an error instead.
+    /// What it does not have; Nix says so with exit 0.
     pub missing: Vec<StorePath>,
 }
 
@@ -82,8 +82,7 @@ pub enum Verified {
 
 /// `nix` with a sub-command; the feature flag is needed wherever the host has not set it.
 fn nix(tools: &Tools, command: &[&str]) -> Cmd {
-    tools
-        .nix_cmd(&tools.nix)
+    bare(&tools.nix)
         .args(["--extra-experimental-features", "nix-command"])
         .args(command)
         .args(tools.nix_option_args())

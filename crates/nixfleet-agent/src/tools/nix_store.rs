@@ -11,7 +11,7 @@ use nixfleet_sys::exec::{Cmd, Ended, ExecError, Finished};
 use super::lines::{Hearing, quoted_path, store_path, store_paths};
 use super::nar_hash::NarHash;
 use super::progress::{NixListener, NixWords, Progress};
-use super::{NotUnderstood, ToolError, Tools};
+use super::{NotUnderstood, ToolError, Tools, bare};
 
 /// Paths in one argument vector: 1,000 of at most 256 bytes are an eighth of what Linux takes.
 pub const PATHS_PER_CALL: usize = 1_000;
@@ -26,13 +26,12 @@ pub const REALISE_STALL: Duration = Duration::from_mins(5);
 /// from the moment it is valid (until then Nix' own temporary root does). The answer about missing paths may be
 /// stale by an hour unless the negative cache is off.
 pub fn realise(tools: &Tools, path: &StorePath) -> Cmd {
-    tools
-        .nix_cmd(&tools.nix_store)
+    bare(&tools.nix_store)
         .arg("--realise")
         .arg(path.as_str())
         .args(["--option", "narinfo-cache-negative-ttl", "0"])
         .args(["--option", "max-jobs", "0", "--option", "builders", ""])
-        .args(["--log-format", "internal-json", "-v"])
+        .args(["--log-format", "internal-json"])
         .args(tools.nix_option_args())
         .deadline(REALISE_DEADLINE)
         .stall(REALISE_STALL)
@@ -40,8 +39,7 @@ pub fn realise(tools: &Tools, path: &StorePath) -> Cmd {
 
 /// `nix-store --realise --dry-run`: what would be fetched.
 pub fn dry_run(tools: &Tools, path: &StorePath) -> Cmd {
-    tools
-        .nix_cmd(&tools.nix_store)
+    bare(&tools.nix_store)
         .args(["--realise", "--dry-run"])
         .arg(path.as_str())
         .args(["--option", "narinfo-cache-negative-ttl", "0"])
@@ -51,8 +49,7 @@ pub fn dry_run(tools: &Tools, path: &StorePath) -> Cmd {
 
 /// `nix-store --query QUESTION PATHS`.
 fn query(tools: &Tools, question: &str, paths: &[StorePath]) -> Cmd {
-    tools
-        .nix_cmd(&tools.nix_store)
+    bare(&tools.nix_store)
         .args(["--query", question])
         .args(paths.iter().map(StorePath::as_str))
         .args(tools.nix_option_args())
@@ -81,8 +78,7 @@ pub fn sizes(tools: &Tools, paths: &[StorePath]) -> Cmd {
 
 /// Which of the paths are not valid, a line each; exits with 0 either way.
 pub fn invalid(tools: &Tools, paths: &[StorePath]) -> Cmd {
-    tools
-        .nix_cmd(&tools.nix_store)
+    bare(&tools.nix_store)
         .args(["--check-validity", "--print-invalid"])
         .args(paths.iter().map(StorePath::as_str))
         .args(tools.nix_option_args())
@@ -159,10 +155,12 @@ pub enum Complaint {
 /// What the texts are known to mean.
 pub fn complaints(words: &NixWords) -> Vec<Complaint> {
     let mut found = Vec::new();
-    for complaint in words.messages.iter().filter_map(|text| complaint(text)) {
-        if !found.contains(&complaint) {
-            found.push(complaint);
-        }
+    let mut unknown = false;
+    for text in &words.messages {
+        let listed = text.strip_prefix("  ").filter(|_| unknown).and_then(|path| path.parse().ok());
+        unknown = listed.is_some() || text.starts_with("don't know how to build these paths");
+        let meant = listed.map(|path| Complaint::NotInAnyCache(Some(path))).or_else(|| complaint(text));
+        found.extend(meant.filter(|complaint| !found.contains(complaint)));
     }
     found
 }
@@ -195,7 +193,7 @@ fn complaint(text: &str) -> Option<Complaint> {
         Some(Complaint::DiskFull)
     } else if has(&["unable to download", "Couldn't connect", "Could not resolve"]) {
         Some(Complaint::CacheUnreachable)
-    } else if has(&["don't know how to build", "there is no substituter that can build it"]) {
+    } else if has(&["there is no substituter that can build it"]) {
         Some(Complaint::NotInAnyCache(path()))
     } else if has(&["public key is not valid", "is corrupt"]) && text.contains("key") {
         Some(Complaint::BadKey)
@@ -221,8 +219,8 @@ pub fn parse_dry_run(stderr: &str) -> Result<FetchPlan, NotUnderstood> {
             }
         } else if let Some(heading) = heading(line)? {
             section = heading.section;
-            plan.download_bytes += heading.download_bytes;
-            plan.unpacked_bytes += heading.unpacked_bytes;
+            plan.download_bytes = plan.download_bytes.saturating_add(heading.download_bytes);
+            plan.unpacked_bytes = plan.unpacked_bytes.saturating_add(heading.unpacked_bytes);
         } else {
             // Warnings of a cache that is away, and the like.
             section = Section::None;

@@ -2,8 +2,9 @@
 //!
 //! A line is `@nix ` and a JSON object. Activities have ids; those of type [`COPY_PATH`] report the bytes of one
 //! unpacked path, the one of type [`COPY_PATHS`] counts paths, and the outermost one announces the totals. Unpacked
-//! bytes are counted and not downloaded ones, because a cache reached by `file://` reports no downloads. Everything
-//! that is not such a line, or not sound JSON, is words for a person.
+//! bytes are counted and not downloaded ones, because a cache reached by `file://` reports no downloads; a path below
+//! 64 KiB reports no bytes at all, and only its completion counts. Everything that is not such a line, or not sound
+//! JSON, is words for a person.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -162,6 +163,8 @@ pub struct NixListener<F> {
     /// Bytes of copies that have stopped.
     finished_bytes: u64,
     bytes_expected: u64,
+    /// The messages are a list of paths about to be fetched: said again by the progress.
+    listing: bool,
     heard: NixWords,
 }
 
@@ -218,6 +221,7 @@ impl<F: FnMut(Progress)> NixListener<F> {
             counters: BTreeMap::new(),
             finished_bytes: 0,
             bytes_expected: 0,
+            listing: false,
             heard: NixWords::default(),
         }
     }
@@ -235,7 +239,8 @@ impl<F: FnMut(Progress)> NixListener<F> {
     /// Takes one line of the protocol; says whether bytes or paths have grown.
     fn take(&mut self, line: NixLine) -> Heard {
         match line {
-            NixLine::Message { level: _, text } | NixLine::BuildLog(text) => self.heard.keep(&text),
+            NixLine::Message { level: _, text } => self.message(&text),
+            NixLine::BuildLog(text) => self.heard.keep(&text),
             NixLine::Untrusted(path) => keep_path(&mut self.heard.untrusted, path),
             NixLine::Corrupted(path) => keep_path(&mut self.heard.corrupted, path),
             NixLine::Start { id, kind } => self.start(id, kind),
@@ -248,6 +253,15 @@ impl<F: FnMut(Progress)> NixListener<F> {
             NixLine::Expected { .. } | NixLine::Other => {}
         }
         Heard::Words
+    }
+
+    /// Keeps a message, unless it belongs to the plan or is the warning that nobody holds a root (the caller does).
+    fn message(&mut self, text: &str) {
+        let in_list = self.listing && text.starts_with("  /nix/store/");
+        self.listing = in_list || text.contains(" will be fetched (");
+        if !self.listing && !text.contains("you did not specify '--add-root'") {
+            self.heard.keep(text);
+        }
     }
 
     fn start(&mut self, id: u64, kind: u64) {
@@ -263,10 +277,8 @@ impl<F: FnMut(Progress)> NixListener<F> {
     }
 
     fn stop(&mut self, id: u64) {
-        if let Some(copy) = self.copies.remove(&id) {
-            if copy.counts {
-                self.finished_bytes = self.finished_bytes.saturating_add(copy.done);
-            }
+        if let Some(copy) = self.copies.remove(&id).filter(|copy| copy.counts) {
+            self.finished_bytes = self.finished_bytes.saturating_add(copy.done);
         }
     }
 
@@ -294,6 +306,9 @@ impl<F: FnMut(Progress)> NixListener<F> {
             .counters
             .values()
             .fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
+        // Small paths report no bytes: when all paths are there, all bytes are.
+        let complete = paths_expected > 0 && paths_done >= paths_expected;
+        let done = if complete { self.bytes_expected } else { done };
         let now = Progress {
             // A path that was begun anew elsewhere counts twice: never show more than all.
             bytes_done: done.min(self.bytes_expected).max(self.told.bytes_done),

@@ -2,7 +2,8 @@
 //!
 //! A switch runs as a service of `Type=exec` with `RuntimeMaxSec=` (which a oneshot does not obey) and the default
 //! `KillMode`, so that its whole cgroup ends; the record of its end is written by `ExecStopPost=`, because a unit that
-//! has ended cannot be asked (`facts/switch.md` 6). Neither `--pipe` nor `--scope` nor `--wait`: they tie it to us.
+//! has ended cannot be asked (`facts/switch.md` 6). With this type `$SERVICE_RESULT` is `success` also for a program
+//! that died of SIGTERM, SIGHUP, SIGINT or SIGPIPE: the record must ask for `$EXIT_CODE` = `exited` as well. Neither `--pipe` nor `--scope` nor `--wait`: they tie it to us.
 //! Timers count from the start of the service manager, because `--on-active` starts anew at each daemon-reload.
 
 use std::fmt;
@@ -201,9 +202,11 @@ pub fn stop(tools: &Tools, unit: &UnitName) -> Cmd {
     systemctl(tools, &["stop", "--", unit.as_str()]).deadline(STOP_DEADLINE)
 }
 
-/// `systemctl kill` with SIGKILL, of the whole cgroup.
+/// `systemctl kill` with SIGKILL, of the main process; systemd then ends the rest of the cgroup itself.
+///
+/// Killing all at once loses the record of the end: systemd 257 then does not run `ExecStopPost=` (10 of 10 times).
 pub fn kill(tools: &Tools, unit: &UnitName) -> Cmd {
-    systemctl(tools, &["kill", "--signal=SIGKILL", "--", unit.as_str()])
+    systemctl(tools, &["kill", "--kill-whom=main", "--signal=SIGKILL", "--", unit.as_str()])
 }
 
 /// `systemctl reset-failed` of one unit: frees its name.
@@ -257,7 +260,7 @@ impl Tools {
         done(stop(self, unit)).await
     }
 
-    /// Kills all processes of the unit.
+    /// Kills the main process of the unit, whereupon systemd ends the others and the record is written.
     pub async fn kill_unit(&self, unit: &UnitName) -> Result<(), ToolError> {
         done(kill(self, unit)).await
     }
