@@ -1,2 +1,9 @@
-//! The agent's command line.
-fn main() {}
+//! The agent's command line: one host, without a control plane.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -18,6 +18,7 @@ pub mod nix_env;
 pub mod nix_store;
 pub mod progress;
 pub mod systemd;
+pub mod unit_reasons;
 pub mod units;
 
 mod lines;
@@ -156,6 +157,29 @@ impl Tools {
         } else {
             let looked_in = search.iter().map(|folder| folder.to_path_buf()).collect();
             Err(MissingTools { names: missing, looked_in })
+        }
+    }
+
+    /// Nix alone in [`SEARCH_PATH`], for platforms without systemd; the other paths stay empty and cannot be run.
+    pub fn find_nix_here() -> Result<Self, MissingTools> {
+        match Self::find(&SEARCH_PATH.map(Path::new)) {
+            Ok(tools) => Ok(tools),
+            Err(missing) if missing.names.iter().any(|name| name.starts_with("nix")) => Err(missing),
+            Err(missing) => {
+                let nix = |name: &str| {
+                    let folders = missing.looked_in.iter().filter_map(|folder| folder.canonicalize().ok());
+                    folders.map(|folder| folder.join(name)).find(|path| is_program(path)).unwrap_or_default()
+                };
+                Ok(Self {
+                    nix_store: nix("nix-store"),
+                    nix_env: nix("nix-env"),
+                    nix: nix("nix"),
+                    systemctl: PathBuf::new(),
+                    systemd_run: PathBuf::new(),
+                    journalctl: PathBuf::new(),
+                    nix_options: Vec::new(),
+                })
+            }
         }
     }
 

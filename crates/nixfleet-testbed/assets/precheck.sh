@@ -3,7 +3,7 @@
 # inhibit; skipped for boot and dry-activate). A file that is not a JSON object inhibits nothing.
 new=$1 action=$2
 case $action in boot | dry-activate) exit 0 ;; esac
-keys() { tr -d '{}" \n' < "$1" 2>/dev/null | tr ',' '\n'; }
+keys() { tr -d '{}" \n' < "$1" 2>/dev/null | tr ',' '\n'; echo; }
 [[ $(head -c 1 "$new/switch-inhibitors" 2>/dev/null) == '{' ]] || exit 0
 [[ $(head -c 1 /run/current-system/switch-inhibitors 2>/dev/null) == '{' ]] || exit 0
 found=0

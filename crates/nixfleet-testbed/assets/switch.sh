@@ -12,8 +12,8 @@ runs_log=/var/log/switch-runs.log
 LC_ALL=C
 
 # A Rust program re-opens closed standard streams; a broken pipe is what makes it panic.
-{ : >&1; } 2>/dev/null || exec 1>/dev/null
-{ : >&2; } 2>/dev/null || exec 2>/dev/null
+[ -e /proc/self/fd/1 ] || exec 1>/dev/null
+[ -e /proc/self/fd/2 ] || exec 2>/dev/null
 trap ':' PIPE
 
 phase() {
@@ -46,18 +46,33 @@ for v in OUT TOPLEVEL DISTRO_ID PRE_SWITCH_CHECK INSTALL_BOOTLOADER SYSTEMD; do
   if [ -z "${!v+x}" ]; then say "Error: missing required environment variable \$$v"; exit 1; fi
 done
 export NIXOS_ACTION=$action
-read -r cgroup < <(tail -n 1 /proc/self/cgroup 9>&-)
-phase "begin cgroup=$cgroup invocation=${INVOCATION_ID-none}"
 
-if [ ! -f /etc/NIXOS ] && ! grep -qE "^ID=\"?$DISTRO_ID\"?$" /etc/os-release; then
-  say "This is not a NixOS installation!"
-  end 2
-fi
-mkdir -p "$lists" && chmod 0755 "$lists" || end 1
-# Mode: readable by all, written by root, as Rust's OpenOptions makes it.
-umask 022
-if ! exec 9>> "$lists/switch-to-configuration.lock"; then say "Could not open lock"; end 2; fi
-if ! flock -x -n 9; then say "Could not acquire lock"; end 11; fi
+# The lock must be taken by this very process, or /proc/locks does not show it (the kernel leaves out locks whose
+# taker is gone, which the program `flock` is). perl can flock and exec; the second time round it is held on 9.
+take_lock='
+  BEGIN { $^F = 255 }
+  my ($script, @args) = @ARGV;
+  open(my $lock, ">>&=", 9) or exit 2;
+  $ENV{STAND_IN_LOCK} = flock($lock, 2 | 4) ? "held" : "busy";
+  exec { "/bin/bash" } "/bin/bash", $script, @args'
+
+case ${STAND_IN_LOCK-} in
+  '')
+    read -r cgroup < <(tail -n 1 /proc/self/cgroup)
+    phase "begin cgroup=$cgroup invocation=${INVOCATION_ID-none}"
+    if [ ! -f /etc/NIXOS ] && ! grep -qE "^ID=\"?$DISTRO_ID\"?$" /etc/os-release; then
+      say "This is not a NixOS installation!"
+      end 2
+    fi
+    mkdir -p "$lists" && chmod 0755 "$lists" || end 1
+    # Readable by all, written by root, as Rust's OpenOptions makes it.
+    umask 022
+    if ! exec 9>> "$lists/switch-to-configuration.lock"; then say "Could not open lock"; end 2; fi
+    exec perl -e "$take_lock" -- "${BASH_SOURCE[0]}" "$@"
+    ;;
+  busy) say "Could not acquire lock"; end 11 ;;
+esac
+unset STAND_IN_LOCK
 phase "locked"
 
 if [ "${NIXOS_NO_CHECK-}" != 1 ]; then

@@ -6,7 +6,7 @@ use super::{object, shown};
 use crate::tools::NotUnderstood;
 
 /// The settings of Nix that matter to an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Default, Debug, Clone, PartialEq, Eq)]
 pub struct NixSettings {
     /// The caches asked, in order.
     pub substituters: Vec<String>,

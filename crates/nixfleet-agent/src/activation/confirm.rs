@@ -1,0 +1,124 @@
+//! Confirmation: the built-in and the enforced probes, asked until they pass or the deadline is near.
+
+use std::time::Duration;
+
+use nixfleet_core::activation::end::RunEnd;
+use nixfleet_core::activation::outcome::Failure;
+use nixfleet_core::activation::units::{TroubledUnit, UnitTrouble, UnitsSeen, worse};
+use tokio::time::{Instant, sleep};
+
+use super::backend::ActivationBackend;
+use super::run::{Halt, Run};
+use crate::probes::{address_of, ask, connect};
+use crate::tools::Tools;
+
+/// Between two rounds of probes.
+const ROUND_EVERY: Duration = Duration::from_millis(500);
+
+/// The substituters that answer a fresh connection now; what answered before must answer after.
+pub async fn reachable(tools: &Tools) -> Vec<String> {
+    let settings = tools.nix_settings().await.unwrap_or_default();
+    let mut out = Vec::new();
+    for address in settings.substituters.iter().filter_map(|url| address_of(url)) {
+        if !out.contains(&address) && connect(&address).await.is_ok() {
+            out.push(address);
+        }
+    }
+    out
+}
+
+/// What a round of probes found.
+enum Round {
+    Passed,
+    /// Not yet: which probe, and its evidence.
+    NotYet(String, String),
+    /// Units that will not recover by waiting.
+    Hurt(Vec<TroubledUnit>),
+}
+
+/// Asks all probes until they have passed for as long as they must, or the time is over.
+pub async fn confirm<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
+    let began = run.began();
+    let observe = Duration::from_secs(began.observe_secs);
+    let give_up = Instant::now() + run.time_left();
+    let mut passing_since = None;
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        let now = Instant::now();
+        let (probe, evidence) = match round(run, landed_by_reboot).await {
+            Round::Passed if now.duration_since(*passing_since.get_or_insert(now)) >= observe => {
+                return Ok(());
+            }
+            Round::Passed => ("observation".to_owned(), "passing, but not for long enough".to_owned()),
+            Round::NotYet(probe, evidence) => {
+                // A pass that did not last does not count (lesson 9).
+                passing_since = None;
+                (probe, evidence)
+            }
+            Round::Hurt(units) => {
+                let end = RunEnd::Exited { code: 0 };
+                return Err(Halt::Revert(Failure::UnitsFailed { units, end, last_lines: Vec::new() }));
+            }
+        };
+        if Instant::now() + ROUND_EVERY >= give_up {
+            return Err(Halt::Revert(Failure::ProbeFailed { probe, evidence, rounds }));
+        }
+        sleep(ROUND_EVERY).await;
+    }
+}
+
+async fn round<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Round {
+    if landed_by_reboot && run.backend.is_booting().await {
+        return Round::NotYet("boot".to_owned(), "the host is still starting".to_owned());
+    }
+    if let Some(trouble) = units(run, landed_by_reboot).await {
+        return trouble;
+    }
+    let sources = &run.activation.reachable;
+    if !sources.is_empty() && !any_answers(sources).await {
+        return Round::NotYet(
+            "source".to_owned(),
+            format!("none of {} answers any more", sources.join(", ")),
+        );
+    }
+    for probe in &run.began().probes {
+        if let Err(evidence) = ask(run.backend, probe).await {
+            return Round::NotYet(probe.to_string(), evidence);
+        }
+    }
+    Round::Passed
+}
+
+async fn any_answers(sources: &[String]) -> bool {
+    for source in sources {
+        if connect(source).await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
+/// `None` when no unit is worse off than before the switch.
+async fn units<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Option<Round> {
+    use nixfleet_core::activation::record::OnFailedUnits;
+    let Some(now) = run.backend.units().await else {
+        return Some(Round::NotYet("units".to_owned(), "the units cannot be listed".to_owned()));
+    };
+    let none = UnitsSeen::default();
+    let mut troubled = worse(run.activation.units_before.as_ref().unwrap_or(&none), &now);
+    if landed_by_reboot {
+        // Another boot has other units up; only failures say something.
+        troubled.retain(|unit| unit.trouble != UnitTrouble::DidNotComeBack);
+    }
+    let troubled = run.backend.clear_suspects(troubled).await;
+    let keep = run.began().on_failed_units == OnFailedUnits::Keep;
+    if troubled.is_empty() || keep {
+        return None;
+    }
+    if troubled.iter().any(|unit| unit.trouble != UnitTrouble::Restarting) {
+        return Some(Round::Hurt(troubled));
+    }
+    let said: Vec<String> = troubled.iter().map(ToString::to_string).collect();
+    Some(Round::NotYet("units".to_owned(), said.join(", ")))
+}

@@ -1,0 +1,148 @@
+//! Where things are on a host, and the few facts that are read straight from links and files.
+
+use std::path::{Path, PathBuf};
+
+use nixfleet_core::activation::inhibit::Parts;
+use nixfleet_core::ids::{ActivationId, BootId, Generation, StorePath};
+use nixfleet_sys::fs;
+
+use crate::tools::nix_env::read_generations;
+
+/// The agent's one folder; on hosts with an ephemeral root it must be made persistent (lesson 14).
+pub const STATE_DIR: &str = "/var/lib/nixfleet";
+
+/// The paths that an activation touches. There is one set per host; tests of the Darwin backend make another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPaths {
+    /// The link to the running system.
+    pub current_system: PathBuf,
+    /// The link to the system that was booted; Darwin has none.
+    pub booted_system: PathBuf,
+    /// The system profile.
+    pub profile: PathBuf,
+    /// Our own folder of garbage collector roots.
+    pub roots: PathBuf,
+    /// Our own state.
+    pub state: PathBuf,
+    /// The lock of whoever activates; in `/run`, so that two state folders cannot make two activations.
+    pub lock: PathBuf,
+}
+
+impl Default for HostPaths {
+    fn default() -> Self {
+        Self {
+            current_system: "/run/current-system".into(),
+            booted_system: "/run/booted-system".into(),
+            profile: "/nix/var/nix/profiles/system".into(),
+            roots: "/nix/var/nix/gcroots/nixfleet".into(),
+            state: STATE_DIR.into(),
+            lock: "/run/nixfleet/activation.lock".into(),
+        }
+    }
+}
+
+impl HostPaths {
+    /// The default paths with another state folder.
+    pub fn with_state(state: &Path) -> Self {
+        Self { state: state.to_owned(), ..Self::default() }
+    }
+
+    /// The activation journal.
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal.jsonl")
+    }
+
+    /// Where detached runs record how they ended.
+    pub fn ends(&self) -> PathBuf {
+        self.state.join("ends")
+    }
+
+    /// The record of one run.
+    pub fn end_of(&self, unit: &str) -> PathBuf {
+        self.ends().join(format!("{unit}.json"))
+    }
+
+    /// A copy of the agent for the rescue, where it does not lie in the store.
+    pub fn rescue_copy(&self, id: &ActivationId) -> PathBuf {
+        self.state.join(format!("rescue-{id}"))
+    }
+
+    /// The garbage collector root of one kind for an activation.
+    pub fn root(&self, kind: RootKind, id: &ActivationId) -> PathBuf {
+        let kind = match kind {
+            RootKind::Target => "target",
+            RootKind::Previous => "previous",
+            RootKind::Rescue => "rescue",
+        };
+        self.roots.join(format!("{id}-{kind}"))
+    }
+
+    /// The system that runs now; `None` when there is no link, as in the instant of a flip that unlinks first.
+    pub fn current(&self) -> Option<StorePath> {
+        system_behind(&self.current_system)
+    }
+
+    /// The system that was booted.
+    pub fn booted(&self) -> Option<StorePath> {
+        system_behind(&self.booted_system)
+    }
+
+    /// The current generation of the profile; `None` when there is none that can be read.
+    pub fn generation(&self) -> Option<Generation> {
+        read_generations(&self.profile).ok().and_then(|generations| generations.current)
+    }
+
+    /// The system that the profile points to.
+    pub fn profile_system(&self) -> Option<StorePath> {
+        fs::resolve(&self.profile).ok().and_then(|path| StorePath::containing(&path).ok())
+    }
+
+    /// This boot.
+    pub fn boot_id(&self) -> BootId {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        BootId::new(&text)
+    }
+}
+
+/// What a garbage collector root of ours keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootKind {
+    /// The target, from before its download.
+    Target,
+    /// The way back.
+    Previous,
+    /// The agent that takes it.
+    Rescue,
+}
+
+/// All kinds, for cleaning up.
+pub const ROOT_KINDS: [RootKind; 3] = [RootKind::Target, RootKind::Previous, RootKind::Rescue];
+
+fn system_behind(link: &Path) -> Option<StorePath> {
+    // One step only: the link names the system itself, and what lies behind a store path is its own affair.
+    let target = fs::read_link(link).ok()?;
+    target.to_str()?.parse().ok()
+}
+
+/// The store path that a file of a system leads to, such as its kernel; `None` when the system has no such file.
+pub fn part(system: &StorePath, file: &str) -> Option<String> {
+    let path = fs::resolve(&system.join(file)).ok()?;
+    Some(StorePath::containing(&path).map_or_else(|_| path.display().to_string(), |path| path.to_string()))
+}
+
+/// The parts of a system that `files` name, each by the first of its files that exists.
+pub fn parts(system: &StorePath, files: &[(&str, &[&str])]) -> Parts {
+    let one = |(key, files): &(&str, &[&str])| {
+        let found = files.iter().find_map(|file| part(system, file))?;
+        Some(((*key).to_owned(), found))
+    };
+    files.iter().filter_map(one).collect()
+}
+
+/// The text of a small file of a system; empty when it has none.
+pub fn system_text(system: &StorePath, file: &str) -> String {
+    /// Inhibitor and trigger files have a few lines.
+    const BYTES_MAX: u64 = 1 << 20;
+    let bytes = fs::read_bounded(&system.join(file), BYTES_MAX).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,267 @@
+//! The activation journal: `journal.jsonl`, a line before each act, on disk before the act.
+//!
+//! A line is `{"crc":"<8 hex>","entry":{...}}`, where the CRC-32 covers the exact bytes of the entry: JSON for a
+//! rescue shell, and a torn write is seen. A torn *tail* is what a power cut leaves and is cut off. A broken line
+//! before the end is damage: it stops activations, and is never read as "no state" (lesson 17). One process writes,
+//! the holder of the activation lock; anybody may read.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nixfleet_core::activation::record::{Activation, Entry, JOURNAL_VERSION, Line, fold};
+use nixfleet_core::ids::{ActivationId, BootId};
+use nixfleet_sys::fs::{self, FsError};
+use serde::Deserialize;
+
+/// From this size on, finished activations are dropped from the front when the next one begins.
+///
+/// One activation takes 6 to 20 KB, so about a hundred are kept for `history`.
+const ROTATE_AT_BYTES: usize = 1 << 20;
+/// What a rotation leaves.
+const ROTATE_TO_BYTES: usize = ROTATE_AT_BYTES / 2;
+/// A journal larger than this is not ours: rotation keeps it far below.
+const BYTES_MAX: u64 = 64 << 20;
+/// Kept on disk so that a rescue can write its lines when the disk is full (invariant 10).
+const RESERVE_BYTES: usize = 64 << 10;
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// A newer program wrote it.
+    #[error(
+        "the activation journal `{path}` has version {version}, newer than this agent's {JOURNAL_VERSION}"
+    )]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// The version found.
+        version: u32,
+    },
+    /// It is damaged before its end.
+    #[error("the activation journal `{path}` is damaged at line {line}")]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+}
+
+/// What a journal's bytes say.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The sound entries.
+    pub entries: Vec<Entry>,
+    /// How many bytes of the file they are; what follows is a torn tail.
+    pub sound_bytes: usize,
+}
+
+/// Why bytes are not a journal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// A newer version.
+    Newer(u32),
+    /// Damage at this line, counted from 1.
+    Damaged(usize),
+}
+
+/// Reads a journal. Only its last line may be unsound; an unsound line before a sound one is damage.
+pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
+    let mut entries = Vec::new();
+    let mut sound_bytes = 0;
+    let mut torn_at = None;
+    let mut at = 0;
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        at += line.len();
+        match (parse_line(line)?, torn_at) {
+            (Some(_), Some(torn)) => return Err(ParseError::Damaged(torn)),
+            (Some(entry), None) => {
+                entries.push(entry);
+                sound_bytes = at;
+            }
+            (None, _) => torn_at = torn_at.or(Some(number + 1)),
+        }
+    }
+    Ok(Parsed { entries, sound_bytes })
+}
+
+/// The entry of one line, `None` when the line is torn or altered.
+fn parse_line(line: &[u8]) -> Result<Option<Entry>, ParseError> {
+    let Some(json) = checked(line) else { return Ok(None) };
+    /// Read first and alone: the rest of a newer line may have any shape.
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Ok(Version { v }) = serde_json::from_slice(json) else { return Ok(None) };
+    if v > JOURNAL_VERSION {
+        return Err(ParseError::Newer(v));
+    }
+    Ok(serde_json::from_slice(json).ok())
+}
+
+const HEAD: &[u8] = br#"{"crc":""#;
+const MIDDLE: &[u8] = br#"","entry":"#;
+const TAIL: &[u8] = b"}\n";
+
+fn checked(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(HEAD)?;
+    let (crc, rest) = rest.split_at_checked(8)?;
+    let json = rest.strip_prefix(MIDDLE)?.strip_suffix(TAIL)?;
+    let want = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
+    (crc32fast::hash(json) == want).then_some(json)
+}
+
+/// The line for an entry.
+pub fn render(entry: &Entry) -> Vec<u8> {
+    let json = serde_json::to_vec(entry).unwrap_or_default();
+    let mut line = HEAD.to_vec();
+    line.extend_from_slice(format!("{:08x}", crc32fast::hash(&json)).as_bytes());
+    line.extend_from_slice(MIDDLE);
+    line.extend_from_slice(&json);
+    line.extend_from_slice(TAIL);
+    line
+}
+
+/// The activations in the journal of a state folder, oldest first, for whoever only looks. No file is no history.
+pub fn history(path: &Path) -> Result<Vec<Activation>, JournalError> {
+    Ok(fold(&read(path)?.entries))
+}
+
+fn read(path: &Path) -> Result<Parsed, JournalError> {
+    let bytes = match fs::read_bounded(path, BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(e) if e.is_not_found() => Vec::new(),
+        Err(e) => return Err(e.into()),
+    };
+    parse(&bytes).map_err(|e| match e {
+        ParseError::Newer(version) => JournalError::Newer { path: path.to_owned(), version },
+        ParseError::Damaged(line) => JournalError::Damaged { path: path.to_owned(), line },
+    })
+}
+
+/// The journal in the hands of the one process that holds the activation lock.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    boot: BootId,
+    next_seq: u64,
+    reserve: PathBuf,
+}
+
+impl Journal {
+    /// Opens it, cuts a torn tail, drops old activations where it is large, and returns what it says.
+    pub fn open(path: &Path, boot: BootId) -> Result<(Self, Vec<Activation>), JournalError> {
+        let state = path.parent().unwrap_or(Path::new("/"));
+        fs::make_dir(state)?;
+        let mut parsed = read(path)?;
+        let file = fs::open_append(path)?;
+        cut(&file, path, parsed.sound_bytes)?;
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            boot,
+            next_seq: parsed.entries.last().map_or(1, |entry| entry.seq + 1),
+            reserve: state.join("reserve"),
+        };
+        if parsed.sound_bytes > ROTATE_AT_BYTES {
+            parsed.entries = journal.rotate(parsed.entries)?;
+        }
+        journal.keep_reserve();
+        Ok((journal, fold(&parsed.entries)))
+    }
+
+    /// This boot, as every line says it.
+    pub fn boot(&self) -> &BootId {
+        &self.boot
+    }
+
+    /// Writes the line and returns when it is on disk.
+    pub fn append(&mut self, id: &ActivationId, at_ms: u64, line: Line) -> Result<Entry, JournalError> {
+        let entry = Entry {
+            v: JOURNAL_VERSION,
+            seq: self.next_seq,
+            at_ms,
+            boot: self.boot.clone(),
+            id: id.clone(),
+            line,
+        };
+        self.write(&render(&entry))?;
+        self.next_seq += 1;
+        Ok(entry)
+    }
+
+    fn write(&mut self, line: &[u8]) -> Result<(), JournalError> {
+        let before = self.len()?;
+        let mut done = fs::append_synced(&mut self.file, &self.path, line);
+        if done.as_ref().is_err_and(FsError::is_no_space) {
+            // Half a line may be there; it goes, and so does what was kept for this moment.
+            cut(&self.file, &self.path, before)?;
+            fs::remove(&self.reserve)?;
+            done = fs::append_synced(&mut self.file, &self.path, line);
+        }
+        if done.is_err() {
+            cut(&self.file, &self.path, before)?;
+        }
+        Ok(done?)
+    }
+
+    fn len(&self) -> Result<usize, JournalError> {
+        let len = self.file.metadata().map_err(|source| self.failed("stat", source))?.len();
+        Ok(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    fn failed(&self, action: &'static str, source: std::io::Error) -> FsError {
+        FsError { action, path: self.path.clone(), source }
+    }
+
+    fn rotate(&mut self, entries: Vec<Entry>) -> Result<Vec<Entry>, JournalError> {
+        let finished_before = first_to_keep(&entries);
+        let kept: Vec<Entry> = entries.into_iter().skip(finished_before).collect();
+        let bytes: Vec<u8> = kept.iter().flat_map(render).collect();
+        fs::write_atomic(&self.path, &bytes)?;
+        self.file = fs::open_append(&self.path)?;
+        Ok(kept)
+    }
+
+    /// Best effort: without it a full disk costs the lines of a rescue, never the rescue.
+    fn keep_reserve(&self) {
+        if !self.reserve.exists() {
+            let _ = fs::write_atomic(&self.reserve, &vec![b'.'; RESERVE_BYTES]);
+        }
+    }
+}
+
+/// The index of the first entry that a rotation keeps: an activation's beginning, and never behind a pending one's.
+fn first_to_keep(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let mut keep_from = entries.len();
+    let pending: Vec<ActivationId> =
+        fold(entries).into_iter().filter(Activation::is_pending).map(|activation| activation.id).collect();
+    for (index, entry) in entries.iter().enumerate().rev() {
+        bytes += render(entry).len();
+        let begins = matches!(entry.line, Line::Began(_));
+        if begins && (bytes <= ROTATE_TO_BYTES || pending.contains(&entry.id)) {
+            keep_from = index;
+        }
+    }
+    keep_from
+}
+
+fn cut(file: &File, path: &Path, bytes: usize) -> Result<(), FsError> {
+    let len = file.metadata().map(|meta| meta.len());
+    match len {
+        Ok(len) if len == bytes as u64 => Ok(()),
+        Ok(_) => file.set_len(bytes as u64).and_then(|()| file.sync_all()),
+        Err(e) => Err(e),
+    }
+    .map_err(|source| FsError { action: "cut the torn tail of", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

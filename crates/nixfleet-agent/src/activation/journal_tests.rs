@@ -1,0 +1,151 @@
+//! The journal: what survives a torn tail, damage, another version, rotation and a full disk.
+
+use nixfleet_core::activation::events::CommitPolicy;
+use nixfleet_core::activation::inhibit::InhibitPolicy;
+use nixfleet_core::activation::record::{Began, ConfirmBy, OnFailedUnits, Purpose, Unsigned};
+use nixfleet_core::ids::StorePath;
+use proptest::prelude::*;
+
+use super::*;
+
+fn system(name: &str) -> StorePath {
+    format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-{name}").parse().expect("well-formed")
+}
+
+fn began() -> Line {
+    Line::Began(Began {
+        target: system("new"),
+        previous: system("old"),
+        previous_generation: None,
+        commit: CommitPolicy::AfterConfirm,
+        confirm_by: ConfirmBy::Probes,
+        confirm_within_secs: 300,
+        observe_secs: 0,
+        probes: vec![],
+        inhibit: InhibitPolicy::BuiltIn,
+        on_failed_units: OnFailedUnits::Revert,
+        unsigned: Unsigned::Refuse,
+        digest: None,
+        rescue: "/nix/store/agent".into(),
+        purpose: Purpose::Activate,
+    })
+}
+
+fn entries(count: u64) -> Vec<Entry> {
+    let line = |seq| if seq == 1 { began() } else { Line::Realising };
+    let id = ActivationId::new(1, 1);
+    let boot = BootId::new("boot");
+    (1..=count)
+        .map(|seq| Entry { v: 1, seq, at_ms: seq, boot: boot.clone(), id: id.clone(), line: line(seq) })
+        .collect()
+}
+
+fn bytes(entries: &[Entry]) -> Vec<u8> {
+    entries.iter().flat_map(render).collect()
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_costs_the_last_line_and_nothing_else() {
+    let all = entries(4);
+    let (whole, three) = (bytes(&all), bytes(&all[..3]));
+    let mut tried = 0;
+    for len in three.len()..whole.len() {
+        let parsed = parse(&whole[..len]).expect("a torn tail is no damage");
+        assert_eq!(
+            (parsed.entries.as_slice(), parsed.sound_bytes),
+            (&all[..3], three.len()),
+            "torn at {len}"
+        );
+        tried += 1;
+    }
+    assert!(tried > 100);
+    assert_eq!(parse(&whole).expect("whole").entries, all);
+}
+
+#[test]
+fn damage_before_the_end_is_an_error_and_never_no_state() {
+    let mut altered = bytes(&entries(3));
+    let at = altered.iter().position(|b| *b == b'\n').expect("lines") + 40;
+    altered[at] ^= 1;
+    assert_eq!(parse(&altered), Err(ParseError::Damaged(2)));
+}
+
+#[test]
+fn a_newer_journal_is_refused_by_its_version_whatever_else_it_says() {
+    let json = br#"{"v":2,"something":"else"}"#;
+    let line = format!(
+        "{{\"crc\":\"{:08x}\",\"entry\":{}}}\n",
+        crc32fast::hash(json),
+        String::from_utf8_lossy(json)
+    );
+    assert_eq!(parse(line.as_bytes()), Err(ParseError::Newer(2)));
+}
+
+#[test]
+fn what_was_appended_is_read_back_after_a_torn_write() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("state/journal.jsonl");
+    let id = ActivationId::new(5, 5);
+    let (mut journal, known) = Journal::open(&path, BootId::new("b")).expect("made");
+    assert!(known.is_empty());
+    journal.append(&id, 1, began()).expect("written");
+    drop(journal);
+    let torn = [std::fs::read(&path).expect("there"), b"{\"crc\":\"00".to_vec()].concat();
+    fs::write_atomic(&path, &torn).expect("torn");
+    let (mut journal, known) = Journal::open(&path, BootId::new("b")).expect("cut");
+    assert_eq!(known.len(), 1);
+    journal.append(&id, 2, Line::Realising).expect("written");
+    let read = read(&path).expect("sound");
+    assert_eq!(read.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_large_journal_drops_old_activations_whole_and_keeps_the_pending_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("journal.jsonl");
+    let boot = BootId::new("b");
+    let (mut journal, _) = Journal::open(&path, boot.clone()).expect("made");
+    let mut ids = Vec::new();
+    while journal.len().expect("stat") <= ROTATE_AT_BYTES {
+        let id = ActivationId::new(ids.len() as u64, 1);
+        journal.append(&id, 1, began()).expect("written");
+        for _ in 0..50 {
+            journal.append(&id, 1, Line::Realising).expect("written");
+        }
+        ids.push(id);
+    }
+    let (journal, known) = Journal::open(&path, boot).expect("rotated");
+    assert!(journal.len().expect("stat") <= ROTATE_AT_BYTES || known.len() == ids.len());
+    assert_eq!(known.last().map(|activation| &activation.id), ids.last());
+    // None of these is finished, so none may be dropped.
+    assert_eq!(known.len(), ids.len());
+}
+
+#[test]
+fn the_first_version_of_the_journal_is_still_read() {
+    let bytes = include_bytes!("../../tests/fixtures/journal-v1.jsonl");
+    let parsed = parse(bytes).expect("every version ever written is read");
+    assert_eq!(parsed.sound_bytes, bytes.len());
+    let activations = fold(&parsed.entries);
+    assert_eq!(activations.len(), 2);
+    assert!(activations.iter().all(|activation| !activation.is_pending()));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn a_flipped_bit_never_yields_another_entry(at in 0usize..600, bit in 0u8..8) {
+        let all = entries(3);
+        let mut altered = bytes(&all);
+        let at = at % altered.len();
+        altered[at] ^= 1 << bit;
+        if let Ok(parsed) = parse(&altered) {
+            prop_assert!(parsed.entries.len() < 3);
+            prop_assert_eq!(parsed.entries.as_slice(), &all[..parsed.entries.len()]);
+        }
+    }
+}

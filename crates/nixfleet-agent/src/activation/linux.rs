@@ -1,0 +1,275 @@
+//! NixOS: detached runs are transient systemd units, the deadman is a systemd timer.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nixfleet_core::activation::inhibit::Parts;
+use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, UnitsSeen};
+use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_sys::{clock, fs, text};
+
+use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
+use super::host::{HostPaths, parts};
+use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
+use crate::tools::units::{ActiveState, SystemState, UnitName, UnitShown, UnitState};
+use crate::tools::{MissingTools, ToolError, Tools};
+
+/// NixOS's own lock, held exclusively while its switch program runs (`facts/switch.md` 4). Read, never taken.
+const SWITCH_LOCK: &str = "/run/nixos/switch-to-configuration.lock";
+/// The unit that `nixos-rebuild` starts for a person (`facts/nixos.md` D4).
+const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration.service";
+/// From SIGTERM to SIGKILL for a run that reached its limit.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// Lines of a run's output that go into an outcome.
+const LAST_LINES: u32 = 20;
+
+/// The parts whose swap is not done live, each by the first of its files that a system has.
+const INHIBITING: [(&str, &[&str]); 3] = [
+    ("kernel", &["kernel"]),
+    ("systemd", &["systemd", "sw/lib/systemd/systemd"]),
+    ("dbus", &["sw/bin/dbus-daemon", "sw/bin/dbus-broker-launch"]),
+];
+
+/// A NixOS host.
+#[derive(Debug, Default)]
+pub struct LinuxBackend {
+    host: OnceLock<HostPaths>,
+    tools: OnceLock<Result<Tools, MissingTools>>,
+}
+
+impl LinuxBackend {
+    /// This host, with everything in its usual place.
+    pub const fn new() -> Self {
+        Self { host: OnceLock::new(), tools: OnceLock::new() }
+    }
+
+    /// This host, with another state folder.
+    pub fn with_state(state: &Path) -> Self {
+        let host = OnceLock::from(HostPaths::with_state(state));
+        Self { host, tools: OnceLock::new() }
+    }
+
+    fn command(rescue: &Path, verb: &str, args: &[&str]) -> Result<CommandLine, NotStarted> {
+        let command = CommandLine::new(rescue).and_then(|line| line.arg(verb));
+        args.iter()
+            .try_fold(command, |line, arg| Ok(line.and_then(|line| line.arg(arg))))
+            .and_then(|line| line.map_err(not_started))
+    }
+}
+
+fn not_started(error: impl std::fmt::Display) -> NotStarted {
+    NotStarted { last_lines: text::last_lines(&error.to_string(), 8) }
+}
+
+fn unit_name(unit: &str) -> Result<UnitName, NotStarted> {
+    unit.parse().map_err(not_started)
+}
+
+impl ActivationBackend for LinuxBackend {
+    fn host(&self) -> &HostPaths {
+        self.host.get_or_init(HostPaths::default)
+    }
+
+    fn tools(&self) -> Result<&Tools, MissingTools> {
+        self.tools.get_or_init(Tools::find_here).as_ref().map_err(Clone::clone)
+    }
+
+    fn system_files(&self) -> &'static [&'static str] {
+        &["bin/switch-to-configuration", "nixos-version"]
+    }
+
+    fn architecture(&self) -> &'static str {
+        match std::env::consts::ARCH {
+            "x86_64" => "x86_64-linux",
+            "aarch64" => "aarch64-linux",
+            "x86" => "i686-linux",
+            "riscv64" => "riscv64-linux",
+            other => other,
+        }
+    }
+
+    fn inhibiting_parts(&self, system: &StorePath) -> Parts {
+        parts(system, &INHIBITING)
+    }
+
+    async fn busy(&self) -> Option<BusyWith> {
+        use std::os::unix::fs::MetadataExt;
+        if let Ok(meta) = std::fs::metadata(SWITCH_LOCK) {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+            if let Some(pid) = fs::flock_holders(&locks, meta.ino()).first() {
+                return Some(BusyWith::SwitchLock { pid: *pid });
+            }
+        }
+        if self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
+            return Some(BusyWith::Unit { unit: REBUILD_UNIT.to_owned() });
+        }
+        None
+    }
+
+    async fn fire(&self, order: &FireOrder<'_>) -> Result<(), NotStarted> {
+        let tools = self.tools().map_err(not_started)?;
+        let program = order.system.join("bin/switch-to-configuration");
+        let end_file = order.end_file.to_string_lossy();
+        let mut env = vec![("NIXOS_INSTALL_BOOTLOADER".to_owned(), "0".parse().map_err(not_started)?)];
+        if let Some(locale) = std::env::var("LOCALE_ARCHIVE").ok().and_then(|path| path.parse().ok()) {
+            env.push(("LOCALE_ARCHIVE".to_owned(), locale));
+        }
+        let unit = TransientUnit {
+            name: unit_name(order.unit)?,
+            run: CommandLine::new(&program)
+                .and_then(|line| line.arg(&order.action.to_string()))
+                .map_err(not_started)?,
+            on_end: Some(Self::command(order.rescue, "record-end", &[&end_file])?),
+            env,
+            run_at_most: Some(order.limit),
+            stop_within: Some(STOP_WITHIN),
+            when_failed: WhenFailed::Forget,
+            properties: Vec::new(),
+        };
+        tools.run_unit(&unit).await.map_err(not_started)
+    }
+
+    async fn is_running(&self, unit: &str) -> bool {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return true };
+        match tools.show_unit(&name).await {
+            Ok(UnitShown::NotLoaded) => false,
+            Ok(UnitShown::Loaded(status)) => match status.active {
+                ActiveState::Inactive | ActiveState::Failed => false,
+                ActiveState::Active
+                | ActiveState::Reloading
+                | ActiveState::Activating
+                | ActiveState::Deactivating
+                | ActiveState::Other(_) => true,
+            },
+            Err(_) => true,
+        }
+    }
+
+    async fn end_run(&self, unit: &str) {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return };
+        // A unit that is not loaded is an error here, and exactly what we want.
+        if tools.stop_unit(&name).await.is_err() && self.is_running(unit).await {
+            let _ = tools.kill_unit(&name).await;
+        }
+    }
+
+    async fn last_lines(&self, unit: &str) -> Vec<String> {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return Vec::new() };
+        tools.last_lines(&name, LAST_LINES).await.unwrap_or_default()
+    }
+
+    async fn units(&self) -> Option<UnitsSeen> {
+        let listed = self.tools().ok()?.list_units().await.ok()?;
+        Some(UnitsSeen(
+            listed.into_iter().map(|unit| (unit.name.as_str().to_owned(), health(&unit))).collect(),
+        ))
+    }
+
+    async fn clear_suspects(&self, troubled: Vec<TroubledUnit>) -> Vec<TroubledUnit> {
+        let mut out = Vec::new();
+        for unit in troubled {
+            if unit.trouble != UnitTrouble::DidNotComeBack || self.should_be_up(&unit.unit).await {
+                out.push(unit);
+            }
+        }
+        out
+    }
+
+    async fn start_units(&self, units: &[String]) {
+        let Ok(tools) = self.tools() else { return };
+        for name in units.iter().filter_map(|unit| unit_name(unit).ok()) {
+            // What does not start is named in the outcome, from the world and not from this answer.
+            let _ = tools.start_unit(&name).await;
+        }
+    }
+
+    async fn unit_is_active(&self, unit: &str) -> bool {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
+        match tools.show_unit(&name).await {
+            Ok(UnitShown::Loaded(status)) => {
+                matches!(status.active, ActiveState::Active | ActiveState::Reloading)
+            }
+            Ok(UnitShown::NotLoaded) | Err(_) => false,
+        }
+    }
+
+    async fn is_booting(&self) -> bool {
+        let Ok(tools) = self.tools() else { return false };
+        matches!(tools.system_state().await, Ok(SystemState::Initializing | SystemState::Starting))
+    }
+
+    async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
+        let tools = self.tools().map_err(not_started)?;
+        let state = order.state.to_string_lossy();
+        let unit = TransientUnit {
+            name: unit_name(&format!("{}.service", deadman_unit(order.id)))?,
+            run: Self::command(order.rescue, "deadman", &["--state-dir", &state, order.id.as_str()])?,
+            on_end: None,
+            env: Vec::new(),
+            run_at_most: None,
+            stop_within: None,
+            when_failed: WhenFailed::Forget,
+            properties: Vec::new(),
+        };
+        // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
+        let started = tools.userspace_start().await.map_err(not_started)?;
+        tools.run_unit_at(&unit, order.deadline.saturating_sub(started)).await.map_err(not_started)
+    }
+
+    async fn disarm_deadman(&self, id: &ActivationId) {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(&format!("{}.timer", deadman_unit(id)))) else {
+            return;
+        };
+        let _ = tools.stop_unit(&name).await;
+    }
+
+    async fn armed_deadmen(&self) -> Vec<ActivationId> {
+        let Ok(tools) = self.tools() else { return Vec::new() };
+        let units = tools.list_units().await.unwrap_or_default();
+        let ids = units.iter().filter_map(|unit| {
+            let id = unit.name.as_str().strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?;
+            id.parse().ok()
+        });
+        ids.collect()
+    }
+}
+
+impl LinuxBackend {
+    /// Whether a unit that was up and is down now has no good reason to be down.
+    ///
+    /// Good reasons: the new system does not have it, it is not a unit of the system at all (transient, or made by
+    /// a generator), or a timer, a path or a socket starts it when there is work and it ended well.
+    async fn should_be_up(&self, unit: &str) -> bool {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return true };
+        match tools.unit_reasons(&name).await {
+            Ok(Some(reasons)) => {
+                reasons.fragment.starts_with("/etc/systemd/system/")
+                    && !(reasons.triggered && reasons.ended_well)
+            }
+            Ok(None) => false,
+            Err(ToolError::Exec(_) | ToolError::NotUnderstood { .. }) => true,
+        }
+    }
+}
+
+fn health(unit: &UnitState) -> UnitHealth {
+    match &unit.active {
+        ActiveState::Active | ActiveState::Reloading => UnitHealth::Up,
+        ActiveState::Failed => UnitHealth::Failed,
+        ActiveState::Inactive => UnitHealth::Down,
+        ActiveState::Activating if unit.sub == "auto-restart" => UnitHealth::Restarting,
+        ActiveState::Activating | ActiveState::Deactivating | ActiveState::Other(_) => UnitHealth::Changing,
+    }
+}
+
+/// The monotonic time after which an activation that fires now is too late.
+pub fn deadline_in(within: Duration) -> Duration {
+    clock::monotonic() + within
+}
+
+/// The agent's own program, as the rescue of an activation.
+pub fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
+}

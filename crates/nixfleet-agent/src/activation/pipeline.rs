@@ -1,0 +1,426 @@
+//! The way forward: check, realise, set the profile, arm the deadman, fire, verify, confirm, commit.
+//!
+//! Every step either returns or halts with what must be undone ([`Halt`]); nothing here decides what a state of the
+//! world means. `recovery` enters the same functions in the middle.
+
+use std::time::Duration;
+
+use nixfleet_core::activation::end::RunEnd;
+use nixfleet_core::activation::events::CommitPolicy;
+use nixfleet_core::activation::inhibit::{Inhibitor, inhibitors, parse_inhibitors};
+use nixfleet_core::activation::judge::{Judgement, judge};
+use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
+use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
+use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
+use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_sys::fs::{self, Lock};
+use nixfleet_sys::{clock, text};
+
+use super::backend::{Action, ActivationBackend, DeadmanOrder};
+use super::confirm::confirm;
+use super::host::{HostPaths, RootKind, system_text};
+use super::journal::Journal;
+use super::realise::{Order, realise};
+use super::run::{Halt, Run, journal_failure};
+use super::types::{ActivationOutcome, ActivationTarget};
+use super::verify_poll::aftermath;
+use super::{profile, recovery, rollback};
+use crate::failpoint;
+use crate::tools::Tools;
+
+/// The deadman leaves the living agent this much time to revert by itself first.
+const DEADMAN_LATER: Duration = Duration::from_secs(3);
+
+/// Activates the target. `Err` only for a host on which nothing could even be begun; everything else is an outcome.
+pub async fn activate_with<B: ActivationBackend>(
+    backend: &B,
+    target: &ActivationTarget,
+) -> anyhow::Result<ActivationOutcome> {
+    let tools = backend.tools()?;
+    match begin(backend, tools, target).await {
+        Ok(mut run) => Ok(drive(&mut run).await),
+        Err(failure) => Ok(refused(backend, target, failure)),
+    }
+}
+
+fn refused<B: ActivationBackend>(
+    backend: &B,
+    target: &ActivationTarget,
+    failure: Failure,
+) -> ActivationOutcome {
+    ActivationOutcome {
+        id: target.id.clone(),
+        target: target.system.clone(),
+        previous: backend.host().current(),
+        generation: None,
+        verdict: Verdict::unchanged(failure),
+        warnings: Vec::new(),
+        reboot_needed: Vec::new(),
+        steps: Vec::new(),
+    }
+}
+
+/// Takes the lock, finishes what was cut off before, and writes the first line.
+async fn begin<'a, B: ActivationBackend>(
+    backend: &'a B,
+    tools: &'a Tools,
+    target: &ActivationTarget,
+) -> Result<Run<'a, B>, Failure> {
+    let host = backend.host();
+    target.observer.step(Step::Check);
+    let taken =
+        Lock::try_take(&host.lock).map_err(|error| super::realise::no_space_or_internal(&error, "/run"))?;
+    let lock = taken.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let (journal, known) =
+        Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))?;
+    if known.iter().any(|activation| activation.id == target.id) {
+        return Err(Failure::Internal { what: format!("the activation {} was fired before", target.id) });
+    }
+    let (lock, journal) =
+        recovery::clear_the_way((backend, tools), (lock, journal), known, &target.observer).await?;
+    if let Some(with) = backend.busy().await {
+        return Err(Failure::Busy { with });
+    }
+    let began = describe(host, target)?;
+    failpoint::hit("before-began");
+    let run = Run::begin(
+        (backend, tools),
+        (lock, journal),
+        (target.id.clone(), began),
+        (target.observer.clone(), target.stall),
+    )?;
+    failpoint::hit("after-began");
+    Ok(run)
+}
+
+/// Step 3 comes first: what cannot be read leaves nothing changed.
+fn describe(host: &HostPaths, target: &ActivationTarget) -> Result<Began, Failure> {
+    let previous = host.current().ok_or_else(|| Failure::Internal {
+        what: format!("`{}` does not link to a system: this is no NixOS host", host.current_system.display()),
+    })?;
+    let rescue = rescue(host, &target.id)?;
+    root(host, RootKind::Previous, &target.id, &previous)?;
+    Ok(Began {
+        target: target.system.clone(),
+        previous,
+        previous_generation: host.generation(),
+        commit: target.commit,
+        confirm_by: target.confirm_by,
+        confirm_within_secs: target.confirm_within.as_secs(),
+        observe_secs: target.observe.as_secs(),
+        probes: target.probes.clone(),
+        inhibit: target.inhibit,
+        on_failed_units: target.on_failed_units,
+        unsigned: target.unsigned,
+        digest: target.digest.clone(),
+        rescue,
+        purpose: target.purpose,
+    })
+}
+
+/// The agent that records ends and reverts: our own program, rooted in the store or copied beside the state.
+///
+/// We are the previous system's own agent, so a broken agent in the target cannot break the rescue.
+fn rescue(host: &HostPaths, id: &ActivationId) -> Result<String, Failure> {
+    let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let program = match StorePath::containing(&own) {
+        Ok(path) => {
+            root(host, RootKind::Rescue, id, &path)?;
+            own
+        }
+        Err(_) => {
+            let copy = host.rescue_copy(id);
+            fs::copy_program(std::path::Path::new("/proc/self/exe"), &copy)
+                .map_err(|error| super::realise::no_space_or_internal(&error, "/var"))?;
+            copy
+        }
+    };
+    Ok(program.display().to_string())
+}
+
+fn root(host: &HostPaths, kind: RootKind, id: &ActivationId, path: &StorePath) -> Result<(), Failure> {
+    let made = fs::make_dir(&host.roots).and_then(|()| fs::link_atomic(path.as_path(), &host.root(kind, id)));
+    made.map_err(|error| super::realise::no_space_or_internal(&error, "/nix/var"))
+}
+
+/// From the first line to the verdict.
+async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>) -> ActivationOutcome {
+    let verdict = forward(run).await;
+    conclude(run, verdict).await
+}
+
+/// Carries a halt out, and writes the last line unless the activation goes on without us.
+pub async fn conclude<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    verdict: Result<Verdict, Halt>,
+) -> ActivationOutcome {
+    match verdict {
+        Ok(verdict @ (Verdict::OnTrial { .. } | Verdict::DeferredPendingReboot { .. })) => {
+            run.outcome(verdict)
+        }
+        Ok(verdict) => run.finish(verdict).await,
+        Err(Halt::PutBack(failure)) => {
+            let verdict = rollback::put_back(run, failure).await;
+            run.finish(verdict).await
+        }
+        Err(Halt::Revert(failure)) => {
+            let verdict = rollback::revert(run, failure).await;
+            run.finish(verdict).await
+        }
+    }
+}
+
+async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
+    fetch(run).await.map_err(Halt::PutBack)?;
+    let found = check_system(run).map_err(Halt::PutBack)?;
+    if !found.is_empty() {
+        return defer(run, found).await;
+    }
+    set_profile(run).await.map_err(Halt::PutBack)?;
+    arm(run).await.map_err(Halt::PutBack)?;
+    run.step(Step::Fire);
+    let (target, action) = (run.began().target.clone(), fire_action(run.began()));
+    let unit = run.fire(RunKind::Switch, &target, action).await.map_err(Halt::PutBack)?;
+    settle(run, unit, RunKind::Switch).await
+}
+
+async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+    run.step(Step::Realise);
+    run.note(Line::Realising)?;
+    let began = run.began();
+    let order = Order {
+        system: &began.target,
+        root: (run.backend.host(), run.id()),
+        unsigned: began.unsigned,
+        digest: began.digest.as_ref(),
+        stall: run.stall,
+        observer: &*run.observer,
+    };
+    realise(run.tools, &order).await
+}
+
+/// Refuses what is no system for this host, and returns what keeps it from being switched to live (step 7).
+fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>, Failure> {
+    let Began { target, previous, inhibit, .. } = run.began();
+    if let Some(lacks) = run.backend.system_files().iter().find(|file| !target.join(file).exists()) {
+        return Err(Failure::NotASystem { path: target.clone(), lacks: (*lacks).to_owned() });
+    }
+    let (got, want) = (system_text(target, "system"), run.backend.architecture());
+    if !got.trim().is_empty() && got.trim() != want {
+        let got = text::printable(got.trim());
+        return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
+    }
+    let parts = |system| run.backend.inhibiting_parts(system);
+    let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
+    Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
+}
+
+async fn set_profile<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+    run.step(Step::SetProfile);
+    run.note(Line::SettingProfile)?;
+    failpoint::hit("before-set-profile");
+    let target = run.began().target.clone();
+    run.generation = Some(profile::set(run.tools, run.backend.host(), &target).await?);
+    failpoint::hit("after-set-profile");
+    Ok(())
+}
+
+async fn arm<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+    if run.began().commit == CommitPolicy::Immediately {
+        return Ok(());
+    }
+    run.step(Step::ArmDeadman);
+    let deadline = clock::monotonic() + Duration::from_secs(run.began().confirm_within_secs);
+    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    run.note(Line::ArmingDeadman { deadline_ms })?;
+    failpoint::hit("before-arm-deadman");
+    let host = run.backend.host();
+    let rescue = std::path::PathBuf::from(&run.began().rescue);
+    let order = DeadmanOrder {
+        id: run.id(),
+        deadline: deadline + DEADMAN_LATER,
+        rescue: &rescue,
+        state: &host.state,
+    };
+    let armed = run.backend.arm_deadman(&order).await;
+    failpoint::hit("after-arm-deadman");
+    armed.map_err(|why| Failure::DeadmanNotArmed { last_lines: why.last_lines })
+}
+
+fn fire_action(began: &Began) -> Action {
+    match began.commit {
+        CommitPolicy::Immediately => Action::Switch,
+        CommitPolicy::AfterConfirm => Action::Test,
+    }
+}
+
+/// Waits for a switch, judges the world, and goes on from there.
+pub async fn settle<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    unit: String,
+    kind: RunKind,
+) -> Result<Verdict, Halt> {
+    let (mut unit, mut kind) = (unit, kind);
+    loop {
+        run.step(Step::VerifyPoll);
+        failpoint::hit("before-verify-poll");
+        let end = run.await_end(&unit, kind).await;
+        failpoint::hit("after-verify-poll");
+        let began = run.began();
+        let none = UnitsSeen::default();
+        let before = run.activation.units_before.as_ref().unwrap_or(&none);
+        let systems = (&began.target, &began.previous);
+        let seen = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        match judge(&seen) {
+            Judgement::Settled { unrelated } => {
+                if unrelated {
+                    run.warn("the switch complained about units that it did not touch".to_owned());
+                }
+                return settled(run, Vec::new()).await;
+            }
+            Judgement::Units(units) if run.began().on_failed_units == OnFailedUnits::Keep => {
+                return settled(run, units).await;
+            }
+            Judgement::Units(units) => {
+                let last_lines = run.last_lines(&unit).await;
+                return Err(Halt::Revert(Failure::UnitsFailed { units, end, last_lines }));
+            }
+            Judgement::Repair => {
+                run.warn(format!("the switch was cut off ({end}); it is run once more"));
+                run.step(Step::Repair);
+                let (target, action) = (run.began().target.clone(), fire_action(run.began()));
+                kind = RunKind::Repair;
+                unit = run.fire(kind, &target, action).await.map_err(Halt::Revert)?;
+            }
+            Judgement::Defer => return defer_late(run).await,
+            stop @ (Judgement::Refused
+            | Judgement::Busy
+            | Judgement::Revert
+            | Judgement::RevertUnexpected) => {
+                return Err(halt(run, &stop, &unit, end).await);
+            }
+        }
+    }
+}
+
+async fn halt<B: ActivationBackend>(
+    run: &Run<'_, B>,
+    judgement: &Judgement,
+    unit: &str,
+    end: RunEnd,
+) -> Halt {
+    let last_lines = run.last_lines(unit).await;
+    let current = run.backend.host().current();
+    let flipped = current.as_ref() == Some(&run.began().target) && run.began().target != run.began().previous;
+    let failed = Failure::SwitchFailed { step: Step::VerifyPoll, end, flipped, last_lines };
+    match judgement {
+        Judgement::Busy => Halt::PutBack(Failure::Busy { with: BusyWith::SwitchSaidSo }),
+        Judgement::Refused => Halt::PutBack(failed),
+        Judgement::RevertUnexpected => Halt::Revert(Failure::FlippedToUnexpected {
+            expected: run.began().target.clone(),
+            actual: current.map_or_else(|| "no system".to_owned(), |system| system.to_string()),
+        }),
+        Judgement::Revert
+        | Judgement::Settled { .. }
+        | Judgement::Units(_)
+        | Judgement::Defer
+        | Judgement::Repair => Halt::Revert(failed),
+    }
+}
+
+/// The target runs: repair the profile, confirm, commit.
+async fn settled<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    units: Vec<TroubledUnit>,
+) -> Result<Verdict, Halt> {
+    self_correct_profile(run).await;
+    match run.began().commit {
+        CommitPolicy::Immediately if units.is_empty() => Ok(Verdict::Converged),
+        CommitPolicy::Immediately => Ok(Verdict::LiveWithFailedUnits { units }),
+        CommitPolicy::AfterConfirm => {
+            run.note(Line::Confirming).map_err(Halt::Revert)?;
+            await_confirmation(run, units, false).await
+        }
+    }
+}
+
+/// Step 6: an activation script may have re-pointed the profile. Failing to repair it is not fatal.
+async fn self_correct_profile<B: ActivationBackend>(run: &mut Run<'_, B>) {
+    run.step(Step::SelfCorrect);
+    failpoint::hit("before-self-correct");
+    let (host, target) = (run.backend.host(), run.began().target.clone());
+    if host.profile_system().as_ref() != Some(&target) {
+        match profile::set(run.tools, host, &target).await {
+            Ok(generation) => {
+                run.generation = Some(generation);
+                run.warn("the activation script re-pointed the system profile; it was put right".to_owned());
+            }
+            Err(failure) => {
+                run.warn(format!("the re-pointed system profile could not be put right: {failure}"))
+            }
+        }
+    }
+    failpoint::hit("after-self-correct");
+}
+
+/// Asks the probes and commits, or leaves the trial to a person and the deadman.
+pub async fn await_confirmation<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    units: Vec<TroubledUnit>,
+    landed_by_reboot: bool,
+) -> Result<Verdict, Halt> {
+    match run.began().confirm_by {
+        ConfirmBy::Person if !landed_by_reboot => {
+            return Ok(Verdict::OnTrial { confirm_within_secs: run.time_left().as_secs() });
+        }
+        ConfirmBy::Person | ConfirmBy::Probes => {}
+    }
+    run.step(Step::Confirm);
+    failpoint::hit("before-confirm");
+    confirm(run, landed_by_reboot).await?;
+    failpoint::hit("after-confirm");
+    commit(run, units).await
+}
+
+/// Confirmed: from here on the way is forward, and a deadman that wakes now goes on here instead of reverting.
+pub async fn commit<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    units: Vec<TroubledUnit>,
+) -> Result<Verdict, Halt> {
+    run.step(Step::Commit);
+    failpoint::hit("before-confirmed");
+    run.note(Line::Confirmed).map_err(Halt::Revert)?;
+    failpoint::hit("after-confirmed");
+    let target = run.began().target.clone();
+    let (unit, end) = run.run_to_end(RunKind::Commit, &target, Action::Boot).await.map_err(Halt::Revert)?;
+    failpoint::hit("after-commit");
+    if end != (RunEnd::Exited { code: 0 }) {
+        let last_lines = run.last_lines(&unit).await;
+        return Err(Halt::Revert(Failure::BootNotWritten { end, last_lines }));
+    }
+    if units.is_empty() { Ok(Verdict::Converged) } else { Ok(Verdict::LiveWithFailedUnits { units }) }
+}
+
+/// Writes boot entries instead of switching live; the next boot lands on the target.
+async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>) -> Result<Verdict, Halt> {
+    set_profile(run).await.map_err(Halt::PutBack)?;
+    run.step(Step::Defer);
+    let target = run.began().target.clone();
+    let (unit, end) = run.run_to_end(RunKind::Defer, &target, Action::Boot).await.map_err(Halt::PutBack)?;
+    if end != (RunEnd::Exited { code: 0 }) {
+        let last_lines = run.last_lines(&unit).await;
+        return Err(Halt::PutBack(Failure::BootNotWritten { end, last_lines }));
+    }
+    failpoint::hit("before-await-reboot");
+    run.note(Line::AwaitingReboot { inhibitors: found.clone() }).map_err(Halt::PutBack)?;
+    failpoint::hit("after-await-reboot");
+    Ok(Verdict::DeferredPendingReboot { inhibitors: found })
+}
+
+/// The switch itself said that it cannot be done live (exit 100).
+async fn defer_late<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
+    run.backend.disarm_deadman(run.id()).await;
+    let text = |system: &StorePath| system_text(system, "init-interface-version").trim().to_owned();
+    let (old, new) = (text(&run.began().previous), text(&run.began().target));
+    defer(run, vec![Inhibitor { key: "init-interface-version".to_owned(), old, new }]).await
+}

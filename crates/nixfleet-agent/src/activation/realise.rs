@@ -1,0 +1,243 @@
+//! Fetch the closure and trust it: rooted before the download, decided from structure and not from wording.
+//!
+//! `nix-store --realise` ends with 1 for everything that can go wrong, and says nothing of a path that is already in
+//! the store (`facts/nix.md`). So a failure is classified by asking each substituter what it has and who signed it,
+//! and a success is followed by asking the local store who signed every path of the closure.
+
+use std::time::Duration;
+
+use nixfleet_core::activation::outcome::{Failure, Step};
+use nixfleet_core::activation::record::Unsigned;
+use nixfleet_core::ids::{ClosureDigest, StorePath};
+use nixfleet_sys::exec::ExecError;
+use nixfleet_sys::{fs, text};
+
+use super::host::{HostPaths, RootKind};
+use super::profile::describe;
+use super::types::Observer;
+use crate::failpoint;
+use crate::tools::nix::{NixSettings, Reach, Verified};
+use crate::tools::nix_store::{self, Complaint, Contents, RealiseFailure, Realised};
+use crate::tools::{ToolError, Tools};
+
+/// Room that must stay free beside the closure: Nix's database grows, and a rescue needs a few kilobytes.
+const SPARE_BYTES: u64 = 16 << 20;
+/// Where a full store is reported.
+const STORE: &str = "/nix/store";
+
+/// What is to be fetched, and under which rules.
+pub struct Order<'a> {
+    /// The system.
+    pub system: &'a StorePath,
+    /// The garbage collector root to make beforehand; none for a dry run.
+    pub root: (&'a HostPaths, &'a nixfleet_core::ids::ActivationId),
+    /// What happens to a path without a trusted signature.
+    pub unsigned: Unsigned,
+    /// What a release says of the contents.
+    pub digest: Option<&'a ClosureDigest>,
+    /// How long the download may stand still.
+    pub stall: Duration,
+    /// Is told of bytes.
+    pub observer: &'a dyn Observer,
+}
+
+/// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
+pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+    failpoint::hit("before-root");
+    let (host, id) = order.root;
+    root(host, id, order.system)?;
+    failpoint::hit("after-root");
+    let present = order.system.as_path().exists();
+    if present {
+        // Both only read: the signatures can be looked at while Nix makes sure that the closure is whole.
+        let (fetched, trusted) = tokio::join!(fetch(tools, order), trust(tools, order, present));
+        fetched?;
+        match trusted {
+            // A folder without a valid path: the answer was about what was there before the fetch.
+            Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => trust(tools, order, present).await?,
+            Ok(()) | Err(_) => trusted?,
+        }
+    } else {
+        room(tools, order).await?;
+        fetch(tools, order).await?;
+        trust(tools, order, present).await?;
+    }
+    digest(tools, order).await
+}
+
+/// The root is a direct link in Nix's own folder: it keeps the path from the moment it is valid.
+fn root(host: &HostPaths, id: &nixfleet_core::ids::ActivationId, system: &StorePath) -> Result<(), Failure> {
+    let link = host.root(RootKind::Target, id);
+    let made = fs::make_dir(&host.roots).and_then(|()| fs::link_atomic(system.as_path(), &link));
+    made.map_err(|error| no_space_or_internal(&error, "/nix/var"))
+}
+
+/// A full disk has its own failure; the need is what a link or a line takes.
+pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
+    if error.is_no_space() {
+        let free_bytes = fs::free_bytes(std::path::Path::new(at)).unwrap_or(0);
+        return Failure::NoSpace { at: at.to_owned(), need_bytes: 4096, free_bytes };
+    }
+    Failure::Internal { what: describe(error) }
+}
+
+/// Refuses before the download what would not fit, and what nobody has.
+async fn room(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+    // A plan that cannot be had is no reason to refuse: the fetch itself says what is wrong.
+    let Ok(plan) = tools.dry_run(order.system).await else { return Ok(()) };
+    let need_bytes = plan.unpacked_bytes.saturating_add(SPARE_BYTES);
+    let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(u64::MAX);
+    if plan.unpacked_bytes > 0 && need_bytes > free_bytes {
+        return Err(Failure::NoSpace { at: STORE.to_owned(), need_bytes, free_bytes });
+    }
+    Ok(())
+}
+
+async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+    failpoint::hit("before-realise");
+    let cmd = nix_store::realise(tools, order.system).stall(order.stall);
+    let realised = tools.realise(cmd, |progress| order.observer.fetched(progress)).await;
+    failpoint::hit("after-realise");
+    match realised {
+        Ok(Realised::Present) => Ok(()),
+        Ok(Realised::Failed(failure)) => Err(classify(tools, order.system, &failure).await),
+        Err(ToolError::Exec(ExecError::Stalled { limit, .. } | ExecError::Deadline { limit, .. })) => {
+            Err(Failure::Stalled { after_secs: limit.as_secs() })
+        }
+        Err(error) => {
+            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&describe(&error), 12) })
+        }
+    }
+}
+
+/// What one substituter says of a closure.
+enum Says {
+    /// It has all of it, signed by a trusted key.
+    Trusted,
+    /// It has these, and no trusted key signed them.
+    Untrusted(Vec<StorePath>),
+    /// It answers, and lacks something.
+    Lacks,
+    /// It does not answer.
+    Silent,
+}
+
+/// Why a fetch failed: first from what the substituters have, then from Nix's own words.
+async fn classify(tools: &Tools, system: &StorePath, failure: &RealiseFailure) -> Failure {
+    let last_lines = text::last_lines(&failure.words.text(), 12);
+    let settings = tools.nix_settings().await.unwrap_or_default();
+    let complains = |wanted: fn(&Complaint) -> bool| failure.complaints.iter().any(wanted);
+    if complains(|complaint| matches!(complaint, Complaint::DiskFull)) {
+        let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(0);
+        return Failure::NoSpace { at: STORE.to_owned(), need_bytes: free_bytes + SPARE_BYTES, free_bytes };
+    }
+    let asked = settings.substituters.clone();
+    let (mut trusted, mut lacking, mut untrusted) = (false, false, Vec::new());
+    for substituter in &asked {
+        match says(tools, substituter, system).await {
+            Says::Trusted => trusted = true,
+            Says::Untrusted(paths) => untrusted.extend(paths),
+            Says::Lacks => lacking = true,
+            Says::Silent => {}
+        }
+    }
+    let not_signed = complains(|complaint| matches!(complaint, Complaint::NotSigned(_)));
+    if !trusted && (!untrusted.is_empty() || not_signed) {
+        let paths = if untrusted.is_empty() { vec![system.clone()] } else { untrusted };
+        return mismatch(settings, paths, false);
+    }
+    if complains(|c| matches!(c, Complaint::NotAsAnnounced(_) | Complaint::Incomplete(_))) {
+        return Failure::Corrupt { last_lines };
+    }
+    match (trusted, lacking) {
+        (false, true) => Failure::NotInCache { paths: vec![system.clone()], asked },
+        (false, false) => Failure::CacheUnreachable { asked, last_lines },
+        (true, _) => Failure::FetchFailed { exit: failure.ended.code(), last_lines },
+    }
+}
+
+async fn says(tools: &Tools, substituter: &str, system: &StorePath) -> Says {
+    match tools.path_info(std::slice::from_ref(system), Reach::Paths, Some(substituter)).await {
+        Ok(found) if found.known.is_empty() => return Says::Lacks,
+        Ok(_) => {}
+        // Older versions say "is not valid" in an error where newer ones answer with an absence.
+        Err(ToolError::Exec(ExecError::Failed { last_words, .. })) if last_words.contains("is not valid") => {
+            return Says::Lacks;
+        }
+        Err(_) => return Says::Silent,
+    }
+    match tools.verify(system, Reach::Closures, Some(substituter)).await {
+        Ok(Verified::Trusted) => Says::Trusted,
+        Ok(Verified::Untrusted(paths)) => Says::Untrusted(paths),
+        Ok(Verified::Broken { untrusted, .. }) if !untrusted.is_empty() => Says::Untrusted(untrusted),
+        Ok(Verified::Broken { .. }) => Says::Lacks,
+        Err(_) => Says::Silent,
+    }
+}
+
+fn mismatch(settings: NixSettings, paths: Vec<StorePath>, present_before: bool) -> Failure {
+    Failure::SignatureMismatch {
+        paths,
+        trusted_keys: settings.trusted_keys,
+        asked: settings.substituters,
+        present_before,
+    }
+}
+
+/// Every path of the closure is signed by a trusted key, or named by its contents.
+///
+/// A path that came without its signature (copied over by hand, say) may still be the one that a substituter signed:
+/// then that signature is added, and counts only if it covers what is really here.
+async fn trust(tools: &Tools, order: &Order<'_>, present: bool) -> Result<(), Failure> {
+    match order.unsigned {
+        Unsigned::Accept => return Ok(()),
+        Unsigned::Refuse => {}
+    }
+    let Some(untrusted) = untrusted_here(tools, order.system).await? else { return Ok(()) };
+    let settings = tools.nix_settings().await.unwrap_or_default();
+    for substituter in &settings.substituters {
+        if tools.copy_sigs(substituter, order.system).await.is_ok()
+            && untrusted_here(tools, order.system).await?.is_none()
+        {
+            return Ok(());
+        }
+    }
+    Err(mismatch(settings, untrusted, present))
+}
+
+async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<StorePath>>, Failure> {
+    match tools.verify(system, Reach::Closures, None).await {
+        Ok(Verified::Trusted) => Ok(None),
+        Ok(Verified::Untrusted(paths)) => Ok(Some(paths)),
+        Ok(Verified::Broken { untrusted, .. }) if !untrusted.is_empty() => Ok(Some(untrusted)),
+        Ok(Verified::Broken { words, .. }) => {
+            Err(Failure::Corrupt { last_lines: text::last_lines(&words, 12) })
+        }
+        // Trust that cannot be established is no trust (invariant 9).
+        Err(error) => {
+            Err(Failure::Internal { what: format!("cannot verify signatures: {}", describe(&error)) })
+        }
+    }
+}
+
+/// The digest that a release signed: whoever steals the cache's key can serve other bytes under the same path.
+async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+    let Some(want) = order.digest else { return Ok(()) };
+    let unreadable =
+        |error: ToolError| Failure::Internal { what: format!("{}: {}", Step::Realise, describe(&error)) };
+    let paths = tools.requisites(order.system).await.map_err(unreadable)?;
+    let contents = tools.contents(&paths).await.map_err(unreadable)?;
+    let got = closure_digest(contents);
+    if got == *want { Ok(()) } else { Err(Failure::ClosureMismatch { want: want.clone(), got }) }
+}
+
+/// SHA-256 over the sorted `path narHash narSize` lines of a closure.
+pub fn closure_digest(mut contents: Vec<Contents>) -> ClosureDigest {
+    use sha2::{Digest, Sha256};
+    contents.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut hash = Sha256::new();
+    for Contents { path, nar_hash, nar_size } in &contents {
+        hash.update(format!("{path} {nar_hash} {nar_size}\n"));
+    }
+    ClosureDigest::from_sha256(&hash.finalize().into())
+}

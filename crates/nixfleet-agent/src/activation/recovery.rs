@@ -1,0 +1,292 @@
+//! Takes up what a crash, a stop, a reboot or a deadline cut off. The one place that reads the journal at start.
+//!
+//! Asked by the agent at every start, by the deadman, by `confirm`, and before every new activation. `resume` in
+//! `nixfleet-core` decides; the steps of `pipeline` and `rollback` carry it out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
+use nixfleet_core::activation::record::{Activation, ConfirmBy, Line, Reached, Run as RunKind};
+use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume};
+use nixfleet_core::ids::ActivationId;
+use nixfleet_sys::clock;
+use nixfleet_sys::fs::{self, Lock, flock_holders};
+use tokio::time::{Instant, sleep};
+
+use super::backend::ActivationBackend;
+use super::journal::{Journal, history};
+use super::pipeline::{await_confirmation, commit, conclude, settle};
+use super::realise::no_space_or_internal;
+use super::run::{Halt, Run, clean_up, journal_failure};
+use super::types::{ActivationOutcome, Observer};
+use super::verify_poll::{POLL_BUDGET, read_end};
+use super::{profile, rollback};
+use crate::tools::Tools;
+use crate::tools::nix_store::REALISE_STALL;
+
+/// How long the deadman waits for a living agent that is past its deadline, before it ends that agent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for one that says that it is on the way back already.
+const PATIENCE_REVERTING: Duration = Duration::from_secs(POLL_BUDGET.as_secs() + 60);
+
+type Held = (Lock, Journal);
+
+/// Finishes the activation that was cut off, if there is one. `None` when there is none, or when it must go on
+/// waiting (for a reboot that has not happened, or for a person).
+pub async fn recover<B: ActivationBackend>(
+    backend: &B,
+    observer: &Arc<dyn Observer>,
+) -> Result<Option<ActivationOutcome>, Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend)?.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let (journal, known) = open(backend)?;
+    let (_, outcome) = take_up((backend, tools), (lock, journal), known, observer).await;
+    Ok(outcome)
+}
+
+/// What the deadman's unit runs at the deadline: the same, whoever holds the lock.
+///
+/// A hung agent that holds the lock is ended; the kernel then drops the lock.
+pub async fn deadman<B: ActivationBackend>(
+    backend: &B,
+    id: &ActivationId,
+    observer: &Arc<dyn Observer>,
+) -> Result<Option<ActivationOutcome>, Failure> {
+    let since = Instant::now();
+    loop {
+        let pending = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
+        let Some(mine) =
+            pending.into_iter().find(|activation| activation.id == *id && activation.is_pending())
+        else {
+            return Ok(None);
+        };
+        match recover(backend, observer).await {
+            Err(Failure::Busy { .. }) => {}
+            ended => return ended,
+        }
+        let patience = if mine.reverting.is_some() { PATIENCE_REVERTING } else { PATIENCE };
+        if since.elapsed() > patience {
+            end_holders(backend);
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A person's confirmation of a trial.
+pub async fn confirm_by_hand<B: ActivationBackend>(
+    backend: &B,
+    observer: &Arc<dyn Observer>,
+) -> Result<Option<ActivationOutcome>, Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend)?.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let (journal, known) = open(backend)?;
+    let on_trial = |activation: &Activation| {
+        activation.is_pending()
+            && activation.reached == Reached::Confirming
+            && activation.began.confirm_by == ConfirmBy::Person
+            && activation.last_boot == *journal.boot()
+    };
+    let Some(activation) = known.into_iter().rfind(on_trial) else { return Ok(None) };
+    let mut run =
+        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let verdict = commit(&mut run, Vec::new()).await;
+    Ok(Some(conclude(&mut run, verdict).await))
+}
+
+/// Before a new activation: what was cut off is finished, what waits for a reboot is given up, what is on trial
+/// keeps the newcomer out.
+pub async fn clear_the_way<B: ActivationBackend>(
+    (backend, tools): (&B, &Tools),
+    held: Held,
+    known: Vec<Activation>,
+    observer: &Arc<dyn Observer>,
+) -> Result<Held, Failure> {
+    let (held, _) = take_up((backend, tools), held, known, observer).await;
+    let held = held.ok_or(Failure::Internal { what: "the journal is in use".to_owned() })?;
+    let waiting = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
+    let Some(waiting) = waiting.into_iter().rfind(Activation::is_pending) else { return Ok(held) };
+    if waiting.reached != Reached::AwaitingReboot {
+        return Err(Failure::Busy { with: BusyWith::Activation });
+    }
+    let mut run = Run::take_up((backend, tools), held, waiting, (observer.clone(), REALISE_STALL));
+    let at = Step::AwaitReboot;
+    let ended = conclude(&mut run, Err(Halt::PutBack(Failure::Interrupted { at }))).await;
+    match ended.verdict {
+        Verdict::RevertFailed { revert, .. } => Err(revert),
+        Verdict::Converged
+        | Verdict::LiveWithFailedUnits { .. }
+        | Verdict::OnTrial { .. }
+        | Verdict::DeferredPendingReboot { .. }
+        | Verdict::SignatureMismatch { .. }
+        | Verdict::Failed { .. }
+        | Verdict::Reverted { .. } => Ok(run.release()),
+    }
+}
+
+fn tools_of<B: ActivationBackend>(backend: &B) -> Result<&Tools, Failure> {
+    backend.tools().map_err(|missing| Failure::Internal { what: missing.to_string() })
+}
+
+fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Option<Lock>, Failure> {
+    Lock::try_take(&backend.host().lock).map_err(|error| no_space_or_internal(&error, "/run"))
+}
+
+fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {
+    let host = backend.host();
+    Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))
+}
+
+/// Finishes the pending activation and sweeps what finished ones left. The lock and journal come back.
+async fn take_up<B: ActivationBackend>(
+    (backend, tools): (&B, &Tools),
+    held: Held,
+    known: Vec<Activation>,
+    observer: &Arc<dyn Observer>,
+) -> (Option<Held>, Option<ActivationOutcome>) {
+    sweep(backend, &known).await;
+    let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return (Some(held), None) };
+    let world = look(backend, &held.1, &activation).await;
+    let mut run = Run::take_up((backend, tools), held, activation, (observer.clone(), REALISE_STALL));
+    let outcome = go_on(&mut run, &world).await;
+    (Some(run.release()), outcome)
+}
+
+/// Roots, records and deadmen of activations that are over, or that the journal no longer knows.
+async fn sweep<B: ActivationBackend>(backend: &B, known: &[Activation]) {
+    for done in known.iter().filter(|activation| !activation.is_pending()) {
+        clean_up(backend, &done.id, done.runs.iter().map(|fired| fired.unit.as_str()));
+    }
+    let pending =
+        |id: &ActivationId| known.iter().any(|activation| activation.id == *id && activation.is_pending());
+    for id in backend.armed_deadmen().await.into_iter().filter(|id| !pending(id)) {
+        backend.disarm_deadman(&id).await;
+    }
+    // An activation that was cut off before its first line has roots and no line.
+    let roots = std::fs::read_dir(&backend.host().roots);
+    for name in roots.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok())
+    {
+        let id = name.rsplit_once('-').and_then(|(id, _)| id.parse::<ActivationId>().ok());
+        if id.is_some_and(|id| !pending(&id)) {
+            let _ = fs::remove(&backend.host().roots.join(&name));
+        }
+    }
+}
+
+async fn look<B: ActivationBackend>(backend: &B, journal: &Journal, activation: &Activation) -> World {
+    let same_boot = activation.last_boot == *journal.boot();
+    let late = |(boot, at_ms): &(_, u64)| {
+        boot == journal.boot() && clock::monotonic() >= Duration::from_millis(*at_ms)
+    };
+    let deadline_passed = activation.deadline.as_ref().is_some_and(late);
+    let run = match activation.runs.last() {
+        None => RunSeen::Absent,
+        Some(fired) => match (fired.end, read_end(&backend.host().end_of(&fired.unit))) {
+            (Some(end), _) => RunSeen::Ended(end),
+            (None, Some(record)) => RunSeen::Ended(record.end),
+            (None, None) if same_boot && backend.is_running(&fired.unit).await => RunSeen::Alive,
+            (None, None) => RunSeen::Absent,
+        },
+    };
+    World { same_boot, current: backend.host().current(), run, deadline_passed }
+}
+
+/// Carries out what `resume` decided.
+async fn go_on<B: ActivationBackend>(run: &mut Run<'_, B>, world: &World) -> Option<ActivationOutcome> {
+    let at = run.activation.reached.step();
+    let verdict = match resume(&run.activation, world) {
+        Resume::StillDeferred => return None,
+        Resume::Abandon => Err(Halt::PutBack(Failure::Interrupted { at })),
+        Resume::Await => await_newest(run).await,
+        Resume::Confirm => await_confirmation(run, Vec::new(), false).await,
+        Resume::Commit => commit_again(run).await,
+        Resume::LandedOnTarget => landed_on_target(run).await,
+        Resume::LandedOnPrevious(failure) => Ok(landed_on_previous(run, failure).await),
+        Resume::Revert(failure) => Err(Halt::Revert(failure)),
+    };
+    let outcome = conclude(run, verdict).await;
+    // A trial that waits for a person goes on waiting.
+    if matches!(outcome.verdict, Verdict::OnTrial { .. }) { None } else { Some(outcome) }
+}
+
+/// A run of ours goes on or is over: wait for it, and go on as if nothing had happened.
+async fn await_newest<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
+    let Some(fired) = run.activation.runs.last().cloned() else {
+        return Err(Halt::PutBack(Failure::Interrupted { at: Step::Fire }));
+    };
+    match fired.run {
+        RunKind::Switch | RunKind::Repair => settle(run, fired.unit, fired.run).await,
+        RunKind::Commit => {
+            run.await_end(&fired.unit, fired.run).await;
+            commit_again(run).await
+        }
+        // The boot entries may be half written: the previous ones are written again, and nothing was switched.
+        RunKind::Defer => {
+            run.await_end(&fired.unit, fired.run).await;
+            Err(Halt::PutBack(Failure::Interrupted { at: Step::Defer }))
+        }
+        RunKind::Revert | RunKind::RevertBoot => Err(Halt::Revert(Failure::Interrupted { at: Step::Revert })),
+    }
+}
+
+/// Writing boot entries twice is harmless; the profile is set first, as the entries take their number from it.
+async fn commit_again<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
+    let target = run.began().target.clone();
+    if run.backend.host().profile_system().as_ref() != Some(&target) {
+        run.generation =
+            Some(profile::set(run.tools, run.backend.host(), &target).await.map_err(Halt::Revert)?);
+    }
+    commit(run, Vec::new()).await
+}
+
+/// The reboot brought the target: the probes decide, in a time that counts from now.
+async fn landed_on_target<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
+    run.observer.remark("the host is back on the target; asking the probes");
+    run.note(Line::Confirming).map_err(Halt::Revert)?;
+    await_confirmation(run, Vec::new(), true).await
+}
+
+/// The host is on the previous system already: only the profile and the boot entries are put back.
+async fn landed_on_previous<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
+    match rollback::put_back(run, failure).await {
+        Verdict::Failed { failure } | Verdict::SignatureMismatch { failure } => {
+            Verdict::Reverted { failure, left: Vec::new() }
+        }
+        other @ (Verdict::Converged
+        | Verdict::LiveWithFailedUnits { .. }
+        | Verdict::OnTrial { .. }
+        | Verdict::DeferredPendingReboot { .. }
+        | Verdict::Reverted { .. }
+        | Verdict::RevertFailed { .. }) => other,
+    }
+}
+
+/// Ends whoever holds the activation lock; only an agent of ours ever takes it.
+fn end_holders<B: ActivationBackend>(backend: &B) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(meta) = std::fs::metadata(&backend.host().lock) else { return };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    for pid in flock_holders(&locks, meta.ino()) {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) {
+            // It may be gone already, which is what is wanted.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// A person's way back from a trial or from an activation that was cut off. `None` when nothing is on trial.
+pub async fn revert_trial<B: ActivationBackend>(
+    backend: &B,
+    observer: &Arc<dyn Observer>,
+) -> Result<Option<ActivationOutcome>, Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend)?.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let (journal, known) = open(backend)?;
+    let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return Ok(None) };
+    let waits = activation.reached == Reached::AwaitingReboot;
+    let mut run =
+        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
+    let halt = if waits { Halt::PutBack(Failure::Asked) } else { Halt::Revert(Failure::Asked) };
+    Ok(Some(conclude(&mut run, Err(halt)).await))
+}

@@ -1,0 +1,214 @@
+//! The way back: to the recorded system, by that system's own switch program, verified like the way forward.
+//!
+//! Taken only when something had changed; [`put_back`] undoes what was merely prepared. Nothing here panics, and no
+//! line that cannot be written, no tool that fails and no network that is gone keeps it from going on.
+
+use nixfleet_core::activation::end::RunEnd;
+use nixfleet_core::activation::events::CommitPolicy;
+use nixfleet_core::activation::outcome::{Failure, Step, Verdict};
+use nixfleet_core::activation::record::{Line, Reached, Run as RunKind};
+use nixfleet_core::activation::record::{OnFailedUnits, Purpose, Unsigned};
+use nixfleet_core::activation::units::{TroubledUnit, UnitTrouble, UnitsSeen, worse};
+use nixfleet_core::ids::ActivationId;
+use nixfleet_sys::clock;
+
+use super::backend::{Action, ActivationBackend};
+use super::journal::history;
+use super::run::Run;
+use super::types::{ActivationTarget, RollbackOutcome};
+use super::{pipeline, profile};
+use crate::failpoint;
+
+/// How often the previous system's switch is run before the revert counts as failed.
+const REVERT_TRIES: u32 = 2;
+
+/// Goes back to the system that ran before the newest finished activation: a trial is reverted, anything else is an
+/// activation of the recorded system.
+pub async fn rollback_with<B: ActivationBackend>(backend: &B) -> anyhow::Result<RollbackOutcome> {
+    let id = ActivationId::new(clock::unix_ms(), std::process::id());
+    let target = rollback_target(backend, id)?;
+    pipeline::activate_with(backend, &target).await
+}
+
+/// What [`rollback_with`] activates: the system recorded before the newest activation that brought what runs now.
+pub fn rollback_target<B: ActivationBackend>(
+    backend: &B,
+    id: ActivationId,
+) -> anyhow::Result<ActivationTarget> {
+    let host = backend.host();
+    let current =
+        host.current().ok_or_else(|| anyhow::anyhow!("there is no running system to go back from"))?;
+    let known = history(&host.journal())?;
+    let brought = known.iter().rev().find(|activation| {
+        let live = activation.outcome.as_ref().is_none_or(|outcome| {
+            matches!(outcome.verdict, Verdict::Converged | Verdict::LiveWithFailedUnits { .. })
+        });
+        live && activation.began.target == current && activation.began.previous != current
+    });
+    let previous = brought.map(|activation| activation.began.previous.clone()).ok_or_else(|| {
+        anyhow::anyhow!(
+            "the history knows no system that ran before {current}; give its path to `activate` instead"
+        )
+    })?;
+    let mut target = ActivationTarget::new(id, previous);
+    target.purpose = Purpose::Rollback;
+    target.commit = CommitPolicy::Immediately;
+    target.on_failed_units = OnFailedUnits::Keep;
+    // It ran here before; whoever needs the way back must not be stopped by a key that was rotated since.
+    target.unsigned = Unsigned::Accept;
+    Ok(target)
+}
+
+/// Undoes what was prepared, when nothing of the target ran: the profile, and boot entries that a run may have
+/// written.
+pub async fn put_back<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
+    let began = run.began().clone();
+    if run.activation.profile_touched() {
+        let back = (&began.previous, began.previous_generation.as_ref());
+        if let Err(why) = profile::put_back(Some(run.tools), run.backend.host(), back.0, back.1).await {
+            return Verdict::RevertFailed { failure, revert: why };
+        }
+    }
+    run.generation = None;
+    if let Err(why) = restore_boot(run).await {
+        return Verdict::RevertFailed { failure, revert: why };
+    }
+    failpoint::hit("after-put-back");
+    Verdict::unchanged(failure)
+}
+
+/// Goes back to the recorded system.
+pub async fn revert<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
+    run.step(Step::Revert);
+    run.observer.remark(&format!("going back: {failure}"));
+    let going_on = running_revert(run).await;
+    failpoint::hit("before-reverting");
+    if run.activation.reverting.is_none() {
+        run.note_if_possible(Line::Reverting { failure: failure.clone() });
+    }
+    failpoint::hit("after-reverting");
+    if going_on.is_none() {
+        end_forward_runs(run).await;
+    }
+    let began = run.began().clone();
+    failpoint::hit("before-revert-profile");
+    let back = profile::put_back(
+        Some(run.tools),
+        run.backend.host(),
+        &began.previous,
+        began.previous_generation.as_ref(),
+    );
+    if let Err(why) = back.await {
+        // The live system comes first; the profile is tried again at the next start.
+        run.warn(format!("the profile could not be put back: {why}"));
+    }
+    failpoint::hit("after-revert-profile");
+    run.generation = None;
+    if let Err(revert) = switch_back(run, going_on).await {
+        return Verdict::RevertFailed { failure, revert };
+    }
+    failpoint::hit("after-revert");
+    if let Err(revert) = restore_boot(run).await {
+        return Verdict::RevertFailed { failure, revert };
+    }
+    Verdict::Reverted { failure, left: restore_units(run).await }
+}
+
+/// The revert's own run, if one is going on: another process began it, and a second one would only find the lock.
+async fn running_revert<B: ActivationBackend>(run: &Run<'_, B>) -> Option<String> {
+    match &run.activation.reached {
+        Reached::Running { unit, run: RunKind::Revert } if run.backend.is_running(unit).await => {
+            Some(unit.clone())
+        }
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Running { .. }
+        | Reached::Confirming
+        | Reached::Confirmed
+        | Reached::AwaitingReboot
+        | Reached::Reverting
+        | Reached::Finished => None,
+    }
+}
+
+/// Ends every run of this activation that still goes on, with all that it started: an orphaned `activate` would flip
+/// the link back after we are done (`facts/switch.md` 5).
+async fn end_forward_runs<B: ActivationBackend>(run: &Run<'_, B>) {
+    for fired in run.activation.runs.iter().filter(|fired| fired.end.is_none()) {
+        if run.backend.is_running(&fired.unit).await {
+            run.backend.end_run(&fired.unit).await;
+        }
+    }
+}
+
+/// `test` of the previous system, which needs no room in `/boot`; its boot entries come after it is live.
+async fn switch_back<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    going_on: Option<String>,
+) -> Result<(), Failure> {
+    let previous = run.began().previous.clone();
+    let mut last = Failure::Internal { what: "the way back was not tried".to_owned() };
+    let mut going_on = going_on;
+    for _ in 0..REVERT_TRIES {
+        let (unit, end) = match going_on.take() {
+            Some(unit) => {
+                let end = run.await_end(&unit, RunKind::Revert).await;
+                (unit, end)
+            }
+            None => match run.run_to_end(RunKind::Revert, &previous, Action::Test).await {
+                Ok(ended) => ended,
+                Err(failure) => {
+                    last = failure;
+                    continue;
+                }
+            },
+        };
+        let on_previous = run.backend.host().current().as_ref() == Some(&previous);
+        match end {
+            // 4: some unit failed; which one is looked at afterwards.
+            RunEnd::Exited { code: 0 | 4 } if on_previous => return Ok(()),
+            RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::TimedOut | RunEnd::Unknown => {
+                let last_lines = run.last_lines(&unit).await;
+                last = Failure::SwitchFailed { step: Step::Revert, end, flipped: on_previous, last_lines };
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Writes the previous system's boot entries again where a run of ours may have written others.
+async fn restore_boot<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+    if !run.activation.boot_entries_touched() {
+        return Ok(());
+    }
+    let previous = run.began().previous.clone();
+    let (unit, end) = run.run_to_end(RunKind::RevertBoot, &previous, Action::Boot).await?;
+    match end {
+        RunEnd::Exited { code: 0 } => Ok(()),
+        RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::TimedOut | RunEnd::Unknown => {
+            Err(Failure::BootNotWritten { end, last_lines: run.last_lines(&unit).await })
+        }
+    }
+}
+
+/// A revert with code 0 need not bring back a unit that nothing wants: those are started by name, once.
+async fn restore_units<B: ActivationBackend>(run: &Run<'_, B>) -> Vec<TroubledUnit> {
+    let none = UnitsSeen::default();
+    let before = run.activation.units_before.as_ref().unwrap_or(&none);
+    let worse_off = || async {
+        let now = run.backend.units().await.unwrap_or_default();
+        run.backend.clear_suspects(worse(before, &now)).await
+    };
+    let left = worse_off().await;
+    let lost = |unit: &TroubledUnit| {
+        unit.trouble == UnitTrouble::DidNotComeBack || unit.trouble == UnitTrouble::Failed
+    };
+    let names: Vec<String> = left.iter().filter(|unit| lost(unit)).map(|unit| unit.unit.clone()).collect();
+    if names.is_empty() {
+        return left;
+    }
+    run.backend.start_units(&names).await;
+    worse_off().await
+}

@@ -1,0 +1,116 @@
+//! What an activation is asked for, and who may watch it; the outcomes are `nixfleet-core`'s and re-exported here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_core::activation::events::{ActivationIntent, CommitPolicy};
+use nixfleet_core::activation::inhibit::InhibitPolicy;
+use nixfleet_core::activation::outcome::Step;
+use nixfleet_core::activation::record::{ConfirmBy, OnFailedUnits, Probe, Purpose, Unsigned};
+use nixfleet_core::ids::{ActivationId, ClosureDigest, StorePath};
+
+pub use nixfleet_core::activation::outcome::{
+    ActivationOutcome, BusyWith, Failure, FailureClass, RollbackOutcome, Verdict, Warning,
+};
+
+use crate::tools::nix_store::REALISE_STALL;
+use crate::tools::progress::Progress;
+
+/// From the fire to the confirmation, unless the caller says otherwise: as long as the poll itself may last.
+pub const CONFIRM_WITHIN_DEFAULT: Duration = super::POLL_BUDGET;
+
+/// What to activate, and under which rules.
+#[derive(Clone)]
+pub struct ActivationTarget {
+    /// Names the activation; the same id is never fired twice.
+    pub id: ActivationId,
+    /// The system.
+    pub system: StorePath,
+    /// What a release says of the closure's contents; checked after the fetch.
+    pub digest: Option<ClosureDigest>,
+    /// When it becomes the boot default.
+    pub commit: CommitPolicy,
+    /// Who confirms the trial.
+    pub confirm_by: ConfirmBy,
+    /// From the fire to the confirmation; then the previous system comes back.
+    pub confirm_within: Duration,
+    /// How long the probes must keep passing before the commit.
+    pub observe: Duration,
+    /// What must pass, beside the built-in probes.
+    pub probes: Vec<Probe>,
+    /// Which parts must not be replaced live.
+    pub inhibit: InhibitPolicy,
+    /// What happens when units are worse off.
+    pub on_failed_units: OnFailedUnits,
+    /// What happens to a path without a trusted signature.
+    pub unsigned: Unsigned,
+    /// How long a download may stand still.
+    pub stall: Duration,
+    /// Whether this goes forward or back.
+    pub purpose: Purpose,
+    /// Is told of steps and bytes.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl ActivationTarget {
+    /// The system under the default rules: on trial, confirmed by the probes, reverted otherwise.
+    pub fn new(id: ActivationId, system: StorePath) -> Self {
+        Self {
+            id,
+            system,
+            digest: None,
+            commit: CommitPolicy::default(),
+            confirm_by: ConfirmBy::default(),
+            confirm_within: CONFIRM_WITHIN_DEFAULT,
+            observe: Duration::ZERO,
+            probes: Vec::new(),
+            inhibit: InhibitPolicy::default(),
+            on_failed_units: OnFailedUnits::default(),
+            unsigned: Unsigned::default(),
+            stall: REALISE_STALL,
+            purpose: Purpose::default(),
+            observer: Arc::new(Silent),
+        }
+    }
+
+    /// What the reducer asks for.
+    pub fn from_intent(intent: &ActivationIntent) -> Self {
+        Self {
+            digest: intent.digest.clone(),
+            commit: intent.commit,
+            confirm_within: Duration::from_secs(intent.confirm_within_secs),
+            probes: intent.probes.clone(),
+            ..Self::new(intent.id.clone(), intent.target.clone())
+        }
+    }
+}
+
+impl fmt::Debug for ActivationTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActivationTarget")
+            .field("id", &self.id)
+            .field("system", &self.system)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Watches an activation; told, never asked.
+pub trait Observer: Send + Sync {
+    /// A step begins.
+    fn step(&self, step: Step);
+    /// The download moved.
+    fn fetched(&self, progress: Progress);
+    /// Something that a person may want to know while it happens.
+    fn remark(&self, text: &str);
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn step(&self, _step: Step) {}
+    fn fetched(&self, _progress: Progress) {}
+    fn remark(&self, _text: &str) {}
+}

@@ -1,0 +1,154 @@
+//! The verbs that change the host. Everything that can be refused is refused before anything is touched.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use nixfleet_agent::activation::linux::LinuxBackend;
+use nixfleet_agent::activation::rollback::rollback_target;
+use nixfleet_agent::activation::types::{ActivationOutcome, ActivationTarget, BusyWith, Failure, Observer};
+use nixfleet_agent::activation::{ActivationBackend, activate_with, recovery};
+use nixfleet_agent::probes;
+use nixfleet_core::activation::events::CommitPolicy;
+use nixfleet_core::activation::inhibit::InhibitPolicy;
+use nixfleet_core::activation::record::{ConfirmBy, OnFailedUnits, Unsigned};
+use nixfleet_core::ids::ActivationId;
+use nixfleet_sys::clock;
+
+use super::{ActivateArgs, USAGE, dry_run, ui};
+
+/// A host that can be activated at all: root, systemd and Nix.
+pub(crate) fn ready(state: &Path) -> Result<LinuxBackend, ExitCode> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(ui::refuse(1, "activating a system needs root", Some("run it with sudo")));
+    }
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Err(ui::refuse(1, "systemd is not running here: there is no /run/systemd/system", None));
+    }
+    let backend = LinuxBackend::with_state(state);
+    if let Err(missing) = backend.tools() {
+        return Err(ui::refuse(1, &missing.to_string(), Some(&missing.hint())));
+    }
+    Ok(backend)
+}
+
+fn fresh_id() -> ActivationId {
+    ActivationId::new(clock::unix_ms(), std::process::id())
+}
+
+pub(crate) async fn activate(state: &Path, args: ActivateArgs) -> ExitCode {
+    let watcher = Arc::new(ui::Watcher::new());
+    let as_json = args.json.json;
+    let dry = args.dry_run;
+    let target = match target(args, watcher.clone()) {
+        Ok(target) => target,
+        Err(why) => {
+            watcher.end();
+            return ui::refuse(USAGE, &why, None);
+        }
+    };
+    let backend = match ready(state) {
+        Ok(backend) => backend,
+        Err(code) => {
+            watcher.end();
+            return code;
+        }
+    };
+    if dry {
+        watcher.end();
+        return dry_run::dry_run(&backend, &target.system, as_json).await;
+    }
+    let ended = activate_with(&backend, &target).await;
+    watcher.end();
+    done(ended.map(Some), as_json, "")
+}
+
+fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationTarget, String> {
+    let system = args.path.parse().map_err(|error: nixfleet_core::ids::NotAStorePath| error.to_string())?;
+    let mut target = ActivationTarget::new(fresh_id(), system);
+    let probes: Result<Vec<_>, _> = args.probes.iter().map(|probe| probes::parse(probe)).collect();
+    target.probes = probes.map_err(|error| error.to_string())?;
+    let digest = args.digest.map(|digest| digest.parse()).transpose();
+    target.digest = digest.map_err(|error: nixfleet_core::ids::NotAClosureDigest| error.to_string())?;
+    if args.confirm_within.as_secs() == 0 {
+        return Err("--confirm-within must be a second at least".to_owned());
+    }
+    if args.observe_for >= args.confirm_within {
+        return Err("--observe-for must be shorter than --confirm-within".to_owned());
+    }
+    (target.confirm_within, target.observe, target.stall) =
+        (args.confirm_within, args.observe_for, args.stall);
+    target.commit = if args.immediately { CommitPolicy::Immediately } else { CommitPolicy::AfterConfirm };
+    target.confirm_by = if args.trial { ConfirmBy::Person } else { ConfirmBy::Probes };
+    let keep = args.keep_failed_units || args.immediately;
+    target.on_failed_units = if keep { OnFailedUnits::Keep } else { OnFailedUnits::Revert };
+    target.unsigned = if args.allow_unsigned { Unsigned::Accept } else { Unsigned::Refuse };
+    target.inhibit =
+        if args.closure_inhibitors_only { InhibitPolicy::ClosureOnly } else { InhibitPolicy::BuiltIn };
+    target.observer = observer;
+    Ok(target)
+}
+
+pub(crate) async fn confirm(state: &Path, as_json: bool) -> ExitCode {
+    with_watcher(state, as_json, "nothing is on trial", async |backend, observer| {
+        recovery::confirm_by_hand(backend, observer).await.map_err(anyhow_of)
+    })
+    .await
+}
+
+pub(crate) async fn recover(state: &Path, as_json: bool) -> ExitCode {
+    with_watcher(state, as_json, "there is nothing to take up", async |backend, observer| {
+        recovery::recover(backend, observer).await.map_err(anyhow_of)
+    })
+    .await
+}
+
+/// A trial is reverted; otherwise the system that ran before the newest activation comes back.
+pub(crate) async fn rollback(state: &Path, as_json: bool) -> ExitCode {
+    with_watcher(state, as_json, "there is nothing to go back to", async |backend, observer| {
+        if let Some(outcome) = recovery::revert_trial(backend, observer).await.map_err(anyhow_of)? {
+            return Ok(Some(outcome));
+        }
+        let mut target = rollback_target(backend, fresh_id())?;
+        target.observer = observer.clone();
+        activate_with(backend, &target).await.map(Some)
+    })
+    .await
+}
+
+fn anyhow_of(failure: Failure) -> anyhow::Error {
+    anyhow::anyhow!("{failure}")
+}
+
+async fn with_watcher(
+    state: &Path,
+    as_json: bool,
+    nothing: &str,
+    act: impl AsyncFn(&LinuxBackend, &Arc<dyn Observer>) -> anyhow::Result<Option<ActivationOutcome>>,
+) -> ExitCode {
+    let backend = match ready(state) {
+        Ok(backend) => backend,
+        Err(code) => return code,
+    };
+    let watcher = Arc::new(ui::Watcher::new());
+    let observer: Arc<dyn Observer> = watcher.clone();
+    let ended = act(&backend, &observer).await;
+    watcher.end();
+    done(ended, as_json, nothing)
+}
+
+fn done(ended: anyhow::Result<Option<ActivationOutcome>>, as_json: bool, nothing: &str) -> ExitCode {
+    match ended {
+        Ok(Some(outcome)) => ui::outcome(&outcome, as_json),
+        Ok(None) => {
+            ui::say(nothing);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let busy = Failure::Busy { with: BusyWith::Activation }.to_string();
+            let why = format!("{error:#}");
+            let hint = why.contains(&busy).then_some("wait until it is over, or see `nixfleet-agent status`");
+            ui::refuse(1, &why, hint)
+        }
+    }
+}

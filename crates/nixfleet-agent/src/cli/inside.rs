@@ -1,0 +1,68 @@
+//! The verbs that units and detached processes run. They are the rescue: they return errors and never panic.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_agent::activation::darwin::{self, DarwinRun};
+use nixfleet_agent::activation::linux::LinuxBackend;
+use nixfleet_agent::activation::recovery;
+use nixfleet_agent::activation::types::{Observer, Silent};
+use nixfleet_core::activation::end::RunEnd;
+use nixfleet_core::ids::ActivationId;
+use nixfleet_sys::clock;
+use tokio::time::sleep;
+
+use super::{DarwinRunArgs, USAGE, ui};
+
+/// `ExecStopPost` of every run: what systemd says of its end, in a file, which is the only truth about it.
+pub(crate) fn record_end(file: &Path) -> ExitCode {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let end =
+        RunEnd::from_systemd(&variable("SERVICE_RESULT"), &variable("EXIT_CODE"), &variable("EXIT_STATUS"));
+    match darwin::record_end(file, end) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ui::refuse(1, &format!("{error:#}"), None),
+    }
+}
+
+pub(crate) async fn deadman(state: &Path, id: &str, wait_until_ms: Option<u64>) -> ExitCode {
+    let id: ActivationId = match id.parse() {
+        Ok(id) => id,
+        Err(error) => return ui::refuse(USAGE, &format!("{error}"), None),
+    };
+    let backend = LinuxBackend::with_state(state);
+    let observer: Arc<dyn Observer> = Arc::new(Silent);
+    if let Some(at_ms) = wait_until_ms {
+        // Our own session: whoever armed us may be ended with its whole group.
+        let _ = rustix::process::setsid();
+        while clock::monotonic() < Duration::from_millis(at_ms) {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+    match recovery::deadman(&backend, &id, &observer).await {
+        Ok(Some(outcome)) => {
+            ui::say(&format!("{}: {}", outcome.verdict, outcome.target));
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(failure) => ui::refuse(1, &failure.to_string(), None),
+    }
+}
+
+pub(crate) async fn darwin_run(args: DarwinRunArgs) -> ExitCode {
+    let DarwinRunArgs { action, limit_secs, end_file, pid_file, output, program } = args;
+    let run = DarwinRun {
+        program: &program,
+        live: action == "live",
+        limit: Duration::from_secs(limit_secs),
+        end_file: &end_file,
+        pid_file: &pid_file,
+        output: &output,
+    };
+    match darwin::darwin_run(run).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ui::refuse(1, &format!("{error:#}"), None),
+    }
+}

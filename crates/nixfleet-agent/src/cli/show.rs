@@ -1,0 +1,172 @@
+//! The verbs that only look: `status`, `history` and `logs`. They take no lock and change nothing.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use nixfleet_agent::activation::host::HostPaths;
+use nixfleet_agent::activation::journal;
+use nixfleet_agent::activation::profile::describe;
+use nixfleet_agent::tools::Tools;
+use nixfleet_core::activation::outcome::Verdict;
+use nixfleet_core::activation::record::{Activation, Reached};
+use nixfleet_core::ids::{ActivationId, Generation, StorePath};
+use serde::Serialize;
+
+use super::{USAGE, ui};
+
+/// Lines of each unit of an activation that `logs` shows.
+const LOG_LINES: u32 = 2_000;
+
+fn known(state: &Path) -> Result<Vec<Activation>, ExitCode> {
+    let host = HostPaths::with_state(state);
+    journal::history(&host.journal()).map_err(|error| {
+        let hint = matches!(error, journal::JournalError::Newer { .. })
+            .then_some("an older agent cannot read it; run the agent that wrote it");
+        ui::refuse(1, &describe(&error), hint)
+    })
+}
+
+/// What `status --json` prints; version 1.
+#[derive(Serialize)]
+struct Status {
+    version: u32,
+    running: Option<StorePath>,
+    booted: Option<StorePath>,
+    profile: Option<Generation>,
+    pending: Option<Row>,
+    last: Option<Row>,
+}
+
+/// One activation, as `history --json` prints it; version 1.
+#[derive(Serialize)]
+struct Row {
+    id: ActivationId,
+    began_at_ms: u64,
+    target: StorePath,
+    previous: StorePath,
+    step: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<nixfleet_core::activation::outcome::ActivationOutcome>,
+}
+
+impl Row {
+    fn of(activation: &Activation) -> Self {
+        Self {
+            id: activation.id.clone(),
+            began_at_ms: activation.began_at_ms,
+            target: activation.began.target.clone(),
+            previous: activation.began.previous.clone(),
+            step: activation.reached.step().to_string(),
+            outcome: activation.outcome.clone(),
+        }
+    }
+}
+
+pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
+    let activations = match known(state) {
+        Ok(activations) => activations,
+        Err(code) => return code,
+    };
+    let host = HostPaths::with_state(state);
+    let pending = activations.iter().rfind(|activation| activation.is_pending());
+    let last = activations.iter().rfind(|activation| !activation.is_pending());
+    if as_json {
+        ui::json(&Status {
+            version: 1,
+            running: host.current(),
+            booted: host.booted(),
+            profile: host.generation(),
+            pending: pending.map(Row::of),
+            last: last.map(Row::of),
+        });
+        return ExitCode::SUCCESS;
+    }
+    let shown =
+        |system: Option<StorePath>| system.map_or_else(|| "none".to_owned(), |system| system.to_string());
+    ui::data(&format!("running   {}", shown(host.current())));
+    ui::data(&format!("booted    {}", shown(host.booted())));
+    let profile = host.generation().map(|g| format!("{} (generation {})", g.system, g.number));
+    ui::data(&format!("profile   {}", profile.unwrap_or_else(|| "none".to_owned())));
+    ui::data(&format!("pending   {}", pending.map_or_else(|| "nothing".to_owned(), waiting)));
+    ui::data(&format!("last      {}", last.map_or_else(|| "nothing".to_owned(), line)));
+    ExitCode::SUCCESS
+}
+
+/// What a pending activation waits for, in a sentence.
+fn waiting(activation: &Activation) -> String {
+    let target = &activation.began.target;
+    let since = when(activation.last_at_ms);
+    match &activation.reached {
+        Reached::AwaitingReboot => format!("{target} waits for a reboot since {since}"),
+        Reached::Confirming => format!("{target} is on trial since {since}; it waits for its confirmation"),
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Running { .. }
+        | Reached::Confirmed
+        | Reached::Reverting
+        | Reached::Finished => format!("{target} is at {} since {since}", activation.reached.step()),
+    }
+}
+
+fn when(at_ms: u64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms);
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+fn line(activation: &Activation) -> String {
+    let verdict = activation.outcome.as_ref().map(|outcome| &outcome.verdict);
+    let said = verdict.map_or_else(|| format!("at {}", activation.reached.step()), Verdict::to_string);
+    format!("{}  {}  {}  {said}", activation.id, when(activation.began_at_ms), activation.began.target)
+}
+
+pub(crate) fn history(state: &Path, as_json: bool) -> ExitCode {
+    let activations = match known(state) {
+        Ok(activations) => activations,
+        Err(code) => return code,
+    };
+    for activation in &activations {
+        if as_json { ui::json(&Row::of(activation)) } else { ui::data(&line(activation)) }
+    }
+    if activations.is_empty() && !as_json {
+        ui::say("no activation yet");
+    }
+    ExitCode::SUCCESS
+}
+
+pub(crate) async fn logs(state: &Path, id: &str, as_json: bool) -> ExitCode {
+    let id: ActivationId = match id.parse() {
+        Ok(id) => id,
+        Err(error) => {
+            return ui::refuse(USAGE, &format!("{error}"), Some("`nixfleet-agent history` lists them"));
+        }
+    };
+    let activations = match known(state) {
+        Ok(activations) => activations,
+        Err(code) => return code,
+    };
+    let Some(activation) = activations.into_iter().find(|activation| activation.id == id) else {
+        return ui::refuse(
+            1,
+            &format!("there is no activation {id}"),
+            Some("`nixfleet-agent history` lists them"),
+        );
+    };
+    let tools = match Tools::find_here() {
+        Ok(tools) => tools,
+        Err(missing) => return ui::refuse(1, &missing.to_string(), Some(&missing.hint())),
+    };
+    for fired in &activation.runs {
+        let Ok(unit) = fired.unit.parse() else { continue };
+        let lines = tools.last_lines(&unit, LOG_LINES).await.unwrap_or_default();
+        let end = fired.end.map_or_else(|| "not over".to_owned(), |end| end.to_string());
+        if as_json {
+            ui::json(&serde_json::json!({ "unit": fired.unit, "end": fired.end, "lines": lines }));
+        } else {
+            ui::say(&format!("--- {} ({end})", fired.unit));
+            lines.iter().for_each(|line| ui::data(line));
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,74 @@
+//! Named crash points, compiled in for tests only: without the feature `failpoints` every call is nothing at all.
+//!
+//! With it, the variable `NIXFLEET_FAILPOINT` names one point. The first process that reaches it writes
+//! `/run/nixfleet-failpoint` and stands still for ever, so that a test can kill it, stop its unit, restart the host
+//! or cut its power right there. The mark makes later processes pass.
+
+/// Every point, in the order of a good activation, then of a deferral, then of a way back.
+pub const ALL: [&str; 42] = [
+    "before-began",
+    "after-began",
+    "before-root",
+    "after-root",
+    "before-realise",
+    "after-realise",
+    "before-set-profile",
+    "after-set-profile",
+    "before-arm-deadman",
+    "after-arm-deadman",
+    "before-fire",
+    "after-fire",
+    "before-verify-poll",
+    "after-verify-poll",
+    "before-self-correct",
+    "after-self-correct",
+    "before-confirm",
+    "after-confirm",
+    "before-confirmed",
+    "after-confirmed",
+    "before-commit-fire",
+    "after-commit-fire",
+    "after-commit",
+    "before-disarm",
+    "after-disarm",
+    "before-finish",
+    "after-finish",
+    "after-cleanup",
+    "before-defer-fire",
+    "after-defer-fire",
+    "before-await-reboot",
+    "after-await-reboot",
+    "before-reverting",
+    "after-reverting",
+    "before-revert-profile",
+    "after-revert-profile",
+    "before-revert-fire",
+    "after-revert-fire",
+    "after-revert",
+    "before-revert-boot",
+    "after-revert-boot",
+    "after-put-back",
+];
+
+/// Stands still here if a test asked for it.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn hit(_name: &str) {}
+
+/// Stands still here if a test asked for it.
+#[cfg(feature = "failpoints")]
+pub fn hit(name: &str) {
+    /// Written by the process that stands still; there, every later process passes.
+    const MARK: &str = "/run/nixfleet-failpoint";
+    debug_assert!(ALL.contains(&name), "failpoint {name} is not in the list");
+    if std::env::var("NIXFLEET_FAILPOINT").ok().as_deref() != Some(name)
+        || std::path::Path::new(MARK).exists()
+    {
+        return;
+    }
+    if nixfleet_sys::fs::write_atomic(std::path::Path::new(MARK), name.as_bytes()).is_ok() {
+        loop {
+            std::thread::sleep(std::time::Duration::from_mins(1));
+        }
+    }
+}

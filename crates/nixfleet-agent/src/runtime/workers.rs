@@ -1,0 +1,3 @@
+//! Workers only send facts; none of them decides what happens next.
+
+pub mod activation;
