@@ -301,7 +301,8 @@ let
     reexecs = system "reexecs" (with2 { systemConf = "[Manager]\nDefaultTimeoutStopSec=80s"; });
     breaks-network = system "breaks-network" (with2 {
       units = goodUnits "2" // { "network-setup.service" = network "/bin/true"; };
-      before = "for l in /sys/class/net/*; do l=\${l##*/}; [ $l = lo ] || ip link set $l down; done"; });
+      before = ''
+        ip -o link | while IFS=' :@' read -r _ l _; do [ $l = lo ] || ip link set $l down; done''; });
     other-kernel = system "other-kernel" (with2 { kernel = "6.12.9"; });
     other-systemd = system "other-systemd" (with2 { systemd = "257.9"; });
     other-dbus = system "other-dbus" (with2 { dbus = "1.16.2"; });

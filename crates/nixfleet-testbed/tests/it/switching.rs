@@ -19,7 +19,10 @@ fn phases(host: &Host) -> Result<Vec<String>> {
 }
 
 fn position(phases: &[String], start: &str) -> Result<usize> {
-    phases.iter().position(|phase| phase.starts_with(start)).with_context(|| format!("no {start} in {phases:?}"))
+    phases
+        .iter()
+        .position(|phase| phase.starts_with(start))
+        .with_context(|| format!("no {start} in {phases:?}"))
 }
 
 /// Starts a switch in the background as a unit of its own, as an agent does.
@@ -28,8 +31,17 @@ fn fire(host: &Host, system: System, unit: &str) -> Result<()> {
     host.fetch(path)?;
     host.run(&["nix-env", "--profile", "/nix/var/nix/profiles/system", "--set", path])?.success()?;
     let program = format!("{path}/bin/switch-to-configuration");
-    host.run(&["systemd-run", "--no-block", "--unit", unit, "--service-type=exec", "--", &program, "switch"])?
-        .success()?;
+    host.run(&[
+        "systemd-run",
+        "--no-block",
+        "--unit",
+        unit,
+        "--service-type=exec",
+        "--",
+        &program,
+        "switch",
+    ])?
+    .success()?;
     Ok(())
 }
 
@@ -48,11 +60,26 @@ fn a_switch_goes_in_the_order_of_the_real_one() -> Result<()> {
         let (code, words) = switch(&host, System::Good, "switch")?;
         ensure!(code == 0, "{words}");
         let phases = phases(&host)?;
-        let order = ["locked", "precheck", "bootloader", "stop ", "activate begin", "activate end", "daemon-reload",
-            "reload ", "restart ", "start ", "settle", "end code=0"];
+        let order = [
+            "locked",
+            "precheck",
+            "bootloader",
+            "stop ",
+            "activate begin",
+            "activate end",
+            "daemon-reload",
+            "reload ",
+            "restart ",
+            "start ",
+            "settle",
+            "end code=0",
+        ];
         let positions = order.iter().map(|start| position(&phases, start)).collect::<Result<Vec<_>>>()?;
         ensure!(positions.is_sorted(), "{phases:?}");
-        ensure!(phases[position(&phases, "activate end")?].ends_with(host.system(System::Good)), "flip is in activate");
+        ensure!(
+            phases[position(&phases, "activate end")?].ends_with(host.system(System::Good)),
+            "flip is in activate"
+        );
         for line in [
             "stopping the following units: demo-a.service, demo-b.service, demo-old.service, web.service",
             "NOT restarting the following changed units: demo-n.service",
@@ -62,7 +89,9 @@ fn a_switch_goes_in_the_order_of_the_real_one() -> Result<()> {
         ] {
             ensure!(words.lines().any(|said| said == line), "no `{line}` in {words}");
         }
-        ensure!(state(&host, "demo-old.service") == "inactive" && state(&host, "demo-new.service") == "active");
+        ensure!(
+            state(&host, "demo-old.service") == "inactive" && state(&host, "demo-new.service") == "active"
+        );
         // The new unit's stop command ran at the restart, the old one's at the stop.
         let units = host.read_file("/var/log/units.log")?;
         ensure!(units.contains("stop demo-a 1") && units.contains("stop demo-r 2"), "{units}");
@@ -137,7 +166,10 @@ fn lists_are_left_by_a_killed_switch_and_heal_the_next() -> Result<()> {
         fire(&host, System::Slow, "slow")?;
         await_activate(&host)?;
         let start_list = host.read_file("/run/nixos/start-list")?;
-        ensure!(start_list.contains("demo-a.service") && start_list.contains("multi-user.target"), "{start_list}");
+        ensure!(
+            start_list.contains("demo-a.service") && start_list.contains("multi-user.target"),
+            "{start_list}"
+        );
         ensure!(host.read_file("/run/nixos/restart-list")? == "demo-r.service\n");
         ensure!(host.read_file("/run/nixos/reload-list")? == "demo-l.service\n");
         host.run(&["systemctl", "kill", "--signal=KILL", "slow.service"])?.success()?;
@@ -206,7 +238,17 @@ fn a_late_or_unrelated_failure_counts_as_in_the_real_one() -> Result<()> {
     // Forgotten by the next run, which starts it again through multi-user.target.
     let (code, words) = switch_again(&host, System::Base, "switch")?;
     ensure!(code == 0 && state(&host, "demo-late.service") != "failed", "{words}");
-    host.run(&["systemd-run", "--unit=unrelated", "-p", "Restart=always", "-p", "RestartSec=60", "sh", "-c", "sleep 0.5; exit 5"])?;
+    host.run(&[
+        "systemd-run",
+        "--unit=unrelated",
+        "-p",
+        "Restart=always",
+        "-p",
+        "RestartSec=60",
+        "sh",
+        "-c",
+        "sleep 0.5; exit 5",
+    ])?;
     let (code, words) = switch_again(&host, System::Base, "switch")?;
     ensure!(code == 4 && words.contains("unrelated.service"), "{code} {words}");
     Ok(())
