@@ -139,9 +139,9 @@ impl Drop for Running {
 /// Starts a program in the background, in its own process group, without standard input.
 pub(crate) fn start(argv: &[&OsStr]) -> Result<Running> {
     let line = argv.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    let (program, args) = argv.split_first().context("no program")?;
+    let (program, rest) = argv.split_first().context("no program")?;
     let mut child = Command::new(program)
-        .args(args)
+        .args(rest)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

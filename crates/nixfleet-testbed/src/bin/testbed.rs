@@ -28,16 +28,14 @@ fn main() -> ExitCode {
 
 fn command(words: &[&str]) -> Result<ExitCode> {
     match words {
-        ["packages"] => APT_PACKAGES.iter().for_each(|package| println!("{package}")),
+        ["packages"] => println!("{}", APT_PACKAGES.join("\n")),
         ["prepare"] => Flavour::ALL.iter().try_for_each(|flavour| prepare(*flavour))?,
         ["prepare", name] => prepare(flavour(name)?)?,
         ["sweep"] => sweep()?,
-        ["systems"] => {
-            System::ALL.iter().for_each(|system| println!("{:28} {}", system.name(), system.about()))
-        }
+        ["systems"] => systems(|system| system.about().to_owned()),
         ["systems", name] => {
             let image = Image::get(flavour(name)?)?;
-            System::ALL.iter().for_each(|system| println!("{:28} {}", system.name(), image.system(*system)));
+            systems(|system| image.system(system).to_owned());
         }
         ["shell", name] => return run(flavour(name)?, &["/bin/bash", "-l"]),
         ["run", name, "--", argv @ ..] if !argv.is_empty() => return run(flavour(name)?, argv),
@@ -47,6 +45,12 @@ fn command(words: &[&str]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn systems(what: impl Fn(System) -> String) {
+    for system in System::ALL {
+        println!("{:28} {}", system.name(), what(*system));
+    }
 }
 
 fn flavour(name: &str) -> Result<Flavour> {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nixfleet_testbed::System as S;
 use nixfleet_testbed::{Flavour, Host, System};
 
 use crate::{is_boot_default, is_current, needs_hosts, state, switch};
@@ -31,7 +32,6 @@ const fn well(system: System) -> Ends {
 #[test]
 fn every_switch_ends_as_its_knob_says() -> Result<()> {
     needs_hosts!();
-    use System as S;
     let table = [
         well(S::Good),
         well(S::Good3),

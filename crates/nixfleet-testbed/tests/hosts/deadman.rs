@@ -1,0 +1,118 @@
+//! The deadman: the previous system comes back although the agent is gone, the network is cut and the clock jumps.
+
+use nixfleet_testbed::{Flavour, Host, Net, System};
+
+use crate::common::{AGENT, LIMIT, activate, assert_rests_on, history, host, hosts_run};
+
+fn fire_and_forget(host: &Host, path: &str) {
+    let start =
+        ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", path, "--confirm-within", "8s"];
+    assert_eq!(host.run(&start).expect("it runs").code, 0);
+    let flipped = host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(path));
+    assert!(flipped.is_ok(), "{}", host.journal("activation").unwrap_or_default());
+}
+
+/// No agent is left that could revert: neither the one that fired nor the daemon.
+fn kill_all_agents(host: &Host) {
+    host.run(&["systemctl", "kill", "--signal=KILL", "activation.service"]).expect("it runs");
+    host.run(&["systemctl", "mask", "--runtime", "--now", "nixfleet-agent.service"]).expect("it runs");
+}
+
+fn assert_brought_back(host: &Host) {
+    let back = host.wait_until("the deadman", LIMIT, |host| {
+        history(host).last().is_some_and(|last| !last["outcome"].is_null())
+    });
+    assert!(back.is_ok(), "{:?}", history(host));
+    let last = history(host).pop().expect("one");
+    assert_eq!(last["outcome"]["verdict"], "reverted", "{last}");
+    assert_rests_on(host, System::Base);
+}
+
+#[test]
+fn a_dead_agent_and_a_cut_network_are_brought_back() {
+    if !hosts_run() {
+        return;
+    }
+    let net = Net::new(Flavour::Trixie).expect("a network");
+    let host = Host::builder(Flavour::Trixie).net(&net).boot().expect("the host boots");
+    let target = host.system(System::BreaksNetwork).to_owned();
+    fire_and_forget(&host, &target);
+    kill_all_agents(&host);
+    assert_brought_back(&host);
+}
+
+#[test]
+fn a_living_agent_sees_that_the_network_is_gone_and_reverts_by_itself() {
+    if !hosts_run() {
+        return;
+    }
+    let net = Net::new(Flavour::Trixie).expect("a network");
+    let host = Host::builder(Flavour::Trixie).net(&net).boot().expect("the host boots");
+    let said = activate(&host, host.system(System::BreaksNetwork), &["--confirm-within", "15s"]);
+    said.assert(5, "reverted");
+    assert_eq!(said.failure(), "probe-failed");
+    assert_rests_on(&host, System::Base);
+}
+
+fn clock_jump(by: &str) {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    let target = host.system(System::Slow).to_owned();
+    let start = [
+        "systemd-run",
+        "--quiet",
+        "--unit",
+        "activation",
+        AGENT,
+        "activate",
+        &target,
+        "--trial",
+        "--confirm-within",
+        "12s",
+    ];
+    assert_eq!(host.run(&start).expect("it runs").code, 0);
+    let flipped =
+        host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(&target));
+    assert!(flipped.is_ok());
+    // A daemon-reload would start an `--on-active` timer anew.
+    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+    // The hosts share the machine's clock, so only a host's own view can be moved: systemd-timesyncd is not there
+    // and `date -s` would move everybody. The reload is what this container can show; see the VM for the clock.
+    let _ = by;
+    kill_all_agents(&host);
+    assert_brought_back(&host);
+}
+
+#[test]
+fn a_daemon_reload_does_not_move_the_deadman() {
+    clock_jump("none");
+}
+
+#[test]
+fn a_trial_that_is_confirmed_by_hand_stays() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Bookworm);
+    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
+    assert_eq!(
+        host.boot_default().as_deref(),
+        Some(host.system(System::Base)),
+        "a reboot would bring the old one back"
+    );
+    let confirmed = host.run(&[AGENT, "confirm"]).expect("it runs");
+    assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
+    assert_rests_on(&host, System::Good);
+}
+
+#[test]
+fn a_trial_that_nobody_confirms_is_reverted() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Bookworm);
+    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "6s"]).assert(0, "on-trial");
+    assert_brought_back(&host);
+}

@@ -1,0 +1,11 @@
+//! The agent on real hosts: outcomes, trust, crashes and the deadman. One binary, so that it is built once.
+//!
+//! Every host is a real systemd with real Nix (see the crate). The agent under test is `NIXFLEET_AGENT_BIN`, which
+//! `cargo xtask test` builds with its failpoints. Where hosts cannot run, the tests say so and pass, except in CI.
+
+mod common;
+mod crashes;
+mod deadman;
+mod input;
+mod outcomes;
+mod trust;
