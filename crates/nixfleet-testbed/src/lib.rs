@@ -5,8 +5,8 @@
 //! The systems (one [`System`] per knob) are built by the host's own Nix and fetched from a binary cache with real
 //! signatures. Everything made once is kept in [`cache_dir`].
 //!
-//! Limits: root is needed, the clock is the machine's (a host cannot set it; a [`Vm`] can), and killing a host keeps
-//! the page cache (only a [`Vm`] loses unwritten pages).
+//! Limits: root is needed, the clock is the machine's (a host cannot set it), and killing a host keeps the page
+//! cache: it finds errors of logic, not missing syncs.
 
 pub use cache::{Cache, Damage};
 pub use fault::{Fault, FaultServer};
