@@ -116,7 +116,7 @@ async fn units<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -
     if troubled.is_empty() || keep {
         return None;
     }
-    if troubled.iter().any(|unit| unit.trouble != UnitTrouble::Restarting) {
+    if troubled.iter().any(|unit| !unit.trouble.may_pass()) {
         return Some(Round::Hurt(troubled));
     }
     let said: Vec<String> = troubled.iter().map(ToString::to_string).collect();

@@ -125,9 +125,24 @@ fn system_behind(link: &Path) -> Option<StorePath> {
 }
 
 /// The store path that a file of a system leads to, such as its kernel; `None` when the system has no such file.
+///
+/// Links are followed one by one and the last store path on the way counts: a package may link out of the store.
 pub fn part(system: &StorePath, file: &str) -> Option<String> {
-    let path = fs::resolve(&system.join(file)).ok()?;
-    Some(StorePath::containing(&path).map_or_else(|_| path.display().to_string(), |path| path.to_string()))
+    /// The kernel gives up after 40 links; nobody has as many.
+    const LINKS_MAX: u32 = 40;
+    let mut at = system.join(file);
+    let mut found = None;
+    for _ in 0..LINKS_MAX {
+        let folder = fs::resolve(at.parent()?).ok()?;
+        at = folder.join(at.file_name()?);
+        std::fs::symlink_metadata(&at).ok()?;
+        found = StorePath::containing(&at).ok().or(found);
+        match fs::read_link(&at) {
+            Ok(target) => at = folder.join(target),
+            Err(_) => break,
+        }
+    }
+    found.map(|path| path.to_string())
 }
 
 /// The parts of a system that `files` name, each by the first of its files that exists.

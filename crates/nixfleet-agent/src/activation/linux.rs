@@ -259,7 +259,8 @@ fn health(unit: &UnitState) -> UnitHealth {
         ActiveState::Active | ActiveState::Reloading => UnitHealth::Up,
         ActiveState::Failed => UnitHealth::Failed,
         ActiveState::Inactive => UnitHealth::Down,
-        ActiveState::Activating if unit.sub == "auto-restart" => UnitHealth::Restarting,
+        // 254 and newer add `auto-restart-queued`.
+        ActiveState::Activating if unit.sub.starts_with("auto-restart") => UnitHealth::Restarting,
         ActiveState::Activating | ActiveState::Deactivating | ActiveState::Other(_) => UnitHealth::Changing,
     }
 }

@@ -13,7 +13,7 @@ use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, StorePath};
-use nixfleet_sys::fs::{self, Lock};
+use nixfleet_sys::fs;
 use nixfleet_sys::{clock, text};
 
 use super::backend::{Action, ActivationBackend, DeadmanOrder};

@@ -149,7 +149,8 @@ async fn classify(tools: &Tools, system: &StorePath, failure: &RealiseFailure) -
     if complains(|c| matches!(c, Complaint::NotAsAnnounced(_) | Complaint::Incomplete(_))) {
         return Failure::Corrupt { last_lines };
     }
-    match (trusted, lacking) {
+    let unreachable = complains(|complaint| matches!(complaint, Complaint::CacheUnreachable));
+    match (trusted, lacking && !unreachable) {
         (false, true) => Failure::NotInCache { paths: vec![system.clone()], asked },
         (false, false) => Failure::CacheUnreachable { asked, last_lines },
         (true, _) => Failure::FetchFailed { exit: failure.ended.code(), last_lines },

@@ -30,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it waits for one that says that it is on the way back already.
 const PATIENCE_REVERTING: Duration = Duration::from_secs(POLL_BUDGET.as_secs() + 60);
 
+/// How often a held lock is tried again, and after which pause: a second in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
+
 type Held = (Lock, Journal);
 
 /// Finishes the activation that was cut off, if there is one. `None` when there is none, or when it must go on
@@ -39,7 +43,7 @@ pub async fn recover<B: ActivationBackend>(
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
-    let lock = take_lock(backend)?.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let lock = take_lock(backend).await?;
     let (journal, known) = open(backend)?;
     let (_, outcome) = take_up((backend, tools), (lock, journal), known, observer).await;
     Ok(outcome)
@@ -79,7 +83,7 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
-    let lock = take_lock(backend)?.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let lock = take_lock(backend).await?;
     let (journal, known) = open(backend)?;
     let on_trial = |activation: &Activation| {
         activation.is_pending()
@@ -128,8 +132,23 @@ fn tools_of<B: ActivationBackend>(backend: &B) -> Result<&Tools, Failure> {
     backend.tools().map_err(|missing| Failure::Internal { what: missing.to_string() })
 }
 
-fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Option<Lock>, Failure> {
-    Lock::try_take(&backend.host().lock).map_err(|error| no_space_or_internal(&error, "/run"))
+/// The lock, tried again for a moment: whoever only looks holds it for some milliseconds.
+pub(super) async fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Lock, Failure> {
+    for _ in 0..LOCK_TRIES {
+        let taken =
+            Lock::try_take(&backend.host().lock).map_err(|error| no_space_or_internal(&error, "/run"))?;
+        match taken {
+            Some(lock) => return Ok(lock),
+            None => sleep(LOCK_TRY_EVERY).await,
+        }
+    }
+    Err(Failure::Busy { with: BusyWith::Activation })
+}
+
+/// Whether the journal has an activation that is not over. Takes no lock.
+pub fn is_needed<B: ActivationBackend>(backend: &B) -> bool {
+    // A journal that cannot be read needs somebody to say so.
+    history(&backend.host().journal()).map_or(true, |known| known.iter().any(Activation::is_pending))
 }
 
 fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {
@@ -280,7 +299,7 @@ pub async fn revert_trial<B: ActivationBackend>(
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
-    let lock = take_lock(backend)?.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let lock = take_lock(backend).await?;
     let (journal, known) = open(backend)?;
     let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return Ok(None) };
     let waits = activation.reached == Reached::AwaitingReboot;

@@ -50,10 +50,13 @@ pub(crate) async fn run(state: &Path) -> ExitCode {
     let mut watch = nixfleet_sys::fs::make_dir(&backend.host().state)
         .ok()
         .and_then(|()| FolderWatch::new(&[&backend.host().state]).ok());
+    let mut first = true;
     loop {
+        let needed = std::mem::take(&mut first) || recovery::is_needed(&backend);
         tokio::select! {
             // Cut off anywhere, the journal says where to go on; the switch itself is not ours to end.
-            () = look(&backend, &observer) => {}
+            () = look(&backend, &observer), if needed => {}
+            () = std::future::ready(()), if !needed => {}
             _ = term.recv() => return ExitCode::SUCCESS,
             _ = int.recv() => return ExitCode::SUCCESS,
         }

@@ -187,6 +187,8 @@ fn complaint(text: &str) -> Option<Complaint> {
         "does not exist in binary cache",
         "unexpected end-of-file",
         "unexpected EOF",
+        "Failed to open archive",
+        "Truncated zstd input",
     ]) {
         Some(Complaint::Incomplete(path()))
     } else if has(&["No space left on device"]) {

@@ -4,7 +4,7 @@
 //! two meanings, a killed run is healed by running it again, and an end that nobody recorded is not a success.
 
 use super::end::RunEnd;
-use super::units::{TroubledUnit, UnitTrouble};
+use super::units::TroubledUnit;
 
 /// Where the running system's link points after the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,8 +97,7 @@ fn judge_flipped(after: &Aftermath) -> Judgement {
 
 fn by_units(after: &Aftermath, complained: bool) -> Judgement {
     // A unit that restarts may still come up: the probes wait for it until the deadline.
-    let hard = |unit: &&TroubledUnit| unit.trouble != UnitTrouble::Restarting;
-    if after.troubled.iter().any(|unit| hard(&unit)) {
+    if after.troubled.iter().any(|unit| !unit.trouble.may_pass()) {
         Judgement::Units(after.troubled.clone())
     } else {
         Judgement::Settled { unrelated: complained && after.troubled.is_empty() }
@@ -123,6 +122,7 @@ fn judge_not_flipped(after: &Aftermath) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::units::UnitTrouble;
     use proptest::prelude::*;
 
     fn after(end: RunEnd, link: Link) -> Aftermath {

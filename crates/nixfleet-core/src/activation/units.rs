@@ -37,8 +37,20 @@ pub enum UnitTrouble {
     Failed,
     /// Restarted by systemd again and again, and was not before.
     Restarting,
+    /// Was up before, and is on its way and not there yet.
+    NotUpYet,
     /// Was up before, is wanted still, and is down now.
     DidNotComeBack,
+}
+
+impl UnitTrouble {
+    /// Whether waiting may help: such a unit holds a confirmation up, and does not revert by itself.
+    pub fn may_pass(self) -> bool {
+        match self {
+            Self::Restarting | Self::NotUpYet => true,
+            Self::Failed | Self::DidNotComeBack => false,
+        }
+    }
 }
 
 /// A unit that the switch left in a worse state than it found it.
@@ -55,6 +67,7 @@ impl fmt::Display for TroubledUnit {
         let what = match self.trouble {
             UnitTrouble::Failed => "failed",
             UnitTrouble::Restarting => "keeps restarting",
+            UnitTrouble::NotUpYet => "is not up yet",
             UnitTrouble::DidNotComeBack => "did not come back",
         };
         write!(f, "{} {what}", self.unit)
@@ -101,7 +114,13 @@ pub fn worse(before: &UnitsSeen, now: &UnitsSeen) -> Vec<TroubledUnit> {
 fn trouble(was: Option<UnitHealth>, now: UnitHealth) -> Option<UnitTrouble> {
     match (was, now) {
         (Some(UnitHealth::Failed | UnitHealth::Restarting), UnitHealth::Failed | UnitHealth::Restarting)
-        | (_, UnitHealth::Up | UnitHealth::Changing) => None,
+        | (_, UnitHealth::Up)
+        | (
+            None
+            | Some(UnitHealth::Changing | UnitHealth::Restarting | UnitHealth::Failed | UnitHealth::Down),
+            UnitHealth::Changing,
+        ) => None,
+        (Some(UnitHealth::Up), UnitHealth::Changing) => Some(UnitTrouble::NotUpYet),
         (_, UnitHealth::Failed) => Some(UnitTrouble::Failed),
         (_, UnitHealth::Restarting) => Some(UnitTrouble::Restarting),
         (Some(UnitHealth::Up), UnitHealth::Down) => Some(UnitTrouble::DidNotComeBack),
@@ -164,8 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_on_its_way_is_neither_good_nor_bad() {
-        assert_eq!(worse(&seen(&[("a.service", Up)]), &seen(&[("a.service", Changing)])), []);
+    fn a_unit_on_its_way_holds_the_confirmation_up_only_if_it_was_up() {
+        assert_eq!(worse(&seen(&[("a.service", Down)]), &seen(&[("a.service", Changing)])), []);
+        let late = worse(&seen(&[("a.service", Up)]), &seen(&[("a.service", Changing)]));
+        assert_eq!(late.iter().map(|unit| unit.trouble).collect::<Vec<_>>(), [UnitTrouble::NotUpYet]);
+        assert!(late.iter().all(|unit| unit.trouble.may_pass()));
         assert!(changed(&seen(&[("a.service", Up)]), &seen(&[("a.service", Changing)])));
     }
 }
