@@ -3,12 +3,22 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::{outside::Run, programs, report::Report, say, workspace};
+use crate::{
+    outside::{self, Run},
+    programs,
+    report::Report,
+    say, workspace,
+};
 
-/// The shells that get completions.
-const SHELLS: [&str; 3] = ["bash", "fish", "zsh"];
+/// What the agent generates, and the file name that packagers expect.
+const DOCUMENTS: [(&str, &str); 4] = [
+    ("man", "nixfleet-agent.1"),
+    ("bash", "nixfleet-agent.bash"),
+    ("zsh", "_nixfleet-agent"),
+    ("fish", "nixfleet-agent.fish"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,11 +35,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut report = Report::default();
     report.step("build the agent", || programs::build(&["nixfleet-agent"]))?;
-    let generate = || Run::new(programs::built("nixfleet-agent")).arg("generate");
-    report.step("man page", || generate().args(["man", "--out"]).arg(&out).go())?;
-    report.step("completions", || {
-        SHELLS.iter().try_for_each(|shell| generate().args(["completions", shell, "--out"]).arg(&out).go())
-    })?;
+    for (what, name) in DOCUMENTS {
+        let text = Run::new(programs::built("nixfleet-agent")).args(["generate", what]).stdout()?;
+        if text.trim().is_empty() {
+            bail!("`nixfleet-agent generate {what}` printed nothing");
+        }
+        outside::write(&out.join(name), &text)?;
+    }
     say::data(&out.display().to_string());
     Ok(())
 }
