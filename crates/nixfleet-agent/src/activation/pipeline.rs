@@ -68,9 +68,7 @@ async fn begin<'a, B: ActivationBackend>(
 ) -> Result<Run<'a, B>, Failure> {
     let host = backend.host();
     target.observer.step(Step::Check);
-    let taken =
-        Lock::try_take(&host.lock).map_err(|error| super::realise::no_space_or_internal(&error, "/run"))?;
-    let lock = taken.ok_or(Failure::Busy { with: BusyWith::Activation })?;
+    let lock = recovery::take_lock(backend).await?;
     let (journal, known) =
         Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))?;
     if known.iter().any(|activation| activation.id == target.id) {

@@ -130,10 +130,10 @@ outcome!(
 outcome!(
     an_agent_that_hangs_is_reverted,
     AgentHangs,
-    ["--confirm-within", "40s"],
+    ["--confirm-within", "20s"],
     5,
     "reverted",
-    "units-failed",
+    "probe-failed",
     OnBase
 );
 outcome!(a_removed_agent_is_no_failure, AgentRemoved, [], 0, "converged", "none", OnTarget);
