@@ -85,6 +85,10 @@ struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch on the command line, and made an enum at once"
+)]
 struct ActivateArgs {
     /// The system: /nix/store/<hash>-nixos-system-<name>
     path: String,
@@ -94,8 +98,7 @@ struct ActivateArgs {
     /// Make it the boot default at once; nothing is on trial
     #[arg(long)]
     immediately: bool,
-    /// What must pass: tcp:HOST:PORT, http://HOST[:PORT]/PATH, exec:/PROGRAM, unit:NAME (repeatable)
-    #[arg(long = "probe", value_name = "PROBE")]
+    #[arg(long = "probe", value_name = "PROBE", help = PROBE_HELP)]
     probes: Vec<String>,
     /// From the switch to the confirmation; then it is reverted
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
@@ -158,6 +161,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 60s or 5m"))?;
     if time <= Duration::from_hours(24) { Ok(time) } else { Err("at most 24h".to_owned()) }
 }
+
+/// The forms of a probe, as `probes::parse` reads them.
+const PROBE_HELP: &str =
+    "What must pass: tcp:HOST:PORT, http://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
 
 /// Refused because of how it was called.
 const USAGE: u8 = 2;

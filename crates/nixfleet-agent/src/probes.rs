@@ -73,10 +73,10 @@ async fn http(url: &str) -> Result<(), String> {
 }
 
 async fn exec(argv: &[String]) -> Result<(), String> {
-    let Some((program, args)) = argv.split_first() else { return Err("no program".to_owned()) };
+    let Some((program, rest)) = argv.split_first() else { return Err("no program".to_owned()) };
     // The whole process group ends at the deadline (lesson 9).
     let cmd = Cmd::new(program)
-        .args(args)
+        .args(rest)
         .deadline(PROBE_DEADLINE)
         .env("PATH", "/run/current-system/sw/bin:/usr/bin:/bin");
     match cmd.run().await {

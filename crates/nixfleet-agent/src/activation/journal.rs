@@ -88,14 +88,15 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     Ok(Parsed { entries, sound_bytes })
 }
 
+/// Read first and alone: the rest of a newer line may have any shape.
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
 /// The entry of one line, `None` when the line is torn or altered.
 fn parse_line(line: &[u8]) -> Result<Option<Entry>, ParseError> {
     let Some(json) = checked(line) else { return Ok(None) };
-    /// Read first and alone: the rest of a newer line may have any shape.
-    #[derive(Deserialize)]
-    struct Version {
-        v: u32,
-    }
     let Ok(Version { v }) = serde_json::from_slice(json) else { return Ok(None) };
     if v > JOURNAL_VERSION {
         return Err(ParseError::Newer(v));

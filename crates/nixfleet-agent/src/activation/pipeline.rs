@@ -121,17 +121,14 @@ fn describe(host: &HostPaths, target: &ActivationTarget) -> Result<Began, Failur
 /// We are the previous system's own agent, so a broken agent in the target cannot break the rescue.
 fn rescue(host: &HostPaths, id: &ActivationId) -> Result<String, Failure> {
     let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    let program = match StorePath::containing(&own) {
-        Ok(path) => {
-            root(host, RootKind::Rescue, id, &path)?;
-            own
-        }
-        Err(_) => {
-            let copy = host.rescue_copy(id);
-            fs::copy_program(std::path::Path::new("/proc/self/exe"), &copy)
-                .map_err(|error| super::realise::no_space_or_internal(&error, "/var"))?;
-            copy
-        }
+    let program = if let Ok(path) = StorePath::containing(&own) {
+        root(host, RootKind::Rescue, id, &path)?;
+        own
+    } else {
+        let copy = host.rescue_copy(id);
+        fs::copy_program(std::path::Path::new("/proc/self/exe"), &copy)
+            .map_err(|error| super::realise::no_space_or_internal(&error, "/var"))?;
+        copy
     };
     Ok(program.display().to_string())
 }
@@ -354,7 +351,7 @@ async fn self_correct_profile<B: ActivationBackend>(run: &mut Run<'_, B>) {
                 run.warn("the activation script re-pointed the system profile; it was put right".to_owned());
             }
             Err(failure) => {
-                run.warn(format!("the re-pointed system profile could not be put right: {failure}"))
+                run.warn(format!("the re-pointed system profile could not be put right: {failure}"));
             }
         }
     }

@@ -145,10 +145,15 @@ pub(super) async fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Lock,
     Err(Failure::Busy { with: BusyWith::Activation })
 }
 
-/// Whether the journal has an activation that is not over. Takes no lock.
+/// Whether the journal has an activation that is not over, or something of one was left behind. Takes no lock.
 pub fn is_needed<B: ActivationBackend>(backend: &B) -> bool {
+    let host = backend.host();
+    let holds = |folder: &std::path::Path| {
+        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+    };
     // A journal that cannot be read needs somebody to say so.
-    history(&backend.host().journal()).map_or(true, |known| known.iter().any(Activation::is_pending))
+    let pending = history(&host.journal()).map_or(true, |known| known.iter().any(Activation::is_pending));
+    pending || holds(&host.roots) || holds(&host.ends())
 }
 
 fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {

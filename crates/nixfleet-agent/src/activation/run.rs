@@ -47,7 +47,7 @@ pub struct Run<'a, B> {
     /// The generation of the target, once the profile was set.
     pub generation: Option<Generation>,
     journal: Journal,
-    _lock: Lock,
+    lock: Lock,
     steps: Vec<StepTime>,
     running: Option<(Step, Instant)>,
 }
@@ -86,7 +86,7 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
             warnings: Vec::new(),
             generation,
             journal,
-            _lock: lock,
+            lock,
             steps: Vec::new(),
             running: None,
         }
@@ -94,7 +94,7 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
 
     /// The lock and the journal, for the next activation.
     pub fn release(self) -> (Lock, Journal) {
-        (self._lock, self.journal)
+        (self.lock, self.journal)
     }
 
     /// Its id.
@@ -167,9 +167,9 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         let reachable = if first { super::confirm::reachable(self.tools).await } else { Vec::new() };
         let line = Line::Firing { unit: unit.clone(), run: kind, units_before, reachable };
         if is_way_back(kind) {
-            self.note_if_possible(line)
+            self.note_if_possible(line);
         } else {
-            self.note(line)?
+            self.note(line)?;
         }
         let end_file = self.backend.host().end_of(&unit);
         // A record of that name cannot be there; if it is, it is not the one of this run.

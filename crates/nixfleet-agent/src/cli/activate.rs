@@ -91,14 +91,14 @@ fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationT
 
 pub(crate) async fn confirm(state: &Path, as_json: bool) -> ExitCode {
     with_watcher(state, as_json, "nothing is on trial", async |backend, observer| {
-        recovery::confirm_by_hand(backend, observer).await.map_err(anyhow_of)
+        recovery::confirm_by_hand(backend, observer).await.map_err(|failure| anyhow_of(&failure))
     })
     .await
 }
 
 pub(crate) async fn recover(state: &Path, as_json: bool) -> ExitCode {
     with_watcher(state, as_json, "there is nothing to take up", async |backend, observer| {
-        recovery::recover(backend, observer).await.map_err(anyhow_of)
+        recovery::recover(backend, observer).await.map_err(|failure| anyhow_of(&failure))
     })
     .await
 }
@@ -106,7 +106,9 @@ pub(crate) async fn recover(state: &Path, as_json: bool) -> ExitCode {
 /// A trial is reverted; otherwise the system that ran before the newest activation comes back.
 pub(crate) async fn rollback(state: &Path, as_json: bool) -> ExitCode {
     with_watcher(state, as_json, "there is nothing to go back to", async |backend, observer| {
-        if let Some(outcome) = recovery::revert_trial(backend, observer).await.map_err(anyhow_of)? {
+        if let Some(outcome) =
+            recovery::revert_trial(backend, observer).await.map_err(|failure| anyhow_of(&failure))?
+        {
             return Ok(Some(outcome));
         }
         let mut target = rollback_target(backend, fresh_id())?;
@@ -116,7 +118,7 @@ pub(crate) async fn rollback(state: &Path, as_json: bool) -> ExitCode {
     .await
 }
 
-fn anyhow_of(failure: Failure) -> anyhow::Error {
+fn anyhow_of(failure: &Failure) -> anyhow::Error {
     anyhow::anyhow!("{failure}")
 }
 

@@ -126,7 +126,7 @@ async fn would(target: &StorePath) -> Option<Vec<String>> {
 }
 
 fn print(plan: &Plan) {
-    let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, (bytes & 0xf_ffff) * 10 >> 20);
+    let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
     if plan.present {
         ui::data("fetch     nothing: it is in the store");
     } else {

@@ -165,7 +165,9 @@ pub(crate) async fn logs(state: &Path, id: &str, as_json: bool) -> ExitCode {
             ui::json(&serde_json::json!({ "unit": fired.unit, "end": fired.end, "lines": lines }));
         } else {
             ui::say(&format!("--- {} ({end})", fired.unit));
-            lines.iter().for_each(|line| ui::data(line));
+            for line in &lines {
+                ui::data(line);
+            }
         }
     }
     ExitCode::SUCCESS

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nixfleet_agent::activation::types::{ActivationOutcome, Observer, Verdict};
+use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Observer, Verdict};
 use nixfleet_agent::tools::progress::Progress;
 use nixfleet_core::activation::outcome::Step;
 
@@ -142,7 +142,7 @@ pub(crate) fn outcome(outcome: &ActivationOutcome, as_json: bool) -> ExitCode {
         json(&Versioned { version: 1, outcome });
         return ExitCode::from(outcome.verdict.exit_code());
     }
-    for line in outcome.verdict.failure().into_iter().flat_map(|failure| failure.last_lines()) {
+    for line in outcome.verdict.failure().into_iter().flat_map(Failure::last_lines) {
         say(&format!("  | {line}"));
     }
     for warning in &outcome.warnings {
