@@ -1,6 +1,6 @@
 //! Owns the activation of a target system: seven steps, trial and commit, the deadman, the journal and recovery.
 //!
-//! The public way in is [`activate_with`] and [`rollback_with`], or [`activate`] and [`rollback`] on this platform's
+//! The public way in is [`activate_with`] and [`rollback_with`], or [`activate`] and [`rollback()`] on this platform's
 //! [`DEFAULT_BACKEND`]. [`recovery`] takes up what a crash, a stop or a reboot cut off. Decisions are
 //! `nixfleet-core`'s (`judge`, `resume`); here they are carried out.
 

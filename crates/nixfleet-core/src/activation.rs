@@ -1,7 +1,7 @@
 //! One activation on one host: its facts, what they mean, and what to do next. Pure; the agent gathers and acts.
 //!
 //! - [`outcome`]: how an activation ended, and why, as types with the facts in them.
-//! - [`record`]: the lines of the activation journal, and [`record::Pending`], what they fold to.
+//! - [`record`]: the lines of the activation journal, and [`record::Activation`], what they fold to.
 //! - [`end`]: how a detached run ended, as its own record says.
 //! - [`units`]: what became of the units that were running before.
 //! - [`judge`]: the verdict on a switch that ended, from the world and not from the exit code alone.
