@@ -63,11 +63,11 @@ async fn http(url: &str) -> Result<(), String> {
         .header(hyper::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let response = tokio::select! {
-        // The connection only ends early when it broke; then the request fails with the better text.
-        response = sender.send_request(request) => response.map_err(|error| error.to_string())?,
-        broken = connection => return Err(broken.err().map_or("closed".to_owned(), |error| error.to_string())),
-    };
+    // The connection has to be driven while we wait; it ends with us, whatever the other side does.
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    let response = sender.send_request(request).await.map_err(|error| error.to_string());
+    driver.abort();
+    let response = response?;
     let status = response.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {status}")) }
 }

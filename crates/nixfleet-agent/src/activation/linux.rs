@@ -170,7 +170,13 @@ impl ActivationBackend for LinuxBackend {
     async fn clear_suspects(&self, troubled: Vec<TroubledUnit>) -> Vec<TroubledUnit> {
         let mut out = Vec::new();
         for unit in troubled {
-            if unit.trouble != UnitTrouble::DidNotComeBack || self.should_be_up(&unit.unit).await {
+            let counts = match unit.trouble {
+                UnitTrouble::DidNotComeBack => self.should_be_up(&unit.unit).await,
+                UnitTrouble::Failed | UnitTrouble::Restarting | UnitTrouble::NotUpYet => {
+                    !self.is_transient(&unit.unit).await
+                }
+            };
+            if counts {
                 out.push(unit);
             }
         }
@@ -237,6 +243,14 @@ impl ActivationBackend for LinuxBackend {
 }
 
 impl LinuxBackend {
+    /// Whether somebody started the unit by hand (`systemd-run`): no switch touches those (`facts/switch.md` 1), so
+    /// their failures are not the new system's.
+    async fn is_transient(&self, unit: &str) -> bool {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
+        let reasons = tools.unit_reasons(&name).await;
+        matches!(reasons, Ok(Some(reasons)) if reasons.fragment.starts_with("/run/systemd/transient/"))
+    }
+
     /// Whether a unit that was up and is down now has no good reason to be down.
     ///
     /// Good reasons: the new system does not have it, it is not a unit of the system at all (transient, or made by
