@@ -120,7 +120,12 @@ fn deadman() -> Result<()> {
     ])?
     .success()?;
     host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(&path))?;
-    host.run(&["systemctl", "mask", "--runtime", "--now", "nixfleet-agent.service"])?;
+    let confirming = |host: &Host| {
+        host.read_file("/var/lib/nixfleet/journal.jsonl")
+            .is_ok_and(|journal| journal.contains("\"confirming\""))
+    };
+    host.wait_until("the switch is over", LIMIT, confirming)?;
+    host.run(&["systemctl", "stop", "nixfleet-agent.service"])?;
     host.run(&["systemctl", "kill", "--signal=KILL", "activation.service"])?;
     println!("   the host runs the new system, its links are down, and every agent process is dead");
     let over = |host: &Host| {

@@ -14,8 +14,14 @@ fn fire_and_forget(host: &Host, path: &str) {
 
 /// No agent is left that could revert: neither the one that fired nor the daemon.
 fn kill_all_agents(host: &Host) {
+    // After the switch: its last act starts what multi-user.target wants, and that includes the daemon.
+    let switched = host.wait_until("the switch is over", LIMIT, |host| {
+        host.read_file("/var/lib/nixfleet/journal.jsonl")
+            .is_ok_and(|journal| journal.contains("\"line\":\"confirming\""))
+    });
+    assert!(switched.is_ok(), "{}", host.journal("activation").unwrap_or_default());
     // The daemon first: it would take the activation up as soon as its agent is gone.
-    host.run(&["systemctl", "mask", "--runtime", "--now", "nixfleet-agent.service"]).expect("it runs");
+    host.run(&["systemctl", "stop", "nixfleet-agent.service"]).expect("it runs");
     host.run(&["systemctl", "kill", "--signal=KILL", "activation.service"]).expect("it runs");
 }
 
