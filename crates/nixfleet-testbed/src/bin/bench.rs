@@ -1,0 +1,106 @@
+//! `cargo xtask bench`: the agent against the three bare commands, interleaved in one run on one host. Markdown on
+//! stdout, nothing else.
+//!
+//! What is measured: wall time inside the host of an activation of an already fetched closure of 1,100 paths with 20
+//! changed units, back and forth between two such systems; of a no-change activation; the idle agent's memory; the
+//! binary's size. Not measured yet: from the unit's end to the verdict.
+#![allow(clippy::print_stdout, reason = "tables are the result")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nixfleet_testbed::{Flavour, Host, System};
+
+const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
+const LIMIT: Duration = Duration::from_mins(3);
+/// Pairs of runs: enough for a median that one slow run does not move.
+const PAIRS: usize = 9;
+
+fn main() -> Result<()> {
+    let host = Host::boot(Flavour::Trixie)?;
+    let (a, b) = (host.system(System::BigA).to_owned(), host.system(System::BigB).to_owned());
+    host.fetch(&a)?;
+    host.fetch(&b)?;
+    bare(&host, &a)?;
+    let (mut ours, mut theirs, mut steps) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for _ in 0..PAIRS {
+        theirs.push(bare(&host, &b)?);
+        ours.push(agent(&host, &a, &mut steps)?);
+        theirs.push(bare(&host, &b)?);
+        bare(&host, &a)?;
+        ours.push(agent(&host, &b, &mut steps)?);
+        bare(&host, &a)?;
+    }
+    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+    println!("| already fetched closure, 1,100 paths, 20 units changed | median, ms |\n|---|---|");
+    println!("| three bare commands | {theirs} |\n| `nixfleet-agent activate` | {ours} |");
+    println!("| ratio | {:.2} |\n", f64::from(ours) / f64::from(theirs));
+    table("where ours goes", &mut steps);
+    no_change(&host, &a)?;
+    footprint(&host)
+}
+
+fn no_change(host: &Host, system: &str) -> Result<()> {
+    let (mut runs, mut steps) = (Vec::new(), BTreeMap::new());
+    for _ in 0..PAIRS {
+        runs.push(agent(host, system, &mut steps)?);
+    }
+    println!(
+        "| no change | median, ms |\n|---|---|\n| `nixfleet-agent activate` | {} |\n",
+        median(&mut runs)
+    );
+    table("where it goes", &mut steps);
+    Ok(())
+}
+
+fn footprint(host: &Host) -> Result<()> {
+    let rss = host.sh("grep VmRSS /proc/$(systemctl show -p MainPID --value nixfleet-agent)/status")?;
+    let size = host.sh(&format!("stat -L -c %s {AGENT}"))?;
+    println!("| idle agent | value |\n|---|---|");
+    println!("| resident memory | {} |", rss.stdout.trim().trim_start_matches("VmRSS:").trim());
+    println!("| size of the binary | {} bytes |", size.stdout.trim());
+    Ok(())
+}
+
+fn table(title: &str, steps: &mut BTreeMap<String, Vec<u32>>) {
+    println!("| {title} | median, ms |\n|---|---|");
+    for (step, times) in steps {
+        println!("| {step} | {} |", median(times));
+    }
+    println!();
+}
+
+/// The three commands that a person would type, timed inside the host.
+fn bare(host: &Host, system: &str) -> Result<u32> {
+    let script = format!(
+        "s=$(date +%s%N); nix-store --realise {system} >/dev/null 2>&1 && \
+         nix-env -p /nix/var/nix/profiles/system --set {system} && \
+         {system}/bin/switch-to-configuration switch >/dev/null 2>&1; e=$(date +%s%N); echo $(( (e - s) / 1000000 ))"
+    );
+    host.run_for(LIMIT, &["/bin/bash", "-c", &script])?
+        .stdout
+        .trim()
+        .parse()
+        .context("a number of milliseconds")
+}
+
+fn agent(host: &Host, system: &str, steps: &mut BTreeMap<String, Vec<u32>>) -> Result<u32> {
+    let script = format!(
+        "s=$(date +%s%N); {AGENT} activate --json {system} 2>/dev/null || exit 1; e=$(date +%s%N); \
+         echo $(( (e - s) / 1000000 ))"
+    );
+    let output = host.run_for(LIMIT, &["/bin/bash", "-c", &script])?.success()?;
+    let (json, ms) = output.stdout.trim().rsplit_once('\n').context("an outcome and a time")?;
+    let outcome: serde_json::Value = serde_json::from_str(json)?;
+    for step in outcome["steps"].as_array().into_iter().flatten() {
+        let (Some(name), Some(ms)) = (step["step"].as_str(), step["ms"].as_u64()) else { continue };
+        steps.entry(name.to_owned()).or_default().push(u32::try_from(ms)?);
+    }
+    ms.trim().parse().context("a number of milliseconds")
+}
+
+fn median(times: &mut [u32]) -> u32 {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or(0)
+}
