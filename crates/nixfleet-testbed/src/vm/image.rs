@@ -115,7 +115,7 @@ fn disk(image: &Image, kernel: &Path, say: &mut dyn FnMut(&str)) -> Result<PathB
 }
 
 fn text(assets: &[(&str, &str)]) -> String {
-    assets.iter().map(|(name, content)| format!("{name}\n{content}")).collect()
+    assets.iter().flat_map(|(name, content)| [*name, "\n", *content]).collect()
 }
 
 /// An empty folder in which something is made that takes its name when it is whole.
