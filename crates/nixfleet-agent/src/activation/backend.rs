@@ -118,10 +118,15 @@ pub trait ActivationBackend: Sync {
     /// Whether the host is still booting.
     fn is_booting(&self) -> impl Future<Output = bool> + Send;
 
+    /// Finds out, once, what arming a deadman needs to know and no step changes, so that it can be done beside
+    /// another step. Arming works without it.
+    fn prepare_deadman(&self) -> impl Future<Output = ()> + Send;
+
     /// Arms the deadman.
     fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
-    /// Disarms the deadman; that there is none is fine.
+    /// Disarms the deadman; that there is none is fine. One that is on its way already finds an activation that is
+    /// over, or one that goes on.
     fn disarm_deadman(&self, id: &ActivationId) -> impl Future<Output = ()> + Send;
 
     /// The activations for which a deadman is armed.

@@ -10,16 +10,14 @@ use tokio::time::{Instant, sleep};
 use super::backend::ActivationBackend;
 use super::run::{Halt, Run};
 use crate::probes::{address_of, ask, connect};
-use crate::tools::Tools;
 
 /// Between two rounds of probes.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
-/// The substituters that answer a fresh connection now; what answered before must answer after.
-pub async fn reachable(tools: &Tools) -> Vec<String> {
-    let settings = tools.nix_settings().await.unwrap_or_default();
+/// Those of the substituters that answer a fresh connection now; what answered before must answer after.
+pub async fn reachable(substituters: &[String]) -> Vec<String> {
     let mut out = Vec::new();
-    for address in settings.substituters.iter().filter_map(|url| address_of(url)) {
+    for address in substituters.iter().filter_map(|url| address_of(url)) {
         if !out.contains(&address) && connect(&address).await.is_ok() {
             out.push(address);
         }
@@ -37,9 +35,8 @@ enum Round {
 }
 
 /// Asks all probes until they have passed for as long as they must, or the time is over.
-pub async fn confirm<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
-    let began = run.began();
-    let observe = Duration::from_secs(began.observe_secs);
+pub async fn confirm<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
+    let observe = Duration::from_secs(run.began().observe_secs);
     let give_up = Instant::now() + run.time_left();
     let mut passing_since = None;
     let mut rounds = 0;
@@ -68,11 +65,15 @@ pub async fn confirm<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: b
     }
 }
 
-async fn round<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Round {
+async fn round<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Round {
     if landed_by_reboot && run.backend.is_booting().await {
         return Round::NotYet("boot".to_owned(), "the host is still starting".to_owned());
     }
-    if let Some(trouble) = units(run, landed_by_reboot).await {
+    let now = match run.just_seen.take() {
+        Some(seen) => Some(seen),
+        None => run.backend.units().await,
+    };
+    if let Some(trouble) = units(run, now, landed_by_reboot).await {
         return trouble;
     }
     let sources = &run.activation.reachable;
@@ -100,9 +101,13 @@ async fn any_answers(sources: &[String]) -> bool {
 }
 
 /// `None` when no unit is worse off than before the switch.
-async fn units<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Option<Round> {
+async fn units<B: ActivationBackend>(
+    run: &Run<'_, B>,
+    now: Option<UnitsSeen>,
+    landed_by_reboot: bool,
+) -> Option<Round> {
     use nixfleet_core::activation::record::OnFailedUnits;
-    let Some(now) = run.backend.units().await else {
+    let Some(now) = now else {
         return Some(Round::NotYet("units".to_owned(), "the units cannot be listed".to_owned()));
     };
     let none = UnitsSeen::default();

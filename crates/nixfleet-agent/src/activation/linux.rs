@@ -9,6 +9,7 @@ use nixfleet_core::activation::outcome::BusyWith;
 use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, StorePath};
 use nixfleet_sys::{clock, fs, text};
+use tokio::sync::OnceCell;
 
 use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
 use super::host::{HostPaths, parts};
@@ -20,6 +21,8 @@ use crate::tools::{MissingTools, ToolError, Tools};
 const SWITCH_LOCK: &str = "/run/nixos/switch-to-configuration.lock";
 /// The unit that `nixos-rebuild` starts for a person (`facts/nixos.md` D4).
 const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration.service";
+/// Where the service manager keeps the file of every transient unit that is loaded: no file, no unit.
+const TRANSIENT_UNITS: &str = "/run/systemd/transient";
 /// From SIGTERM to SIGKILL for a run that reached its limit.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Lines of a run's output that go into an outcome.
@@ -37,18 +40,25 @@ const INHIBITING: [(&str, &[&str]); 3] = [
 pub struct LinuxBackend {
     host: OnceLock<HostPaths>,
     tools: OnceLock<Result<Tools, MissingTools>>,
+    /// When the service manager started; the same for as long as it runs, a re-execution included.
+    started: OnceCell<Duration>,
 }
 
 impl LinuxBackend {
     /// This host, with everything in its usual place.
     pub const fn new() -> Self {
-        Self { host: OnceLock::new(), tools: OnceLock::new() }
+        Self { host: OnceLock::new(), tools: OnceLock::new(), started: OnceCell::const_new() }
     }
 
     /// This host, with another state folder.
     pub fn with_state(state: &Path) -> Self {
         let host = OnceLock::from(HostPaths::with_state(state));
-        Self { host, tools: OnceLock::new() }
+        Self { host, ..Self::new() }
+    }
+
+    async fn service_manager_start(&self) -> Result<Duration, NotStarted> {
+        let tools = self.tools().map_err(not_started)?;
+        self.started.get_or_try_init(|| tools.userspace_start()).await.copied().map_err(not_started)
     }
 
     fn command(rescue: &Path, verb: &str, args: &[&str]) -> Result<CommandLine, NotStarted> {
@@ -102,7 +112,8 @@ impl ActivationBackend for LinuxBackend {
                 return Some(BusyWith::SwitchLock { pid: *pid });
             }
         }
-        if self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
+        let loaded = Path::new(TRANSIENT_UNITS).join(REBUILD_UNIT).exists();
+        if loaded && self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
             return Some(BusyWith::Unit { unit: REBUILD_UNIT.to_owned() });
         }
         None
@@ -206,6 +217,11 @@ impl ActivationBackend for LinuxBackend {
         matches!(tools.system_state().await, Ok(SystemState::Initializing | SystemState::Starting))
     }
 
+    async fn prepare_deadman(&self) {
+        // What cannot be found out now is asked again, and reported, when the deadman is armed.
+        let _ = self.service_manager_start().await;
+    }
+
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
         let tools = self.tools().map_err(not_started)?;
         let state = order.state.to_string_lossy();
@@ -220,7 +236,7 @@ impl ActivationBackend for LinuxBackend {
             properties: Vec::new(),
         };
         // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
-        let started = tools.userspace_start().await.map_err(not_started)?;
+        let started = self.service_manager_start().await?;
         tools.run_unit_at(&unit, order.deadline.saturating_sub(started)).await.map_err(not_started)
     }
 
@@ -228,15 +244,14 @@ impl ActivationBackend for LinuxBackend {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(&format!("{}.timer", deadman_unit(id)))) else {
             return;
         };
-        let _ = tools.stop_unit(&name).await;
+        let _ = tools.stop_unit_soon(&name).await;
     }
 
     async fn armed_deadmen(&self) -> Vec<ActivationId> {
-        let Ok(tools) = self.tools() else { return Vec::new() };
-        let units = tools.list_units().await.unwrap_or_default();
-        let ids = units.iter().filter_map(|unit| {
-            let id = unit.name.as_str().strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?;
-            id.parse().ok()
+        let files = std::fs::read_dir(TRANSIENT_UNITS).into_iter().flatten().flatten();
+        let ids = files.filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?.parse().ok()
         });
         ids.collect()
     }

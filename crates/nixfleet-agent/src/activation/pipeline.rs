@@ -21,7 +21,7 @@ use super::confirm::confirm;
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
 use super::realise::{Order, realise};
-use super::run::{Halt, Run, journal_failure};
+use super::run::{Before, Halt, Run, journal_failure};
 use super::types::{ActivationOutcome, ActivationTarget};
 use super::verify_poll::aftermath;
 use super::{profile, recovery, rollback};
@@ -191,7 +191,10 @@ async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure
         stall: run.stall,
         observer: &*run.observer,
     };
-    realise(run.tools, &order).await
+    // What Nix is set to fetch from is wanted before the fire, and asked here, where there is time.
+    let (realised, settings) = tokio::join!(realise(run.tools, &order), run.tools.nix_settings());
+    run.substituters = settings.ok().map(|settings| settings.substituters);
+    realised
 }
 
 /// Refuses what is no system for this host, and returns what keeps it from being switched to live (step 7).
@@ -215,7 +218,15 @@ async fn set_profile<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), F
     run.note(Line::SettingProfile)?;
     failpoint::hit("before-set-profile");
     let target = run.began().target.clone();
-    run.generation = Some(profile::set(run.tools, run.backend.host(), &target).await?);
+    let (backend, tools) = (run.backend, run.tools);
+    let substituters = run.substituters().await;
+    // The others only read, and what they read no profile changes.
+    let (set, before, ()) = tokio::join!(
+        profile::set(tools, backend.host(), &target),
+        Before::look(backend, &substituters),
+        backend.prepare_deadman()
+    );
+    (run.generation, run.before) = (Some(set?), Some(before));
     failpoint::hit("after-set-profile");
     Ok(())
 }
@@ -265,7 +276,8 @@ pub async fn settle<B: ActivationBackend>(
         let none = UnitsSeen::default();
         let before = run.activation.units_before.as_ref().unwrap_or(&none);
         let systems = (&began.target, &began.previous);
-        let seen = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        let (seen, units) = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        run.just_seen = units;
         match judge(&seen) {
             Judgement::Settled { unrelated } => {
                 if unrelated {

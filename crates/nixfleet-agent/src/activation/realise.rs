@@ -48,21 +48,27 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     root(host, id, order.system)?;
     failpoint::hit("after-root");
     let present = order.system.as_path().exists();
-    if present {
-        // Both only read: the signatures can be looked at while Nix makes sure that the closure is whole.
-        let (fetched, trusted) = tokio::join!(fetch(tools, order), trust(tools, order, present));
-        fetched?;
-        match trusted {
-            // A folder without a valid path: the answer was about what was there before the fetch.
-            Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => trust(tools, order, present).await?,
-            Ok(()) | Err(_) => trusted?,
-        }
-    } else {
+    if !(present && is_settled(tools, order).await?) {
         room(tools, order).await?;
         fetch(tools, order).await?;
         trust(tools, order, present).await?;
     }
     digest(tools, order).await
+}
+
+/// Whether the closure is in the store already, valid and signed throughout: then there is nothing to fetch, and Nix
+/// need not be asked twice.
+async fn is_settled(tools: &Tools, order: &Order<'_>) -> Result<bool, Failure> {
+    match order.unsigned {
+        Unsigned::Accept => return Ok(false),
+        Unsigned::Refuse => {}
+    }
+    match trust(tools, order, true).await {
+        Ok(()) => Ok(true),
+        // A folder without a valid path, or a closure with holes: only a fetch can tell more.
+        Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The root is a direct link in Nix's own folder: it keeps the path from the moment it is valid.

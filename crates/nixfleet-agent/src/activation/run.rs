@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{ActivationOutcome, Failure, Step, StepTime, Verdict, Warning};
 use nixfleet_core::activation::record::{Activation, Began, Line, Run as RunKind, fold};
+use nixfleet_core::activation::units::UnitsSeen;
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs::{self, Lock};
 use nixfleet_sys::{clock, text};
@@ -30,6 +31,23 @@ pub enum Halt {
     Revert(Failure),
 }
 
+/// What the verdict is compared with: the host as it was before the switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// All units; `None` when they could not be listed.
+    pub units: Option<UnitsSeen>,
+    /// The substituters that answered.
+    pub reachable: Vec<String>,
+}
+
+impl Before {
+    /// Looks now.
+    pub async fn look<B: ActivationBackend>(backend: &B, substituters: &[String]) -> Self {
+        let (units, reachable) = tokio::join!(backend.units(), super::confirm::reachable(substituters));
+        Self { units, reachable }
+    }
+}
+
 /// An activation in the hands of the one process that holds the lock.
 pub struct Run<'a, B> {
     /// The platform.
@@ -46,6 +64,12 @@ pub struct Run<'a, B> {
     pub warnings: Vec<Warning>,
     /// The generation of the target, once the profile was set.
     pub generation: Option<Generation>,
+    /// What Nix is set to fetch from, once it was asked.
+    pub substituters: Option<Vec<String>>,
+    /// The host before the first fire, if a step has looked already.
+    pub before: Option<Before>,
+    /// The units as the verdict on the switch saw them a moment ago; the first round of probes need not list them again.
+    pub just_seen: Option<UnitsSeen>,
     journal: Journal,
     lock: Lock,
     steps: Vec<StepTime>,
@@ -85,6 +109,9 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
             stall,
             warnings: Vec::new(),
             generation,
+            substituters: None,
+            before: None,
+            just_seen: None,
             journal,
             lock,
             steps: Vec::new(),
@@ -162,10 +189,13 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         action: Action,
     ) -> Result<String, Failure> {
         let unit = self.next_unit(kind);
-        let first = self.activation.units_before.is_none() && !is_way_back(kind);
-        let units_before = if first { self.backend.units().await } else { None };
-        let reachable = if first { super::confirm::reachable(self.tools).await } else { Vec::new() };
-        let line = Line::Firing { unit: unit.clone(), run: kind, units_before, reachable };
+        let before = self.look_before(kind).await;
+        let line = Line::Firing {
+            unit: unit.clone(),
+            run: kind,
+            units_before: before.units,
+            reachable: before.reachable,
+        };
         if is_way_back(kind) {
             self.note_if_possible(line);
         } else {
@@ -183,6 +213,27 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         failpoint::hit(after);
         fired.map_err(|why| Failure::NotFired { last_lines: why.last_lines })?;
         Ok(unit)
+    }
+
+    /// What the first fire writes down of the host before it; later ones add nothing.
+    async fn look_before(&mut self, kind: RunKind) -> Before {
+        let first = self.activation.units_before.is_none() && !is_way_back(kind);
+        match self.before.take() {
+            Some(before) if first => before,
+            None if first => {
+                let substituters = self.substituters().await;
+                Before::look(self.backend, &substituters).await
+            }
+            Some(_) | None => Before { units: None, reachable: Vec::new() },
+        }
+    }
+
+    /// What Nix is set to fetch from; asked once. Settings that cannot be read name nothing that must answer.
+    pub async fn substituters(&mut self) -> Vec<String> {
+        if self.substituters.is_none() {
+            self.substituters = Some(self.tools.nix_settings().await.unwrap_or_default().substituters);
+        }
+        self.substituters.clone().unwrap_or_default()
     }
 
     /// A switch on trial ends with its deadline; everything else has the whole budget.

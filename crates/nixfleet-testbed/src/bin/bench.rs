@@ -2,8 +2,8 @@
 //! stdout, nothing else.
 //!
 //! What is measured: wall time inside the host of an activation of an already fetched closure of 1,100 paths with 20
-//! changed units, back and forth between two such systems; of a no-change activation; the idle agent's memory; the
-//! binary's size. Not measured yet: from the unit's end to the verdict.
+//! changed units, back and forth between two such systems; from the end of the switch program to our verdict on it; a
+//! no-change activation; the idle agent's memory; the binary's size.
 #![allow(clippy::print_stdout, reason = "tables are the result")]
 
 use std::collections::BTreeMap;
@@ -14,6 +14,8 @@ use nixfleet_testbed::{Flavour, Host, System};
 
 const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
 const LIMIT: Duration = Duration::from_mins(3);
+/// Generations kept between two runs, in the words of `nix-env`.
+const GENERATIONS: &str = "+5";
 /// Pairs of runs: enough for a median that one slow run does not move.
 const PAIRS: usize = 9;
 
@@ -24,12 +26,15 @@ fn main() -> Result<()> {
     host.fetch(&b)?;
     bare(&host, &a)?;
     let (mut ours, mut theirs, mut steps) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut verdicts = Vec::new();
     for _ in 0..PAIRS {
         theirs.push(bare(&host, &b)?);
         ours.push(agent(&host, &a, &mut steps)?);
+        verdicts.push(verdict(&host)?);
         theirs.push(bare(&host, &b)?);
         bare(&host, &a)?;
         ours.push(agent(&host, &b, &mut steps)?);
+        verdicts.push(verdict(&host)?);
         bare(&host, &a)?;
     }
     let (ours, theirs) = (median(&mut ours), median(&mut theirs));
@@ -37,8 +42,23 @@ fn main() -> Result<()> {
     println!("| three bare commands | {theirs} |\n| `nixfleet-agent activate` | {ours} |");
     println!("| ratio | {:.2} |\n", f64::from(ours) / f64::from(theirs));
     table("where ours goes", &mut steps);
+    println!("| from the end of the switch program to our verdict | ms |\n|---|---|");
+    println!("| median | {} |\n| worst | {} |\n", median(&mut verdicts), verdicts.last().unwrap_or(&0));
     no_change(&host, &a)?;
     footprint(&host)
+}
+
+/// From the end of the newest live switch, by the program's own log, to the journal's line that the verdict allows:
+/// `confirming` is written as soon as the switch has been judged.
+fn verdict(host: &Host) -> Result<u32> {
+    let log = host.read_file("/var/log/switch-runs.log")?;
+    let ended = log.lines().rfind(|line| line.contains(" test ") && line.contains(" end code="));
+    let ended = ended.and_then(|line| line.rsplit_once("at=")).context("an end in the log")?.1;
+    let journal = host.read_file("/var/lib/nixfleet/journal.jsonl")?;
+    let judged = journal.lines().rfind(|line| line.contains("\"confirming\"")).context("a verdict")?;
+    let judged: serde_json::Value = serde_json::from_str(judged)?;
+    let judged_ms = judged["entry"]["at_ms"].as_u64().context("a time")?;
+    Ok(u32::try_from(judged_ms.saturating_sub(ended.trim().parse::<u64>()? / 1000))?)
 }
 
 fn no_change(host: &Host, system: &str) -> Result<()> {
@@ -78,11 +98,16 @@ fn bare(host: &Host, system: &str) -> Result<u32> {
          nix-env -p /nix/var/nix/profiles/system --set {system} && \
          {system}/bin/switch-to-configuration switch >/dev/null 2>&1; e=$(date +%s%N); echo $(( (e - s) / 1000000 ))"
     );
-    host.run_for(LIMIT, &["/bin/bash", "-c", &script])?
-        .stdout
-        .trim()
-        .parse()
-        .context("a number of milliseconds")
+    let ms = host.run_for(LIMIT, &["/bin/bash", "-c", &script])?;
+    forget_generations(host)?;
+    ms.text().parse().context("a number of milliseconds")
+}
+
+/// As on a host with a limit of boot entries: their number is the same for every run that is measured.
+fn forget_generations(host: &Host) -> Result<()> {
+    let profile = "/nix/var/nix/profiles/system";
+    host.run(&["nix-env", "--profile", profile, "--delete-generations", GENERATIONS])?.success()?;
+    Ok(())
 }
 
 fn agent(host: &Host, system: &str, steps: &mut BTreeMap<String, Vec<u32>>) -> Result<u32> {
@@ -97,6 +122,7 @@ fn agent(host: &Host, system: &str, steps: &mut BTreeMap<String, Vec<u32>>) -> R
         let (Some(name), Some(ms)) = (step["step"].as_str(), step["ms"].as_u64()) else { continue };
         steps.entry(name.to_owned()).or_default().push(u32::try_from(ms)?);
     }
+    forget_generations(host)?;
     ms.trim().parse().context("a number of milliseconds")
 }
 
