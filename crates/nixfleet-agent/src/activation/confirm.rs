@@ -10,14 +10,16 @@ use tokio::time::{Instant, sleep};
 use super::backend::ActivationBackend;
 use super::run::{Halt, Run};
 use crate::probes::{address_of, ask, connect};
+use crate::tools::Tools;
 
 /// Between two rounds of probes.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
-/// Those of the substituters that answer a fresh connection now; what answered before must answer after.
-pub async fn reachable(substituters: &[String]) -> Vec<String> {
+/// The substituters that answer a fresh connection now; what answered before must answer after.
+pub async fn reachable(tools: &Tools) -> Vec<String> {
+    let settings = tools.nix_settings().await.unwrap_or_default();
     let mut out = Vec::new();
-    for address in substituters.iter().filter_map(|url| address_of(url)) {
+    for address in settings.substituters.iter().filter_map(|url| address_of(url)) {
         if !out.contains(&address) && connect(&address).await.is_ok() {
             out.push(address);
         }

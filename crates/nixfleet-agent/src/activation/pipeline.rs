@@ -191,10 +191,7 @@ async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure
         stall: run.stall,
         observer: &*run.observer,
     };
-    // What Nix is set to fetch from is wanted before the fire, and asked here, where there is time.
-    let (realised, settings) = tokio::join!(realise(run.tools, &order), run.tools.nix_settings());
-    run.substituters = settings.ok().map(|settings| settings.substituters);
-    realised
+    realise(run.tools, &order).await
 }
 
 /// Refuses what is no system for this host, and returns what keeps it from being switched to live (step 7).
@@ -219,11 +216,10 @@ async fn set_profile<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), F
     failpoint::hit("before-set-profile");
     let target = run.began().target.clone();
     let (backend, tools) = (run.backend, run.tools);
-    let substituters = run.substituters().await;
     // The others only read, and what they read no profile changes.
     let (set, before, ()) = tokio::join!(
         profile::set(tools, backend.host(), &target),
-        Before::look(backend, &substituters),
+        Before::look(backend, tools),
         backend.prepare_deadman()
     );
     (run.generation, run.before) = (Some(set?), Some(before));

@@ -42,8 +42,8 @@ pub struct Before {
 
 impl Before {
     /// Looks now.
-    pub async fn look<B: ActivationBackend>(backend: &B, substituters: &[String]) -> Self {
-        let (units, reachable) = tokio::join!(backend.units(), super::confirm::reachable(substituters));
+    pub async fn look<B: ActivationBackend>(backend: &B, tools: &Tools) -> Self {
+        let (units, reachable) = tokio::join!(backend.units(), super::confirm::reachable(tools));
         Self { units, reachable }
     }
 }
@@ -64,8 +64,6 @@ pub struct Run<'a, B> {
     pub warnings: Vec<Warning>,
     /// The generation of the target, once the profile was set.
     pub generation: Option<Generation>,
-    /// What Nix is set to fetch from, once it was asked.
-    pub substituters: Option<Vec<String>>,
     /// The host before the first fire, if a step has looked already.
     pub before: Option<Before>,
     /// The units as the verdict on the switch saw them a moment ago; the first round of probes need not list them again.
@@ -109,7 +107,6 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
             stall,
             warnings: Vec::new(),
             generation,
-            substituters: None,
             before: None,
             just_seen: None,
             journal,
@@ -220,20 +217,9 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         let first = self.activation.units_before.is_none() && !is_way_back(kind);
         match self.before.take() {
             Some(before) if first => before,
-            None if first => {
-                let substituters = self.substituters().await;
-                Before::look(self.backend, &substituters).await
-            }
+            None if first => Before::look(self.backend, self.tools).await,
             Some(_) | None => Before { units: None, reachable: Vec::new() },
         }
-    }
-
-    /// What Nix is set to fetch from; asked once. Settings that cannot be read name nothing that must answer.
-    pub async fn substituters(&mut self) -> Vec<String> {
-        if self.substituters.is_none() {
-            self.substituters = Some(self.tools.nix_settings().await.unwrap_or_default().substituters);
-        }
-        self.substituters.clone().unwrap_or_default()
     }
 
     /// A switch on trial ends with its deadline; everything else has the whole budget.

@@ -42,23 +42,43 @@ fn main() -> Result<()> {
     println!("| three bare commands | {theirs} |\n| `nixfleet-agent activate` | {ours} |");
     println!("| ratio | {:.2} |\n", f64::from(ours) / f64::from(theirs));
     table("where ours goes", &mut steps);
-    println!("| from the end of the switch program to our verdict | ms |\n|---|---|");
-    println!("| median | {} |\n| worst | {} |\n", median(&mut verdicts), verdicts.last().unwrap_or(&0));
+    let mut after_unit: Vec<u32> = verdicts.iter().map(|verdict| verdict.after_unit).collect();
+    let mut after_program: Vec<u32> = verdicts.iter().map(|verdict| verdict.after_program).collect();
+    println!("| how soon we judge | median, ms | worst, ms |\n|---|---|---|");
+    let worst = |sorted: &[u32]| sorted.last().copied().unwrap_or(0);
+    println!("| after the switch's unit ended | {} | {} |", median(&mut after_unit), worst(&after_unit));
+    println!("| after its program ended | {} | {} |\n", median(&mut after_program), worst(&after_program));
     no_change(&host, &a)?;
     footprint(&host)
 }
 
-/// From the end of the newest live switch, by the program's own log, to the journal's line that the verdict allows:
-/// `confirming` is written as soon as the switch has been judged.
-fn verdict(host: &Host) -> Result<u32> {
+/// How soon the newest switch was judged, in milliseconds.
+struct Verdict {
+    /// From the end of the switch program, by its own log.
+    after_program: u32,
+    /// From the end of its unit, as the service manager tells it; the unit ends when the record is written.
+    after_unit: u32,
+}
+
+/// The journal's line `confirming` is written as soon as the switch has been judged.
+fn verdict(host: &Host) -> Result<Verdict> {
+    let journal = host.read_file("/var/lib/nixfleet/journal.jsonl")?;
+    let newest = |line: &str| -> Result<serde_json::Value> {
+        let found = journal.lines().rfind(|text| text.contains(line)).context("a line in the journal")?;
+        Ok(serde_json::from_str::<serde_json::Value>(found)?["entry"].take())
+    };
+    let judged_ms = newest("\"confirming\"")?["at_ms"].as_u64().context("a time")?;
     let log = host.read_file("/var/log/switch-runs.log")?;
     let ended = log.lines().rfind(|line| line.contains(" test ") && line.contains(" end code="));
-    let ended = ended.and_then(|line| line.rsplit_once("at=")).context("an end in the log")?.1;
-    let journal = host.read_file("/var/lib/nixfleet/journal.jsonl")?;
-    let judged = journal.lines().rfind(|line| line.contains("\"confirming\"")).context("a verdict")?;
-    let judged: serde_json::Value = serde_json::from_str(judged)?;
-    let judged_ms = judged["entry"]["at_ms"].as_u64().context("a time")?;
-    Ok(u32::try_from(judged_ms.saturating_sub(ended.trim().parse::<u64>()? / 1000))?)
+    let ended_us: u64 =
+        ended.and_then(|line| line.rsplit_once("at=")).context("an end in the log")?.1.parse()?;
+    let fired = newest("\"run\":\"switch\"")?;
+    let unit = format!("--unit={}", fired["unit"].as_str().context("a unit")?);
+    let told = host.run(&["journalctl", "--quiet", "-o", "json", "--grep=Deactivated", &unit])?.success()?;
+    let told: serde_json::Value = serde_json::from_str(told.text())?;
+    let unit_us: u64 = told["_SOURCE_REALTIME_TIMESTAMP"].as_str().context("a time")?.parse()?;
+    let after = |us: u64| u32::try_from(judged_ms.saturating_sub(us / 1000)).context("a short time");
+    Ok(Verdict { after_program: after(ended_us)?, after_unit: after(unit_us)? })
 }
 
 fn no_change(host: &Host, system: &str) -> Result<()> {
