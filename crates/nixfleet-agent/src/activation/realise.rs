@@ -12,6 +12,7 @@ use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
 
+use super::boot_space;
 use super::host::{HostPaths, RootKind};
 use super::profile::describe;
 use super::types::Observer;
@@ -58,7 +59,9 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
             Ok(()) | Err(_) => trusted?,
         }
     } else {
-        room(tools, order).await?;
+        let (store, boot) =
+            tokio::join!(room(tools, order), boot_space::before_fetch(tools, host, order.system));
+        store.and(boot)?;
         fetch(tools, order).await?;
         trust(tools, order, present).await?;
     }
