@@ -24,7 +24,7 @@ use super::realise::{Order, realise};
 use super::run::{Before, Halt, Run, journal_failure};
 use super::types::{ActivationOutcome, ActivationTarget};
 use super::verify_poll::aftermath;
-use super::{profile, recovery, rollback};
+use super::{boot_space, profile, recovery, rollback};
 use crate::failpoint;
 use crate::tools::Tools;
 
@@ -168,6 +168,7 @@ pub async fn conclude<B: ActivationBackend>(
 async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
     fetch(run).await.map_err(Halt::PutBack)?;
     let found = check_system(run).map_err(Halt::PutBack)?;
+    boot_space::before_switch(run.backend.host(), &run.began().target).map_err(Halt::PutBack)?;
     if !found.is_empty() {
         return defer(run, found).await;
     }

@@ -12,6 +12,7 @@ use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
 
+use super::boot_space;
 use super::host::{HostPaths, RootKind};
 use super::profile::describe;
 use super::types::Observer;
@@ -49,7 +50,9 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     failpoint::hit("after-root");
     let present = order.system.as_path().exists();
     if !(present && is_settled(tools, order).await?) {
-        room(tools, order).await?;
+        let (store, boot) =
+            tokio::join!(room(tools, order), boot_space::before_fetch(tools, host, order.system));
+        store.and(boot)?;
         fetch(tools, order).await?;
         trust(tools, order, present).await?;
     }
