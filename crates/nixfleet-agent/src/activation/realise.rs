@@ -50,9 +50,11 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     failpoint::hit("after-root");
     let present = order.system.as_path().exists();
     if !(present && is_settled(tools, order).await?) {
-        let (store, boot) =
-            tokio::join!(room(tools, order), boot_space::before_fetch(tools, host, order.system));
-        store.and(boot)?;
+        if !present {
+            let (store, boot) =
+                tokio::join!(room(tools, order), boot_space::before_fetch(tools, host, order.system));
+            store.and(boot)?;
+        }
         fetch(tools, order).await?;
         trust(tools, order, present).await?;
     }
