@@ -118,10 +118,6 @@ pub trait ActivationBackend: Sync {
     /// Whether the host is still booting.
     fn is_booting(&self) -> impl Future<Output = bool> + Send;
 
-    /// Finds out, once, what arming a deadman needs to know and no step changes, so that it can be done beside
-    /// another step. Arming works without it.
-    fn prepare_deadman(&self) -> impl Future<Output = ()> + Send;
-
     /// Arms the deadman.
     fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 

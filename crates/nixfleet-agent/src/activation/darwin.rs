@@ -141,8 +141,6 @@ impl ActivationBackend for DarwinBackend {
         false
     }
 
-    async fn prepare_deadman(&self) {}
-
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
         let at_ms = order.deadline.as_millis().to_string();
         Cmd::new(order.rescue)

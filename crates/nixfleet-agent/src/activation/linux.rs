@@ -9,7 +9,6 @@ use nixfleet_core::activation::outcome::BusyWith;
 use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, StorePath};
 use nixfleet_sys::{clock, fs, text};
-use tokio::sync::OnceCell;
 
 use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
 use super::host::{HostPaths, parts};
@@ -40,25 +39,18 @@ const INHIBITING: [(&str, &[&str]); 3] = [
 pub struct LinuxBackend {
     host: OnceLock<HostPaths>,
     tools: OnceLock<Result<Tools, MissingTools>>,
-    /// When the service manager started; the same for as long as it runs, a re-execution included.
-    started: OnceCell<Duration>,
 }
 
 impl LinuxBackend {
     /// This host, with everything in its usual place.
     pub const fn new() -> Self {
-        Self { host: OnceLock::new(), tools: OnceLock::new(), started: OnceCell::const_new() }
+        Self { host: OnceLock::new(), tools: OnceLock::new() }
     }
 
     /// This host, with another state folder.
     pub fn with_state(state: &Path) -> Self {
         let host = OnceLock::from(HostPaths::with_state(state));
         Self { host, ..Self::new() }
-    }
-
-    async fn service_manager_start(&self) -> Result<Duration, NotStarted> {
-        let tools = self.tools().map_err(not_started)?;
-        self.started.get_or_try_init(|| tools.userspace_start()).await.copied().map_err(not_started)
     }
 
     fn command(rescue: &Path, verb: &str, args: &[&str]) -> Result<CommandLine, NotStarted> {
@@ -217,11 +209,6 @@ impl ActivationBackend for LinuxBackend {
         matches!(tools.system_state().await, Ok(SystemState::Initializing | SystemState::Starting))
     }
 
-    async fn prepare_deadman(&self) {
-        // What cannot be found out now is asked again, and reported, when the deadman is armed.
-        let _ = self.service_manager_start().await;
-    }
-
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
         let tools = self.tools().map_err(not_started)?;
         let state = order.state.to_string_lossy();
@@ -236,7 +223,7 @@ impl ActivationBackend for LinuxBackend {
             properties: Vec::new(),
         };
         // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
-        let started = self.service_manager_start().await?;
+        let started = tools.userspace_start().await.map_err(not_started)?;
         tools.run_unit_at(&unit, order.deadline.saturating_sub(started)).await.map_err(not_started)
     }
 

@@ -26,10 +26,21 @@ const SPARE_BYTES: u64 = 16 << 20;
 /// Where a full store is reported.
 const STORE: &str = "/nix/store";
 
+/// What is known of a closure before the activation has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It is in the store, valid and signed throughout.
+    Trusted,
+    /// Nothing good: it has to be looked at properly.
+    Unknown,
+}
+
 /// What is to be fetched, and under which rules.
 pub struct Order<'a> {
     /// The system.
     pub system: &'a StorePath,
+    /// What [`glance`] said of it a moment ago.
+    pub seen: Seen,
     /// The garbage collector root to make beforehand; none for a dry run.
     pub root: (&'a HostPaths, &'a nixfleet_core::ids::ActivationId),
     /// What happens to a path without a trusted signature.
@@ -40,6 +51,16 @@ pub struct Order<'a> {
     pub stall: Duration,
     /// Is told of bytes.
     pub observer: &'a dyn Observer,
+}
+
+/// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
+pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Seen {
+    match unsigned {
+        Unsigned::Accept => return Seen::Unknown,
+        Unsigned::Refuse => {}
+    }
+    let trusted = system.as_path().exists() && matches!(untrusted_here(tools, system).await, Ok(None));
+    if trusted { Seen::Trusted } else { Seen::Unknown }
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -64,9 +85,10 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
 /// Whether the closure is in the store already, valid and signed throughout: then there is nothing to fetch, and Nix
 /// need not be asked twice.
 async fn is_settled(tools: &Tools, order: &Order<'_>) -> Result<bool, Failure> {
-    match order.unsigned {
-        Unsigned::Accept => return Ok(false),
-        Unsigned::Refuse => {}
+    match (order.unsigned, order.seen) {
+        (Unsigned::Accept, _) => return Ok(false),
+        (Unsigned::Refuse, Seen::Trusted) => return Ok(true),
+        (Unsigned::Refuse, Seen::Unknown) => {}
     }
     match trust(tools, order, true).await {
         Ok(()) => Ok(true),

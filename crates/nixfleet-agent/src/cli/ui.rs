@@ -85,7 +85,7 @@ fn in_words(step: Step) -> &'static str {
     match step {
         Step::Check => "looking at this host",
         Step::Realise => "fetching and verifying",
-        Step::SetProfile => "setting the profile",
+        Step::SetProfile => "setting the profile, arming the deadman",
         Step::ArmDeadman => "arming the deadman",
         Step::Fire => "switching",
         Step::VerifyPoll => "watching the switch",

@@ -17,7 +17,7 @@ pub enum Step {
     Check,
     /// Fetch the closure and verify it.
     Realise,
-    /// Point the system profile at the target.
+    /// Point the system profile at the target, and arm the deadman beside it.
     SetProfile,
     /// Arm the unit that reverts at the deadline.
     ArmDeadman,
