@@ -5,6 +5,7 @@
 //! `nixfleet-core`'s (`judge`, `resume`); here they are carried out.
 
 pub mod backend;
+pub mod boot_space;
 pub mod confirm;
 pub mod darwin;
 pub mod host;

@@ -7,9 +7,11 @@
 //! - [`judge`]: the verdict on a switch that ended, from the world and not from the exit code alone.
 //! - [`resume`]: where an interrupted activation goes on.
 //! - [`inhibit`]: what must not be replaced live, and when a reboot is needed.
+//! - [`boot_space`]: whether the next boot entry fits.
 //! - [`packages`]: package differences between two closures.
 //! - [`events`]: what the reducer and the control plane are told.
 
+pub mod boot_space;
 pub mod end;
 pub mod events;
 pub mod inhibit;

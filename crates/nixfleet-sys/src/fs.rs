@@ -128,8 +128,28 @@ pub fn copy_program(from: &Path, to: &Path) -> Result<(), FsError> {
 
 /// Bytes that root can still write on the file system of `path`.
 pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
+    Ok(space(path)?.free_bytes)
+}
+
+/// The room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that root can still write.
+    pub free_bytes: u64,
+    /// The smallest unit in which room is given away.
+    pub block_bytes: u64,
+}
+
+/// The room on the file system of `path`.
+pub fn space(path: &Path) -> Result<Space, FsError> {
     let stat = statvfs(path).map_err(|e| failed("ask for the free space of", path)(e.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(Space { free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), block_bytes: stat.f_frsize })
+}
+
+/// Whether both are on the same file system; a path that is not there is on none.
+pub fn same_file_system(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    matches!((device(one), device(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// An exclusive advisory lock, held until dropped or until the process ends in any way.

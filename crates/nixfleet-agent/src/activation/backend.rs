@@ -121,7 +121,8 @@ pub trait ActivationBackend: Sync {
     /// Arms the deadman.
     fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
-    /// Disarms the deadman; that there is none is fine.
+    /// Disarms the deadman; that there is none is fine. One that is on its way already finds an activation that is
+    /// over, or one that goes on.
     fn disarm_deadman(&self, id: &ActivationId) -> impl Future<Output = ()> + Send;
 
     /// The activations for which a deadman is armed.

@@ -20,6 +20,8 @@ use crate::tools::{MissingTools, ToolError, Tools};
 const SWITCH_LOCK: &str = "/run/nixos/switch-to-configuration.lock";
 /// The unit that `nixos-rebuild` starts for a person (`facts/nixos.md` D4).
 const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration.service";
+/// Where the service manager keeps the file of every transient unit that is loaded: no file, no unit.
+const TRANSIENT_UNITS: &str = "/run/systemd/transient";
 /// From SIGTERM to SIGKILL for a run that reached its limit.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Lines of a run's output that go into an outcome.
@@ -48,7 +50,7 @@ impl LinuxBackend {
     /// This host, with another state folder.
     pub fn with_state(state: &Path) -> Self {
         let host = OnceLock::from(HostPaths::with_state(state));
-        Self { host, tools: OnceLock::new() }
+        Self { host, ..Self::new() }
     }
 
     fn command(rescue: &Path, verb: &str, args: &[&str]) -> Result<CommandLine, NotStarted> {
@@ -102,7 +104,8 @@ impl ActivationBackend for LinuxBackend {
                 return Some(BusyWith::SwitchLock { pid: *pid });
             }
         }
-        if self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
+        let loaded = Path::new(TRANSIENT_UNITS).join(REBUILD_UNIT).exists();
+        if loaded && self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
             return Some(BusyWith::Unit { unit: REBUILD_UNIT.to_owned() });
         }
         None
@@ -228,15 +231,14 @@ impl ActivationBackend for LinuxBackend {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(&format!("{}.timer", deadman_unit(id)))) else {
             return;
         };
-        let _ = tools.stop_unit(&name).await;
+        let _ = tools.stop_unit_soon(&name).await;
     }
 
     async fn armed_deadmen(&self) -> Vec<ActivationId> {
-        let Ok(tools) = self.tools() else { return Vec::new() };
-        let units = tools.list_units().await.unwrap_or_default();
-        let ids = units.iter().filter_map(|unit| {
-            let id = unit.name.as_str().strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?;
-            id.parse().ok()
+        let files = std::fs::read_dir(TRANSIENT_UNITS).into_iter().flatten().flatten();
+        let ids = files.filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?.parse().ok()
         });
         ids.collect()
     }

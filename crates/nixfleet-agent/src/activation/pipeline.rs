@@ -12,7 +12,7 @@ use nixfleet_core::activation::judge::{Judgement, judge};
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs;
 use nixfleet_sys::{clock, text};
 
@@ -20,11 +20,11 @@ use super::backend::{Action, ActivationBackend, DeadmanOrder};
 use super::confirm::confirm;
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
-use super::realise::{Order, realise};
-use super::run::{Halt, Run, journal_failure};
+use super::realise::{Order, Seen, glance, realise};
+use super::run::{Before, Halt, Run, journal_failure};
 use super::types::{ActivationOutcome, ActivationTarget};
 use super::verify_poll::aftermath;
-use super::{profile, recovery, rollback};
+use super::{boot_space, profile, recovery, rollback};
 use crate::failpoint;
 use crate::tools::Tools;
 
@@ -37,8 +37,11 @@ pub async fn activate_with<B: ActivationBackend>(
     target: &ActivationTarget,
 ) -> anyhow::Result<ActivationOutcome> {
     let tools = backend.tools()?;
-    match begin(backend, tools, target).await {
-        Ok(mut run) => Ok(drive(&mut run).await),
+    // The signatures of what is here already can be looked at before anything is decided: that only reads.
+    let (begun, seen) =
+        tokio::join!(begin(backend, tools, target), glance(tools, &target.system, target.unsigned));
+    match begun {
+        Ok(mut run) => Ok(drive(&mut run, seen).await),
         Err(failure) => Ok(refused(backend, target, failure)),
     }
 }
@@ -139,8 +142,8 @@ fn root(host: &HostPaths, kind: RootKind, id: &ActivationId, path: &StorePath) -
 }
 
 /// From the first line to the verdict.
-async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>) -> ActivationOutcome {
-    let verdict = forward(run).await;
+async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> ActivationOutcome {
+    let verdict = forward(run, seen).await;
     conclude(run, verdict).await
 }
 
@@ -165,26 +168,28 @@ pub async fn conclude<B: ActivationBackend>(
     }
 }
 
-async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    fetch(run).await.map_err(Halt::PutBack)?;
+async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<Verdict, Halt> {
+    fetch(run, seen).await.map_err(Halt::PutBack)?;
     let found = check_system(run).map_err(Halt::PutBack)?;
+    boot_space::before_switch(run.backend.host(), &run.began().target).map_err(Halt::PutBack)?;
     if !found.is_empty() {
         return defer(run, found).await;
     }
-    set_profile(run).await.map_err(Halt::PutBack)?;
-    arm(run).await.map_err(Halt::PutBack)?;
+    let deadline = deadline(run.began());
+    prepare(run, deadline).await.map_err(Halt::PutBack)?;
     run.step(Step::Fire);
     let (target, action) = (run.began().target.clone(), fire_action(run.began()));
     let unit = run.fire(RunKind::Switch, &target, action).await.map_err(Halt::PutBack)?;
     settle(run, unit, RunKind::Switch).await
 }
 
-async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<(), Failure> {
     run.step(Step::Realise);
     run.note(Line::Realising)?;
     let began = run.began();
     let order = Order {
         system: &began.target,
+        seen,
         root: (run.backend.host(), run.id()),
         unsigned: began.unsigned,
         digest: began.digest.as_ref(),
@@ -210,32 +215,52 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
     Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
 }
 
-async fn set_profile<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+/// The time of this boot at which a trial is over; nothing for what is not on trial.
+fn deadline(began: &Began) -> Option<Duration> {
+    match began.commit {
+        CommitPolicy::Immediately => None,
+        CommitPolicy::AfterConfirm => {
+            Some(clock::monotonic() + Duration::from_secs(began.confirm_within_secs))
+        }
+    }
+}
+
+/// Sets the profile, arms the deadman and looks at the host as it is: none of the three waits for another.
+///
+/// The lines of both acts come first, so whoever finds them undoes both, done or not.
+async fn prepare<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    deadline: Option<Duration>,
+) -> Result<(), Failure> {
     run.step(Step::SetProfile);
     run.note(Line::SettingProfile)?;
     failpoint::hit("before-set-profile");
-    let target = run.began().target.clone();
-    run.generation = Some(profile::set(run.tools, run.backend.host(), &target).await?);
-    failpoint::hit("after-set-profile");
-    Ok(())
+    if let Some(deadline) = deadline {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        run.note(Line::ArmingDeadman { deadline_ms })?;
+        failpoint::hit("before-arm-deadman");
+    }
+    let now = &*run;
+    let (set, armed, before) =
+        tokio::join!(set_profile(now), arm(now, deadline), Before::look(now.backend, now.tools));
+    (run.generation, run.before) = (Some(set?), Some(before));
+    armed
 }
 
-async fn arm<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
-    if run.began().commit == CommitPolicy::Immediately {
-        return Ok(());
-    }
-    run.step(Step::ArmDeadman);
-    let deadline = clock::monotonic() + Duration::from_secs(run.began().confirm_within_secs);
-    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-    run.note(Line::ArmingDeadman { deadline_ms })?;
-    failpoint::hit("before-arm-deadman");
-    let host = run.backend.host();
+async fn set_profile<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Generation, Failure> {
+    let set = profile::set(run.tools, run.backend.host(), &run.began().target).await;
+    failpoint::hit("after-set-profile");
+    set
+}
+
+async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {
+    let Some(deadline) = deadline else { return Ok(()) };
     let rescue = std::path::PathBuf::from(&run.began().rescue);
     let order = DeadmanOrder {
         id: run.id(),
         deadline: deadline + DEADMAN_LATER,
         rescue: &rescue,
-        state: &host.state,
+        state: &run.backend.host().state,
     };
     let armed = run.backend.arm_deadman(&order).await;
     failpoint::hit("after-arm-deadman");
@@ -265,7 +290,8 @@ pub async fn settle<B: ActivationBackend>(
         let none = UnitsSeen::default();
         let before = run.activation.units_before.as_ref().unwrap_or(&none);
         let systems = (&began.target, &began.previous);
-        let seen = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        let (seen, units) = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        run.just_seen = units;
         match judge(&seen) {
             Judgement::Settled { unrelated } => {
                 if unrelated {
@@ -398,7 +424,7 @@ pub async fn commit<B: ActivationBackend>(
 
 /// Writes boot entries instead of switching live; the next boot lands on the target.
 async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>) -> Result<Verdict, Halt> {
-    set_profile(run).await.map_err(Halt::PutBack)?;
+    prepare(run, None).await.map_err(Halt::PutBack)?;
     run.step(Step::Defer);
     let target = run.began().target.clone();
     let (unit, end) = run.run_to_end(RunKind::Defer, &target, Action::Boot).await.map_err(Halt::PutBack)?;

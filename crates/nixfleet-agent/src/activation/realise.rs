@@ -12,6 +12,7 @@ use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
 
+use super::boot_space;
 use super::host::{HostPaths, RootKind};
 use super::profile::describe;
 use super::types::Observer;
@@ -25,10 +26,21 @@ const SPARE_BYTES: u64 = 16 << 20;
 /// Where a full store is reported.
 const STORE: &str = "/nix/store";
 
+/// What is known of a closure before the activation has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It is in the store, valid and signed throughout.
+    Trusted,
+    /// Nothing good: it has to be looked at properly.
+    Unknown,
+}
+
 /// What is to be fetched, and under which rules.
 pub struct Order<'a> {
     /// The system.
     pub system: &'a StorePath,
+    /// What [`glance`] said of it a moment ago.
+    pub seen: Seen,
     /// The garbage collector root to make beforehand; none for a dry run.
     pub root: (&'a HostPaths, &'a nixfleet_core::ids::ActivationId),
     /// What happens to a path without a trusted signature.
@@ -41,6 +53,16 @@ pub struct Order<'a> {
     pub observer: &'a dyn Observer,
 }
 
+/// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
+pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Seen {
+    match unsigned {
+        Unsigned::Accept => return Seen::Unknown,
+        Unsigned::Refuse => {}
+    }
+    let trusted = system.as_path().exists() && matches!(untrusted_here(tools, system).await, Ok(None));
+    if trusted { Seen::Trusted } else { Seen::Unknown }
+}
+
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
 pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     failpoint::hit("before-root");
@@ -48,21 +70,32 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     root(host, id, order.system)?;
     failpoint::hit("after-root");
     let present = order.system.as_path().exists();
-    if present {
-        // Both only read: the signatures can be looked at while Nix makes sure that the closure is whole.
-        let (fetched, trusted) = tokio::join!(fetch(tools, order), trust(tools, order, present));
-        fetched?;
-        match trusted {
-            // A folder without a valid path: the answer was about what was there before the fetch.
-            Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => trust(tools, order, present).await?,
-            Ok(()) | Err(_) => trusted?,
+    if !(present && is_settled(tools, order).await?) {
+        if !present {
+            let (store, boot) =
+                tokio::join!(room(tools, order), boot_space::before_fetch(tools, host, order.system));
+            store.and(boot)?;
         }
-    } else {
-        room(tools, order).await?;
         fetch(tools, order).await?;
         trust(tools, order, present).await?;
     }
     digest(tools, order).await
+}
+
+/// Whether the closure is in the store already, valid and signed throughout: then there is nothing to fetch, and Nix
+/// need not be asked twice.
+async fn is_settled(tools: &Tools, order: &Order<'_>) -> Result<bool, Failure> {
+    match (order.unsigned, order.seen) {
+        (Unsigned::Accept, _) => return Ok(false),
+        (Unsigned::Refuse, Seen::Trusted) => return Ok(true),
+        (Unsigned::Refuse, Seen::Unknown) => {}
+    }
+    match trust(tools, order, true).await {
+        Ok(()) => Ok(true),
+        // A folder without a valid path, or a closure with holes: only a fetch can tell more.
+        Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The root is a direct link in Nix's own folder: it keeps the path from the moment it is valid.

@@ -124,21 +124,22 @@ pub fn link_of(current: Option<&StorePath>, expected: &StorePath, previous: &Sto
     }
 }
 
-/// Looks at the world after a run that was to bring `expected`.
+/// Looks at the world after a run that was to bring `expected`; also returns the units as they were seen.
 pub async fn aftermath<B: ActivationBackend>(
     backend: &B,
     end: RunEnd,
     (expected, previous): (&StorePath, &StorePath),
     before: &UnitsSeen,
     repaired: bool,
-) -> Aftermath {
+) -> (Aftermath, Option<UnitsSeen>) {
     let link = link_of(settled_link(backend).await.as_ref(), expected, previous);
     let now = backend.units().await;
     // What cannot be seen is not good news: it reads as changed, so that nothing is called untouched.
     let units_changed = now.as_ref().is_none_or(|now| changed(before, now));
-    let suspects = now.map(|now| worse(before, &now)).unwrap_or_default();
+    let suspects = now.as_ref().map(|now| worse(before, now)).unwrap_or_default();
     let troubled = if suspects.is_empty() { suspects } else { backend.clear_suspects(suspects).await };
-    Aftermath { end, link, troubled, units_changed, was_running: expected == previous, repaired }
+    let seen = Aftermath { end, link, troubled, units_changed, was_running: expected == previous, repaired };
+    (seen, now)
 }
 
 /// The running system, looked at again after a moment when there is none: some flips unlink before they link.

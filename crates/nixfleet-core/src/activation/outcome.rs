@@ -17,7 +17,7 @@ pub enum Step {
     Check,
     /// Fetch the closure and verify it.
     Realise,
-    /// Point the system profile at the target.
+    /// Point the system profile at the target, and arm the deadman beside it.
     SetProfile,
     /// Arm the unit that reverts at the deadline.
     ArmDeadman,
@@ -302,7 +302,12 @@ impl fmt::Display for Failure {
                 write!(f, "no substituter answered (asked {})", list(asked))
             }
             Self::NoSpace { at, need_bytes, free_bytes } => {
-                write!(f, "not enough space in {at}: {} needed, {} free", mib(*need_bytes), mib(*free_bytes))
+                write!(
+                    f,
+                    "not enough space in {at}: {} needed, {} free",
+                    size(*need_bytes),
+                    size(*free_bytes)
+                )
             }
             Self::Corrupt { .. } => {
                 f.write_str("what was downloaded is not what its signed description says")
@@ -513,8 +518,13 @@ fn some(paths: &[StorePath]) -> String {
     }
 }
 
-fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
+/// Bytes for people, rounded up; small numbers in KiB, as a `/boot` is counted in those.
+fn size(bytes: u64) -> String {
+    if bytes < 10 << 20 {
+        format!("{} KiB", bytes.div_ceil(1 << 10))
+    } else {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
+    }
 }
 
 #[cfg(test)]
