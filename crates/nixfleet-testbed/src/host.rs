@@ -1,5 +1,6 @@
 //! A host: boot it, run programs in it, break it, and be sure that nothing of it stays.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -383,6 +384,17 @@ impl Host {
     /// The system that the system profile points to, through its generation link.
     pub fn profile_system(&self) -> Option<String> {
         Machine::profile_system(self)
+    }
+
+    /// The generations of the system profile: each number with the store path that it points to.
+    pub fn generations(&self) -> Result<BTreeMap<u64, String>> {
+        let folder = "/nix/var/nix/profiles";
+        let listed = self.run(&["ls", folder])?.success()?;
+        let generation = |name: &str| {
+            let number = name.strip_prefix("system-")?.strip_suffix("-link")?.parse().ok()?;
+            Some((number, self.read_link(&format!("{folder}/{name}"))?))
+        };
+        Ok(listed.stdout.lines().filter_map(generation).collect())
     }
 
     /// The command lines of all its processes, by process id.

@@ -7,8 +7,9 @@ use nixfleet_agent::activation::host::HostPaths;
 use nixfleet_agent::activation::journal;
 use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::tools::Tools;
+use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Verdict;
-use nixfleet_core::activation::record::{Activation, Reached};
+use nixfleet_core::activation::record::{Activation, Fired, Reached, Run};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use serde::Serialize;
 
@@ -45,8 +46,23 @@ struct Row {
     target: StorePath,
     previous: StorePath,
     step: String,
+    runs: Vec<RunRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<nixfleet_core::activation::outcome::ActivationOutcome>,
+}
+
+/// A detached run of an activation, and how it ended.
+#[derive(Serialize)]
+struct RunRow {
+    unit: String,
+    run: Run,
+    end: Option<RunEnd>,
+}
+
+impl RunRow {
+    fn of(fired: &Fired) -> Self {
+        Self { unit: fired.unit.clone(), run: fired.run, end: fired.end }
+    }
 }
 
 impl Row {
@@ -57,6 +73,7 @@ impl Row {
             target: activation.began.target.clone(),
             previous: activation.began.previous.clone(),
             step: activation.reached.step().to_string(),
+            runs: activation.runs.iter().map(RunRow::of).collect(),
             outcome: activation.outcome.clone(),
         }
     }

@@ -7,5 +7,6 @@ mod common;
 mod crashes;
 mod deadman;
 mod input;
+mod observed;
 mod outcomes;
 mod trust;
