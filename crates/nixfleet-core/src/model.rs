@@ -18,7 +18,9 @@
 //! - [`probe`]: what a healthy host answers.
 //! - [`policy`]: how a rollout goes.
 //! - [`release`]: the release of a channel, and the entry of one host.
+//! - [`faults`]: what can be wrong with either.
 
+pub mod faults;
 pub mod names;
 pub mod policy;
 pub mod probe;
