@@ -69,7 +69,7 @@ impl KeyType {
         }
     }
 
-    fn from_ssh_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_ssh_name(name: &str) -> Option<Self> {
         [Self::Ed25519, Self::P256, Self::SkEd25519, Self::SkP256]
             .into_iter()
             .find(|kind| kind.ssh_name() == name)
@@ -418,3 +418,6 @@ impl From<KeyId> for String {
         id.0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub mod json;
 pub mod key;
 mod merkle;
 pub mod root;
+#[cfg(feature = "sign")]
+pub mod sign;
 pub mod signature;
 pub mod threshold;
 pub mod trust;

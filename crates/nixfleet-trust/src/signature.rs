@@ -5,11 +5,11 @@
 //! are over the same message, the envelope's pre-authentication encoding.
 
 mod ecdsa;
-mod ssh;
+pub(crate) mod ssh;
 
 use aws_lc_rs::signature::{self as aws, VerificationAlgorithm};
 
-use crate::key::{Kind, PublicKey};
+use crate::key::{KeyFault, Kind, PublicKey};
 use crate::wire::WireError;
 
 pub use ssh::NAMESPACE;
@@ -54,6 +54,9 @@ pub enum SignatureFault {
     /// A hash that is not taken.
     #[error("it uses the hash `{0}`, and sha256 or sha512 is wanted")]
     OtherHash(String),
+    /// It names a key that is not taken.
+    #[error("it was made with a key that is not taken: {0}")]
+    Key(KeyFault),
     /// It names another key than the one it should be by.
     #[error("it was made with another key")]
     OtherKey,
@@ -91,6 +94,17 @@ impl Signature {
             },
             Kind::Ed25519(_) | Kind::SkEd25519 { .. } | Kind::SkP256 { .. } => Self::from_document(bytes),
         }
+    }
+
+    /// The key that an OpenSSH signature, with or without armour, says it was made with; `None` if it is another kind of
+    /// signature. Whether it is true is for [`Signature::verify`] to say.
+    pub fn claimed_key(bytes: &[u8]) -> Result<Option<PublicKey>, SignatureFault> {
+        let blob = ssh::without_armour(bytes)?.unwrap_or_else(|| bytes.to_owned());
+        if !ssh::is_one(&blob) {
+            return Ok(None);
+        }
+        let key = ssh::claimed_key(&blob)?;
+        PublicKey::from_blob(key).map(Some).map_err(|refused| SignatureFault::Key(refused.0))
     }
 
     /// Reads one of the two forms of documents.

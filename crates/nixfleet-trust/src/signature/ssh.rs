@@ -57,6 +57,23 @@ fn fields(blob: &[u8]) -> Result<Fields<'_>, Fault> {
     Ok(fields)
 }
 
+pub(super) fn claimed_key(blob: &[u8]) -> Result<&[u8], Fault> {
+    Ok(fields(blob)?.key)
+}
+
+/// The whole signature around `signature`, which `key` made over [`signed_bytes`] without reserved ones.
+#[cfg(feature = "sign")]
+pub(crate) fn wrap(key: &PublicKey, hash: Hash, signature: &[u8]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    put_string(&mut out, &key.blob());
+    put_string(&mut out, NAMESPACE.as_bytes());
+    put_string(&mut out, b"");
+    put_string(&mut out, hash.name().as_bytes());
+    put_string(&mut out, signature);
+    out
+}
+
 pub(super) fn verify(blob: &[u8], key: &PublicKey, message: &[u8]) -> Result<(), Fault> {
     let fields = fields(blob)?;
     if fields.namespace != NAMESPACE {
