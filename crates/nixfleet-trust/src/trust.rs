@@ -35,6 +35,8 @@ pub struct Trust {
     roots: Vec<String>,
     /// The newest root that was ever accepted here; newer than `root` if the configuration went back to an older root.
     newest_root: RootVersion,
+    /// One for each channel of `root`, and those of channels that older roots had: a channel that comes back goes on
+    /// where it was.
     floors: BTreeMap<ChannelName, Floor>,
     newest_signed: UnixMs,
 }
@@ -106,8 +108,10 @@ impl Trust {
     /// What a host trusts at its first start, with the root that its configuration gives it.
     pub fn begin(configured: &[u8]) -> Result<Self, TrustUnreadable> {
         let root = first_root(configured).map_err(TrustUnreadable::Configured)?;
+        let floors =
+            root.channels.iter().map(|(channel, rules)| (channel.clone(), Floor::of(rules))).collect();
         let (newest_root, newest_signed) = (root.version, root.created_ms);
-        Ok(Self { root, roots: Vec::new(), newest_root, floors: BTreeMap::new(), newest_signed })
+        Ok(Self { root, roots: Vec::new(), newest_root, floors, newest_signed })
     }
 
     /// What a host trusts at a later start.
@@ -196,8 +200,8 @@ impl Trust {
 
     /// The lowest release of `channel` that is accepted; `None` if the root does not know it.
     pub fn floor(&self, channel: &ChannelName) -> Option<Floor> {
-        let rules = self.root.channels.get(channel)?;
-        Some(self.floors.get(channel).map_or_else(|| Floor::of(rules), |floor| floor.under(rules)))
+        self.root.channels.get(channel)?;
+        self.floors.get(channel).copied()
     }
 
     /// What time it is if this host's clock says `clock`.
@@ -256,11 +260,10 @@ impl Trust {
     /// Puts `root` in force: floors rise to its own, or fall to them where it has reset a channel.
     fn adopt(&mut self, root: Verified<Root>) {
         let mut reset = false;
-        for (channel, floor) in &mut self.floors {
-            if let Some(rules) = root.channels.get(channel) {
-                reset |= rules.resets > floor.resets;
-                *floor = floor.under(rules);
-            }
+        for (channel, rules) in &root.channels {
+            let floor = self.floors.entry(channel.clone()).or_insert_with(|| Floor::of(rules));
+            reset |= rules.resets > floor.resets;
+            *floor = floor.under(rules);
         }
         // Whoever could sign the highest number could sign a time in the future too.
         self.newest_signed = if reset { root.created_ms } else { self.newest_signed.max(root.created_ms) };

@@ -111,7 +111,9 @@ fn a_host_has_no_key_in_a_token() {
 fn line(name: &str, fields: &[&[u8]]) -> String {
     let mut blob = Vec::new();
     put_string(&mut blob, name.as_bytes());
-    fields.iter().for_each(|field| put_string(&mut blob, field));
+    for field in fields {
+        put_string(&mut blob, field);
+    }
     format!("{name} {}", BASE64.encode(&blob))
 }
 

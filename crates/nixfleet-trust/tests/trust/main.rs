@@ -4,4 +4,8 @@
 //! encoding, its own Merkle tree, and signatures straight from the library.
 
 mod accept;
+mod attacks;
+mod floors;
+mod growth;
+mod order;
 mod support;
