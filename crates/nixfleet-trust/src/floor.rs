@@ -1,7 +1,5 @@
 //! The lowest release of a channel that a host accepts.
 
-use std::cmp::Ordering;
-
 use nixfleet_core::model::names::{Seq, Sha256};
 use serde::{Deserialize, Serialize};
 
@@ -25,15 +23,14 @@ impl Floor {
         Self { seq: rules.seq_floor, digest: None, resets: rules.resets }
     }
 
-    /// The floor under another root: never lower, unless that root has reset the channel since.
-    ///
-    /// A root from before a reset that was followed here says nothing any more: it comes by when the saved roots are gone
-    /// through again at a start.
+    /// The floor under a newer root: never lower, unless that root has reset the channel.
     pub(crate) fn under(self, rules: &ChannelRules) -> Self {
-        match rules.resets.cmp(&self.resets) {
-            Ordering::Greater => Self::of(rules),
-            Ordering::Equal if rules.seq_floor > self.seq => Self::of(rules),
-            Ordering::Equal | Ordering::Less => self,
+        if rules.resets > self.resets {
+            Self::of(rules)
+        } else if rules.seq_floor > self.seq {
+            Self { resets: self.resets, ..Self::of(rules) }
+        } else {
+            self
         }
     }
 }

@@ -125,15 +125,13 @@ impl Trust {
         if fleet != trust.root.fleet {
             return Err(TrustUnreadable::OtherFleet { saved: fleet, configured: trust.root.fleet.clone() });
         }
-        trust.floors = floors;
-        trust.newest_signed = newest_signed_ms;
+        (trust.newest_root, trust.floors, trust.newest_signed) = (newest_root, floors, newest_signed_ms);
         trust.adopt(trust.root.clone());
         for SavedRoot { version, envelope } in roots {
             trust
                 .replay(version, envelope)
                 .map_err(|refused| TrustUnreadable::SavedRoot { version, refused })?;
         }
-        trust.newest_root = trust.newest_root.max(newest_root);
         Ok(trust)
     }
 
@@ -258,15 +256,25 @@ impl Trust {
     }
 
     /// Puts `root` in force: floors rise to its own, or fall to them where it has reset a channel.
+    ///
+    /// A root that was accepted here before has had its effect, which is in the floors that were saved. It has none when
+    /// it is gone through again, after a start or because the configuration went back.
     fn adopt(&mut self, root: Verified<Root>) {
+        let is_new = root.version > self.newest_root;
         let mut reset = false;
         for (channel, rules) in &root.channels {
             let floor = self.floors.entry(channel.clone()).or_insert_with(|| Floor::of(rules));
-            reset |= rules.resets > floor.resets;
-            *floor = floor.under(rules);
+            if is_new {
+                reset |= rules.resets > floor.resets;
+                *floor = floor.under(rules);
+            }
         }
-        // Whoever could sign the highest number could sign a time in the future too.
-        self.newest_signed = if reset { root.created_ms } else { self.newest_signed.max(root.created_ms) };
+        if reset {
+            // Whoever could sign the highest number could sign a time in the future too.
+            self.newest_signed = root.created_ms;
+        } else if is_new {
+            self.newest_signed = self.newest_signed.max(root.created_ms);
+        }
         self.newest_root = self.newest_root.max(root.version);
         self.root = root;
     }

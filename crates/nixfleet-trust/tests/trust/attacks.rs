@@ -314,6 +314,35 @@ fn a_reset_also_takes_back_a_signed_time_in_the_future() {
 }
 
 #[test]
+fn a_root_with_a_lower_floor_and_no_reset_lowers_nothing() {
+    let fleet = fleet();
+    let mut root = fleet.root();
+    root["channels"]["stable"]["seq_floor"] = json!(5);
+    let trust = Trust::begin(&fleet.sign_root(&root)).expect("sound");
+    let mut next = with(&root, "version", 2);
+    next["channels"]["stable"]["seq_floor"] = json!(0);
+    let trust = trust.accept_root(&fleet.sign_root(&next), at(NOW)).expect("the next one");
+    assert_eq!(trust.floor(&stable()).expect("a channel").seq, seq(5));
+}
+
+#[test]
+fn after_a_restart_roots_from_before_a_reset_have_no_effect() {
+    let fleet = fleet();
+    let configured = fleet.sign_root(&fleet.root());
+    // The second root raises the floor and is dated late; the third resets both.
+    let mut second = with(&with(&fleet.root(), "version", 2), "created_ms", NOW);
+    second["channels"]["stable"]["seq_floor"] = json!(9);
+    let mut third = with(&with(&fleet.root(), "version", 3), "created_ms", NOW - DAY);
+    third["channels"]["stable"]["resets"] = json!(1);
+    let trust = fleet.trust().accept_root(&fleet.sign_root(&second), at(NOW)).expect("the second");
+    let trust = trust.accept_root(&fleet.sign_root(&third), at(NOW)).expect("the third");
+    let again = Trust::open(&configured, Some(&trust.to_saved().to_bytes())).expect("saved");
+    assert_eq!(again, trust);
+    assert_eq!(again.floor(&stable()).expect("a channel").seq, seq(0));
+    assert_eq!(again.time(at(0)).now(), at(NOW - DAY));
+}
+
+#[test]
 fn a_root_cannot_take_back_a_reset() {
     let fleet = fleet();
     let mut root = fleet.root();
