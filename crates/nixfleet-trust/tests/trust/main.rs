@@ -8,4 +8,6 @@ mod attacks;
 mod floors;
 mod growth;
 mod order;
+#[cfg(feature = "sign")]
+mod signers;
 mod support;
