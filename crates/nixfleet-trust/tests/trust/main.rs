@@ -5,7 +5,9 @@
 
 mod accept;
 mod attacks;
+mod authors;
 mod floors;
+mod golden;
 mod growth;
 mod order;
 #[cfg(feature = "sign")]
