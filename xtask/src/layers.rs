@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const BANNED: &[(&str, &str)] = &[
     (
         "openssl-sys",
-        "TLS and signatures are rustls and ring: no C library of the host decides what is trusted",
+        "TLS and signatures are rustls and aws-lc-rs: no C library of the host decides what is trusted",
     ),
     ("native-tls", "it would bring the host's TLS library in"),
 ];

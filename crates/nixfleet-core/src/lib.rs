@@ -1,10 +1,12 @@
 //! What nixfleet decides, without I/O, a clock, randomness, async or logging.
 //!
-//! [`ids`] are the strictly parsed names that everybody uses; [`activation`] has the facts, verdicts and decisions of
-//! one activation on one host. The agent gathers facts, asks here, and does what the answer says.
+//! [`ids`] are the strictly parsed names that everybody uses; [`model`] is what a release says; [`activation`] has the
+//! facts, verdicts and decisions of one activation on one host. The agent gathers facts, asks here, and does what the
+//! answer says.
 
 pub mod activation;
 pub mod ids;
+pub mod model;
 
 use std::time::Duration;
 

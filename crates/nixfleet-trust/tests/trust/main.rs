@@ -1,0 +1,15 @@
+//! Trust from outside: documents made by hand, and what becomes of them.
+//!
+//! Everything is built by [`support`], which shares no code with the crate: its own envelopes, its own pre-authentication
+//! encoding, its own Merkle tree, and signatures straight from the library.
+
+mod accept;
+mod attacks;
+mod authors;
+mod floors;
+mod golden;
+mod growth;
+mod order;
+#[cfg(feature = "sign")]
+mod signers;
+mod support;
