@@ -8,4 +8,5 @@ mod crashes;
 mod deadman;
 mod input;
 mod outcomes;
+mod power;
 mod trust;
