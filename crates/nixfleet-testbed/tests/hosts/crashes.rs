@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use nixfleet_testbed::{Flavour, Host, System};
 
-use crate::common::{AGENT, LIMIT, assert_rests_on, fires, history, host, hosts_run};
+use crate::common::{
+    AGENT, UNIT, assert_rests_on, await_on, await_settled, fires, history, host, hosts_run, reach,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Blow {
@@ -15,32 +17,6 @@ enum Blow {
     StopUnit,
     Reboot,
     KillHost,
-}
-
-/// The unit in which the activation runs, as if a person or a timer had started it.
-const UNIT: &str = "activation.service";
-const MARK: &str = "/run/nixfleet-failpoint";
-
-fn reach(host: &Host, point: &str, system: System, confirm_within: &str) {
-    let target = host.system(system).to_owned();
-    let failpoint = format!("NIXFLEET_FAILPOINT={point}");
-    let start = [
-        "systemd-run",
-        "--quiet",
-        "--unit",
-        UNIT,
-        "--setenv",
-        &failpoint,
-        AGENT,
-        "activate",
-        &target,
-        "--confirm-within",
-        confirm_within,
-    ];
-    // The daemon would take an activation up as soon as its agent is gone; here it may, as on any host.
-    assert_eq!(host.run(&start).expect("it runs").code, 0);
-    let reached = host.wait_until("the failpoint is reached", LIMIT, |host| host.exists(MARK));
-    assert!(reached.is_ok(), "{point}: {}", host.journal(UNIT).unwrap_or_default());
 }
 
 fn strike(host: &Host, blow: Blow) {
@@ -65,24 +41,16 @@ fn crash(point: &str, blow: Blow, system: System) {
         return;
     }
     let host = host(Flavour::Trixie);
-    reach(&host, point, system, "60s");
+    reach(&host, point, host.system(system), "60s");
     strike(&host, blow);
     // After a deferral the reboot is part of the way.
     let deferred = system == System::OtherKernel;
-    let settled = host.wait_until("the host has settled", LIMIT, |host| {
-        let pending = host.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
-        let status: serde_json::Value = serde_json::from_str(&pending).unwrap_or_default();
-        status["version"] == 1
-            && (status["pending"].is_null() || (deferred && status["pending"]["step"] == "await-reboot"))
-    });
-    let journal = || host.journal("nixfleet-agent.service").unwrap_or_default();
-    assert!(settled.is_ok(), "{point}: {:?}\n{}", history(&host), journal());
+    await_settled(&host, deferred.then_some("await-reboot"));
     if deferred && host.current_system() != host.boot_default() {
         host.reboot().expect("it comes back");
-        let over = host.wait_until("the reboot is told", LIMIT, |host| {
+        await_on(&host, "the reboot is told", |host| {
             history(host).iter().all(|one| !one["outcome"].is_null())
         });
-        assert!(over.is_ok(), "{point}: {:?}\n{}", history(&host), journal());
     }
     let target = host.system(system).to_owned();
     let ended_on =
@@ -191,7 +159,7 @@ fn a_second_activation_while_one_runs_is_refused_and_changes_nothing() {
         return;
     }
     let host = host(Flavour::Trixie);
-    reach(&host, "before-fire", System::Good, "60s");
+    reach(&host, "before-fire", host.system(System::Good), "60s");
     let said = crate::common::activate(&host, host.system(System::Good3), &[]);
     said.assert(1, "failed");
     assert_eq!(said.failure(), "busy");

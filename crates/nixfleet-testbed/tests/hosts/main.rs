@@ -10,4 +10,5 @@ mod deadman;
 mod input;
 mod observed;
 mod outcomes;
+mod power;
 mod trust;
