@@ -9,4 +9,5 @@ mod deadman;
 mod input;
 mod observed;
 mod outcomes;
+mod slow_caches;
 mod trust;
