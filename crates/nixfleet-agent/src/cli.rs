@@ -122,7 +122,7 @@ struct ActivateArgs {
     /// Refuse a closure with another digest: sha256:<64 hex>
     #[arg(long, value_name = "DIGEST")]
     digest: Option<String>,
-    /// How long a download may stand still
+    /// How long a download may stand still; a slow one may take as long as it needs
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     stall: Duration,
     /// Show what would change, and change nothing

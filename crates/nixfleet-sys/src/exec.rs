@@ -144,6 +144,14 @@ pub enum ExecError {
         /// The end of its standard error.
         last_words: String,
     },
+    /// Its listener had heard enough, and it was ended.
+    #[error("`{line}` was ended for what it did; its last words:\n{last_words}")]
+    Stopped {
+        /// The whole line.
+        line: String,
+        /// The end of its standard error.
+        last_words: String,
+    },
     /// It printed more than allowed and was ended.
     #[error("`{line}` printed more than {bytes_max} bytes")]
     TooMuchOutput {
@@ -169,6 +177,8 @@ pub enum Heard {
     Progress,
     /// Words, but no progress.
     Words,
+    /// The program does what it must not go on with: it is ended at once.
+    Enough,
 }
 
 /// Hears standard error line by line while the program runs.

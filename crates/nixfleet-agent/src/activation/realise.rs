@@ -11,6 +11,7 @@ use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
+use tokio::time::timeout;
 
 use super::boot_space;
 use super::host::{HostPaths, RootKind};
@@ -72,9 +73,10 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let present = order.system.as_path().exists();
     if !(present && is_settled(tools, order).await?) {
         if !present {
-            let (store, boot) =
-                tokio::join!(room(tools, order), boot_space::before_fetch(tools, host, order.system));
-            store.and(boot)?;
+            // Asked side by side, each for as long as a cache may be silent: what is not known then refuses nothing.
+            let boot = timeout(order.stall, boot_space::before_fetch(tools, host, order.system));
+            let (store, boot) = tokio::join!(room(tools, order), boot);
+            store.and(boot.unwrap_or(Ok(())))?;
         }
         fetch(tools, order).await?;
         trust(tools, order, present).await?;
@@ -117,7 +119,7 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
 /// Refuses before the download what would not fit, and what nobody has.
 async fn room(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     // A plan that cannot be had is no reason to refuse: the fetch itself says what is wrong.
-    let Ok(plan) = tools.dry_run(order.system).await else { return Ok(()) };
+    let Ok(plan) = tools.dry_run(order.system, order.stall).await else { return Ok(()) };
     let need_bytes = plan.unpacked_bytes.saturating_add(SPARE_BYTES);
     let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(u64::MAX);
     if plan.unpacked_bytes > 0 && need_bytes > free_bytes {
@@ -136,6 +138,10 @@ async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
         Ok(Realised::Failed(failure)) => Err(classify(tools, order.system, &failure).await),
         Err(ToolError::Exec(ExecError::Stalled { limit, .. } | ExecError::Deadline { limit, .. })) => {
             Err(Failure::Stalled { after_secs: limit.as_secs() })
+        }
+        // More came of a path than its signed description says; Nix would have taken it until the disk is full.
+        Err(ToolError::Exec(ExecError::Stopped { last_words, .. })) => {
+            Err(Failure::Corrupt { last_lines: text::last_lines(&last_words, 12) })
         }
         Err(error) => {
             Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&describe(&error), 12) })

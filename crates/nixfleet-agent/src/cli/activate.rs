@@ -55,7 +55,7 @@ pub(crate) async fn activate<B: ActivationBackend>(state: &Path, args: ActivateA
     };
     if dry {
         watcher.end();
-        return dry_run::dry_run(&backend, &target.system, as_json).await;
+        return dry_run::dry_run(&backend, &target, as_json).await;
     }
     let ended = activate_with(&backend, &target).await;
     watcher.end();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::host::system_text;
+use nixfleet_agent::activation::types::ActivationTarget;
 use nixfleet_agent::tools::Tools;
 use nixfleet_agent::tools::nix::Reach;
 use nixfleet_core::activation::inhibit::{InhibitPolicy, Inhibitor, inhibitors, parse_inhibitors};
@@ -39,14 +40,14 @@ struct Plan {
 
 pub(crate) async fn dry_run<B: ActivationBackend>(
     backend: &B,
-    target: &StorePath,
+    target: &ActivationTarget,
     as_json: bool,
 ) -> ExitCode {
     let tools = match backend.tools() {
         Ok(tools) => tools,
         Err(missing) => return ui::refuse(1, &missing.to_string(), Some(&missing.hint())),
     };
-    match plan(backend, tools, target).await {
+    match plan(backend, tools, &target.system, target.stall).await {
         Ok(plan) if as_json => {
             ui::json(&plan);
             ExitCode::SUCCESS
@@ -59,13 +60,18 @@ pub(crate) async fn dry_run<B: ActivationBackend>(
     }
 }
 
-async fn plan<B: ActivationBackend>(backend: &B, tools: &Tools, target: &StorePath) -> Result<Plan, String> {
+async fn plan<B: ActivationBackend>(
+    backend: &B,
+    tools: &Tools,
+    target: &StorePath,
+    within: Duration,
+) -> Result<Plan, String> {
     let running = backend.host().current();
     let present = tools.is_valid(target).await.unwrap_or(false);
     let fetch = if present {
         nixfleet_agent::tools::nix_store::FetchPlan::default()
     } else {
-        tools.dry_run(target).await.map_err(|error| error.to_string())?
+        tools.dry_run(target, within).await.map_err(|error| error.to_string())?
     };
     if fetch.unknown.contains(target) {
         return Err(format!("no substituter has {target}"));

@@ -38,13 +38,18 @@ pub fn realise(tools: &Tools, path: &StorePath) -> Cmd {
 }
 
 /// `nix-store --realise --dry-run`: what would be fetched.
-pub fn dry_run(tools: &Tools, path: &StorePath) -> Cmd {
+///
+/// It says nothing until it is done, so there is no stall to be seen; the caller says how long it may take. It asks
+/// the caches anew for what Nix has remembered of them for up to 30 days, and so does the realisation that follows:
+/// a path that was signed or repaired since is seen as it is now.
+pub fn dry_run(tools: &Tools, path: &StorePath, within: Duration) -> Cmd {
     bare(&tools.nix_store)
         .args(["--realise", "--dry-run"])
         .arg(path.as_str())
         .args(["--option", "narinfo-cache-negative-ttl", "0"])
+        .args(["--option", "narinfo-cache-positive-ttl", "0"])
         .args(tools.nix_option_args())
-        .deadline(Duration::from_mins(10))
+        .deadline(within)
 }
 
 /// `nix-store --query QUESTION PATHS`.
@@ -329,8 +334,8 @@ impl Tools {
     }
 
     /// What a realisation would fetch.
-    pub async fn dry_run(&self, path: &StorePath) -> Result<FetchPlan, ToolError> {
-        let cmd = dry_run(self, path);
+    pub async fn dry_run(&self, path: &StorePath, within: Duration) -> Result<FetchPlan, ToolError> {
+        let cmd = dry_run(self, path, within);
         let line = cmd.line();
         let mut hearing = Hearing::default();
         cmd.run_heard(&mut hearing).await.and_then(Finished::success).map_err(ToolError::Exec)?;
@@ -394,6 +399,7 @@ pub(super) fn with_words(error: ExecError, words: &NixWords) -> ExecError {
         }
         ExecError::Deadline { line, limit, last_words: _ } => ExecError::Deadline { line, limit, last_words },
         ExecError::Stalled { line, limit, last_words: _ } => ExecError::Stalled { line, limit, last_words },
+        ExecError::Stopped { line, last_words: _ } => ExecError::Stopped { line, last_words },
         ExecError::Start { .. } | ExecError::TooMuchOutput { .. } | ExecError::Lost { .. } => error,
     }
 }

@@ -11,4 +11,5 @@ mod input;
 mod observed;
 mod outcomes;
 mod power;
+mod slow_caches;
 mod trust;
