@@ -7,6 +7,7 @@ mod common;
 mod crashes;
 mod deadman;
 mod input;
+mod mending;
 mod outcomes;
 mod power;
 mod trust;
