@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod rollback;
 pub mod run;
 pub mod types;
+pub mod unsynced;
 pub mod verify_poll;
 
 pub use backend::ActivationBackend;

@@ -152,6 +152,25 @@ pub fn same_file_system(one: &Path, other: &Path) -> bool {
     matches!((device(one), device(other)), (Some(one), Some(other)) if one == other)
 }
 
+/// Writes everything of the file system of `path` to the disk, whoever wrote it. Takes as long as the disk needs.
+pub fn sync_file_system(path: &Path) -> Result<(), FsError> {
+    let folder = File::open(path).map_err(failed("open", path))?;
+    sync_all_of(&folder).map_err(failed("sync the file system of", path))
+}
+
+#[cfg(target_os = "linux")]
+fn sync_all_of(folder: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(folder)?)
+}
+
+/// Elsewhere there is no call for one file system: the folder's own, then all of them.
+#[cfg(not(target_os = "linux"))]
+fn sync_all_of(folder: &File) -> io::Result<()> {
+    folder.sync_all()?;
+    rustix::fs::sync();
+    Ok(())
+}
+
 /// An exclusive advisory lock, held until dropped or until the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {

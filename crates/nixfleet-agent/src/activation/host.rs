@@ -52,6 +52,11 @@ impl HostPaths {
         self.state.join("journal.jsonl")
     }
 
+    /// What a fetch has put into the store and nobody has synced; see [`super::unsynced`].
+    pub fn unsynced(&self) -> PathBuf {
+        self.state.join("unsynced")
+    }
+
     /// Where detached runs record how they ended.
     pub fn ends(&self) -> PathBuf {
         self.state.join("ends")

@@ -17,6 +17,7 @@ use super::boot_space;
 use super::host::{HostPaths, RootKind};
 use super::profile::describe;
 use super::types::Observer;
+use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified};
 use crate::tools::nix_store::{self, Complaint, Contents, RealiseFailure, Realised};
@@ -70,17 +71,14 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let (host, id) = order.root;
     root(host, id, order.system)?;
     failpoint::hit("after-root");
+    let unsynced = Unsynced::take_up(tools, host, order.observer).await?;
     let present = order.system.as_path().exists();
     if !(present && is_settled(tools, order).await?) {
-        if !present {
-            // Asked side by side, each for as long as a cache may be silent: what is not known then refuses nothing.
-            let boot = timeout(order.stall, boot_space::before_fetch(tools, host, order.system));
-            let (store, boot) = tokio::join!(room(tools, order), boot);
-            store.and(boot.unwrap_or(Ok(())))?;
-        }
-        fetch(tools, order).await?;
+        let planned = plan(tools, order, present).await?;
+        unsynced.while_fetching(&planned, fetch(tools, order)).await?;
         trust(tools, order, present).await?;
     }
+    unsynced.refuse(tools, order.system).await?;
     digest(tools, order).await
 }
 
@@ -116,16 +114,23 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
     Failure::Internal { what: describe(error) }
 }
 
-/// Refuses before the download what would not fit, and what nobody has.
-async fn room(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+/// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
+async fn plan(tools: &Tools, order: &Order<'_>, present: bool) -> Result<Vec<StorePath>, Failure> {
+    let (host, _) = order.root;
+    // Asked side by side, each for as long as a cache may be silent: what is not known then refuses nothing.
+    let room = timeout(order.stall, async {
+        if present { Ok(()) } else { boot_space::before_fetch(tools, host, order.system).await }
+    });
+    let (plan, room) = tokio::join!(tools.dry_run(order.system, order.stall), room);
+    let boot = room.unwrap_or(Ok(()));
     // A plan that cannot be had is no reason to refuse: the fetch itself says what is wrong.
-    let Ok(plan) = tools.dry_run(order.system, order.stall).await else { return Ok(()) };
+    let Ok(plan) = plan else { return boot.map(|()| vec![order.system.clone()]) };
     let need_bytes = plan.unpacked_bytes.saturating_add(SPARE_BYTES);
     let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(u64::MAX);
     if plan.unpacked_bytes > 0 && need_bytes > free_bytes {
         return Err(Failure::NoSpace { at: STORE.to_owned(), need_bytes, free_bytes });
     }
-    Ok(())
+    boot.map(|()| plan.paths)
 }
 
 async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {

@@ -89,6 +89,23 @@ pub fn invalid(tools: &Tools, paths: &[StorePath]) -> Cmd {
         .args(tools.nix_option_args())
 }
 
+/// `nix-store --verify-path`: reads the contents of valid paths; exits with 1 if one is not as the database says.
+pub fn verify_path(tools: &Tools, paths: &[StorePath]) -> Cmd {
+    bare(&tools.nix_store)
+        .arg("--verify-path")
+        .args(paths.iter().map(StorePath::as_str))
+        .args(tools.nix_option_args())
+        .deadline(Duration::from_hours(1))
+}
+
+/// `nix-store --repair-path`: fetches a valid path once more and puts it in the place of what is there.
+pub fn repair_path(tools: &Tools, path: &StorePath) -> Cmd {
+    bare(&tools.nix_store)
+        .args(["--repair-path", path.as_str(), "--option", "narinfo-cache-negative-ttl", "0"])
+        .args(tools.nix_option_args())
+        .deadline(Duration::from_hours(1))
+}
+
 /// A path of a closure with what a release signs of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Contents {
@@ -372,6 +389,28 @@ impl Tools {
             all.extend(understood(invalid(self, some), parse_paths).await?);
         }
         Ok(all)
+    }
+
+    /// Whether all of these valid paths have the contents that the database says; reads all of them.
+    pub async fn are_whole(&self, paths: &[StorePath]) -> Result<bool, ToolError> {
+        for some in paths.chunks(PATHS_PER_CALL) {
+            let finished = verify_path(self, some).run().await.map_err(ToolError::Exec)?;
+            if finished.ended != Ended::Exited(0) {
+                // 1 for a path that was modified, and also for one whose folder is gone.
+                return if finished.ended == Ended::Exited(1) {
+                    Ok(false)
+                } else {
+                    finished.success().map(|_| false).map_err(ToolError::Exec)
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fetches a valid path once more, in the place of what is there.
+    pub async fn repair(&self, path: &StorePath) -> Result<(), ToolError> {
+        repair_path(self, path).run().await.and_then(Finished::success).map_err(ToolError::Exec)?;
+        Ok(())
     }
 
     /// Whether the path is valid in the local store, and so its whole closure.

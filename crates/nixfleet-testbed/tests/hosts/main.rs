@@ -8,6 +8,7 @@ mod crashes;
 mod darwin;
 mod deadman;
 mod input;
+mod mending;
 mod observed;
 mod outcomes;
 mod power;
