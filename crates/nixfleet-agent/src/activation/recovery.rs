@@ -289,7 +289,7 @@ async fn landed_on_previous<B: ActivationBackend>(run: &mut Run<'_, B>, failure:
 /// Ends whoever holds the activation lock; only an agent of ours ever takes it.
 fn end_holders<B: ActivationBackend>(backend: &B) {
     for pid in lock_holders(&backend.host().lock) {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) {
+        if let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
             // It may be gone already, which is what is wanted.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
