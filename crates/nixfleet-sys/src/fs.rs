@@ -201,6 +201,12 @@ impl Lock {
         }
     }
 
+    /// Writes our process id into the file, for [`named_holder`]; whoever cannot has a lock all the same.
+    pub fn name_holder(&self) {
+        let id = format!("{:<10}", std::process::id());
+        let _ = rustix::io::pwrite(&self.file, id.as_bytes(), 0);
+    }
+
     /// The locked file, to be handed to a child: locked until the last process that has it is gone.
     pub fn into_file(self) -> File {
         self.file
@@ -218,6 +224,15 @@ impl Lock {
 pub fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+/// Who wrote its process id into the file that is locked now, where the kernel does not tell (macOS); `None` when it
+/// is not locked.
+pub fn named_holder(path: &Path) -> Option<i32> {
+    /// As [`Lock::name_holder`] writes it.
+    const BYTES_MAX: u64 = 16;
+    let bytes = read_bounded(path, BYTES_MAX).ok().filter(|_| is_locked(path))?;
+    std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
 }
 
 /// Process ids that hold an exclusive `flock` on the file, from the text of `/proc/locks`; touches no lock.
@@ -303,7 +318,12 @@ mod tests {
         assert!(Lock::try_take(&path).expect("no error").is_none());
         let locks = std::fs::read_to_string("/proc/locks").expect("Linux has it");
         assert_eq!(flock_holders(&locks, held.inode()), [i32::try_from(std::process::id()).expect("small")]);
+        assert_eq!(named_holder(&path), None, "it has not said so");
+        held.name_holder();
+        assert_eq!(named_holder(&path), Some(i32::try_from(std::process::id()).expect("small")));
+        assert!(is_locked(&path));
         drop(held);
+        assert!(!is_locked(&path) && named_holder(&path).is_none());
         assert!(Lock::try_take(&path).expect("no error").is_some());
     }
 

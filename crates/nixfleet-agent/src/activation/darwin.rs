@@ -9,6 +9,13 @@
 //! which hands it to `activate` and all that this starts. A process id can be used again, such a lock cannot. A run
 //! is ended by ending every process of its session, until the lock is free; what called `setsid` itself escapes
 //! that, and is waited for in vain for ten seconds.
+//!
+//! A reboot on trial: `/run` is empty after a boot, and nix-darwin activates what the *profile* names. So a trial
+//! leaves the profile alone until it is confirmed, and a power cut comes back on the previous system as on NixOS;
+//! the agent then says so. No deadman is needed for that, and none outlives the boot. With `--immediately` the profile
+//! names the target before it is fired: a power cut half-way through `activate` comes back on the target.
+//!
+//! Not shown on macOS itself: the tests run on Linux, on systems of nix-darwin's shape.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -70,7 +77,7 @@ fn read_pid(file: &Path) -> Option<Pid> {
     /// A process id in decimal.
     const BYTES_MAX: u64 = 16;
     let bytes = fs::read_bounded(file, BYTES_MAX).ok()?;
-    Pid::from_raw(std::str::from_utf8(&bytes).ok()?.parse().ok()?)
+    session::pid_in(std::str::from_utf8(&bytes).ok()?)
 }
 
 fn not_started(error: impl std::fmt::Display) -> NotStarted {
@@ -170,6 +177,10 @@ impl ActivationBackend for DarwinBackend {
 
     fn sees_every_change(&self) -> bool {
         false
+    }
+
+    fn boots_from_profile(&self) -> bool {
+        true
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

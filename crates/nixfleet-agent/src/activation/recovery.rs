@@ -17,12 +17,12 @@ use tokio::time::{Instant, sleep};
 
 use super::backend::ActivationBackend;
 use super::journal::{Journal, history};
-use super::pipeline::{await_confirmation, commit, conclude, settle};
+use super::pipeline::{await_confirmation, commit, conclude, set_target, settle};
 use super::realise::no_space_or_internal;
+use super::rollback;
 use super::run::{Halt, Run, clean_up, journal_failure};
 use super::types::{ActivationOutcome, Observer};
 use super::verify_poll::{POLL_BUDGET, read_end};
-use super::{profile, rollback};
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
 
@@ -139,7 +139,10 @@ pub(super) async fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Lock,
         let taken =
             Lock::try_take(&backend.host().lock).map_err(|error| no_space_or_internal(&error, "/run"))?;
         match taken {
-            Some(lock) => return Ok(lock),
+            Some(lock) => {
+                lock.name_holder();
+                return Ok(lock);
+            }
             None => sleep(LOCK_TRY_EVERY).await,
         }
     }
@@ -257,11 +260,7 @@ async fn await_newest<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verd
 
 /// Writing boot entries twice is harmless; the profile is set first, as the entries take their number from it.
 async fn commit_again<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    let target = run.began().target.clone();
-    if run.backend.host().profile_system().as_ref() != Some(&target) {
-        run.generation =
-            Some(profile::set(run.tools, run.backend.host(), &target).await.map_err(Halt::Revert)?);
-    }
+    set_target(run).await?;
     commit(run, Vec::new()).await
 }
 
@@ -289,14 +288,21 @@ async fn landed_on_previous<B: ActivationBackend>(run: &mut Run<'_, B>, failure:
 
 /// Ends whoever holds the activation lock; only an agent of ours ever takes it.
 fn end_holders<B: ActivationBackend>(backend: &B) {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = std::fs::metadata(&backend.host().lock) else { return };
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    for pid in flock_holders(&locks, meta.ino()) {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) {
+    for pid in lock_holders(&backend.host().lock) {
+        if let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
             // It may be gone already, which is what is wanted.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+    }
+}
+
+/// Who holds the lock: the kernel says so on Linux, and elsewhere the holder has written its id into the file.
+fn lock_holders(lock: &std::path::Path) -> Vec<i32> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(meta) = std::fs::metadata(lock) else { return Vec::new() };
+    match std::fs::read_to_string("/proc/locks") {
+        Ok(locks) => flock_holders(&locks, meta.ino()),
+        Err(_) => fs::named_holder(lock).into_iter().collect(),
     }
 }
 

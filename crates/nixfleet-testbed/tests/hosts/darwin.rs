@@ -119,6 +119,11 @@ fn a_flood_of_output_does_not_matter_and_does_not_fill_the_disk() {
 #[test]
 fn a_repointed_profile_is_put_right() {
     check(System::DarwinRepoints, &[], (0, "converged", "none"), System::DarwinRepoints);
+    let flags = ["--immediately"];
+    let host = check(System::DarwinRepoints, &flags, (0, "converged", "none"), System::DarwinRepoints);
+    if let Some(host) = host {
+        assert!(last(&host)["outcome"]["warnings"].to_string().contains("re-pointed"), "{}", last(&host));
+    }
 }
 
 #[test]
@@ -152,6 +157,8 @@ fn a_trial_is_confirmed_by_hand_and_one_that_nobody_confirms_comes_back() {
     let host = darwin_host();
     activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
     assert_eq!(detached(&host).len(), 1, "the deadman waits");
+    let base = Some(host.system(System::Base).to_owned());
+    assert_eq!(host.profile_system(), base, "what a reboot brings is still the previous system");
     let confirmed = agent(&host, &["confirm"]);
     assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
     assert_rests_on(&host, System::DarwinGood);
@@ -213,6 +220,18 @@ fn a_dead_agent_on_trial_is_brought_back_by_the_previous_systems_own_agent() {
     let waiting = detached(&host);
     assert_eq!(waiting.len(), 1, "the deadman outlives the agent: {waiting:?}");
     assert!(waiting[0].1.starts_with(&base), "{waiting:?} is {base}");
+    assert_brought_back(&host, "confirm-timeout", System::Base);
+}
+
+#[test]
+fn an_agent_that_stands_still_on_trial_is_ended_by_the_deadman() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "6s"]);
+    await_line(&host, "confirming");
+    host.run(&["systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT]).expect("it runs");
     assert_brought_back(&host, "confirm-timeout", System::Base);
 }
 
@@ -295,6 +314,25 @@ fn a_run_that_is_killed_is_run_once_more_by_whoever_finds_it() {
     assert_eq!(picked_up.code, 0, "{}", picked_up.stderr);
     assert_rests_on(&host, System::DarwinSlow);
     assert_eq!(fires(&host, System::DarwinSlow), 2, "half an activate may have been done: it is repaired");
+}
+
+#[test]
+fn a_reboot_on_trial_comes_back_on_the_previous_system_and_is_told() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    // As on nix-darwin: nothing but the profile says what is activated at boot, and the agent is the Darwin one.
+    let dropin = "/usr/local/lib/systemd/system/nixfleet-agent.service.d/darwin.conf";
+    host.write_file(dropin, &format!("[Service]\nEnvironment={DARWIN}\n")).expect("written");
+    host.sh("rm /boot/default").expect("removed");
+    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "90s"]).assert(0, "on-trial");
+    host.reboot().expect("it comes back");
+    assert_brought_back(&host, "rebooted", System::Base);
+    assert_eq!(host.booted_system().as_deref(), Some(host.system(System::Base)));
+    activate(&host, System::DarwinGood, &[]).assert(0, "converged");
+    host.run(&["systemctl", "stop", "nixfleet-agent.service"]).expect("it runs");
+    assert_rests_on(&host, System::DarwinGood);
 }
 
 /// Kills the agent at a point, has it recovered, and checks the rules that always hold.
