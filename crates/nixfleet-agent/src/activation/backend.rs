@@ -73,6 +73,14 @@ pub struct NotStarted {
 
 /// The platform under an activation.
 pub trait ActivationBackend: Sync {
+    /// This host, with everything in its usual place but the state folder.
+    fn with_state(state: &Path) -> Self
+    where
+        Self: Sized;
+
+    /// Why nothing can be activated here at all; `None` when it can.
+    fn unusable(&self) -> Option<String>;
+
     /// Where things are.
     fn host(&self) -> &HostPaths;
 
@@ -100,8 +108,8 @@ pub trait ActivationBackend: Sync {
     /// Ends the run with everything that it started, and returns when it is over.
     fn end_run(&self, unit: &str) -> impl Future<Output = ()> + Send;
 
-    /// The last lines that the run printed.
-    fn last_lines(&self, unit: &str) -> impl Future<Output = Vec<String>> + Send;
+    /// The last lines that the run printed, so far or in all; at most `lines_max`.
+    fn last_lines(&self, unit: &str, lines_max: u32) -> impl Future<Output = Vec<String>> + Send;
 
     /// All units now; empty where the platform has none. `None` when it cannot be found out.
     fn units(&self) -> impl Future<Output = Option<UnitsSeen>> + Send;

@@ -17,10 +17,9 @@ use nixfleet_sys::{fs, text};
 
 use super::backend::{Action, ActivationBackend, DeadmanOrder, FireOrder, NotStarted};
 use super::host::HostPaths;
+use crate::failpoint;
 use crate::tools::{MissingTools, Tools};
 
-/// Lines of a run's output that go into an outcome.
-const LAST_LINES: usize = 20;
 /// Bytes of a run's output that are read for them.
 const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 
@@ -37,11 +36,6 @@ impl DarwinBackend {
         Self { host: OnceLock::new(), tools: OnceLock::new() }
     }
 
-    /// A host with its links and folders elsewhere, as the tests on Linux have it.
-    pub fn at(host: HostPaths) -> Self {
-        Self { host: OnceLock::from(host), tools: OnceLock::new() }
-    }
-
     /// Where the detached process writes its id and its output.
     fn beside(&self, unit: &str, what: &str) -> std::path::PathBuf {
         self.host().ends().join(format!("{unit}.{what}"))
@@ -53,6 +47,14 @@ fn not_started(error: impl std::fmt::Display) -> NotStarted {
 }
 
 impl ActivationBackend for DarwinBackend {
+    fn with_state(state: &Path) -> Self {
+        Self { host: OnceLock::from(HostPaths::with_state(state)), tools: OnceLock::new() }
+    }
+
+    fn unusable(&self) -> Option<String> {
+        None
+    }
+
     fn host(&self) -> &HostPaths {
         self.host.get_or_init(HostPaths::default)
     }
@@ -118,9 +120,10 @@ impl ActivationBackend for DarwinBackend {
         }
     }
 
-    async fn last_lines(&self, unit: &str) -> Vec<String> {
+    async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
         let output = fs::read_bounded(&self.beside(unit, "log"), OUTPUT_BYTES_MAX).unwrap_or_default();
-        text::last_lines(&text::tail(&output, 16 << 10), LAST_LINES)
+        let lines_max = usize::try_from(lines_max).unwrap_or(usize::MAX);
+        text::last_lines(&text::printable(&String::from_utf8_lossy(&output)), lines_max)
     }
 
     async fn units(&self) -> Option<UnitsSeen> {
@@ -144,6 +147,7 @@ impl ActivationBackend for DarwinBackend {
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
         let at_ms = order.deadline.as_millis().to_string();
         Cmd::new(order.rescue)
+            .env_from_ours(failpoint::HANDED_ON)
             .args(["deadman", "--wait-until-ms", &at_ms, "--state-dir"])
             .arg(order.state)
             .arg(order.id.as_str())

@@ -24,8 +24,6 @@ const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration.service";
 const TRANSIENT_UNITS: &str = "/run/systemd/transient";
 /// From SIGTERM to SIGKILL for a run that reached its limit.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
-/// Lines of a run's output that go into an outcome.
-const LAST_LINES: u32 = 20;
 
 /// The parts whose swap is not done live, each by the first of its files that a system has.
 const INHIBITING: [(&str, &[&str]); 3] = [
@@ -47,12 +45,6 @@ impl LinuxBackend {
         Self { host: OnceLock::new(), tools: OnceLock::new() }
     }
 
-    /// This host, with another state folder.
-    pub fn with_state(state: &Path) -> Self {
-        let host = OnceLock::from(HostPaths::with_state(state));
-        Self { host, ..Self::new() }
-    }
-
     fn command(rescue: &Path, verb: &str, args: &[&str]) -> Result<CommandLine, NotStarted> {
         let command = CommandLine::new(rescue).and_then(|line| line.arg(verb));
         args.iter()
@@ -70,6 +62,16 @@ fn unit_name(unit: &str) -> Result<UnitName, NotStarted> {
 }
 
 impl ActivationBackend for LinuxBackend {
+    fn with_state(state: &Path) -> Self {
+        let host = OnceLock::from(HostPaths::with_state(state));
+        Self { host, ..Self::new() }
+    }
+
+    fn unusable(&self) -> Option<String> {
+        let runs = Path::new("/run/systemd/system").is_dir();
+        (!runs).then(|| "systemd is not running here: there is no /run/systemd/system".to_owned())
+    }
+
     fn host(&self) -> &HostPaths {
         self.host.get_or_init(HostPaths::default)
     }
@@ -158,9 +160,9 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
-    async fn last_lines(&self, unit: &str) -> Vec<String> {
+    async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return Vec::new() };
-        tools.last_lines(&name, LAST_LINES).await.unwrap_or_default()
+        tools.last_lines(&name, lines_max).await.unwrap_or_default()
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

@@ -22,6 +22,9 @@ use super::verify_poll::{POLL_BUDGET, Polled, verify_poll};
 use crate::failpoint;
 use crate::tools::Tools;
 
+/// Lines of a run's output that go into an outcome.
+const LAST_LINES: u32 = 20;
+
 /// How a step stops an activation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Halt {
@@ -305,7 +308,7 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
 
     /// The last lines of the newest run.
     pub async fn last_lines(&self, unit: &str) -> Vec<String> {
-        self.backend.last_lines(unit).await
+        self.backend.last_lines(unit, LAST_LINES).await
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::host::system_text;
-use nixfleet_agent::activation::linux::LinuxBackend;
 use nixfleet_agent::tools::Tools;
 use nixfleet_agent::tools::nix::Reach;
 use nixfleet_core::activation::inhibit::{InhibitPolicy, Inhibitor, inhibitors, parse_inhibitors};
@@ -32,13 +31,17 @@ struct Plan {
     unpacked_bytes: u64,
     packages: Vec<PackageChange>,
     rebuilt: usize,
-    /// The switch program's own lines; `None` when the system is not here yet.
+    /// The switch program's own lines; `None` when the system is not here yet, or has no program that tells (Darwin).
     units: Option<Vec<String>>,
     /// What keeps it from being done live.
     inhibitors: Option<Vec<Inhibitor>>,
 }
 
-pub(crate) async fn dry_run(backend: &LinuxBackend, target: &StorePath, as_json: bool) -> ExitCode {
+pub(crate) async fn dry_run<B: ActivationBackend>(
+    backend: &B,
+    target: &StorePath,
+    as_json: bool,
+) -> ExitCode {
     let tools = match backend.tools() {
         Ok(tools) => tools,
         Err(missing) => return ui::refuse(1, &missing.to_string(), Some(&missing.hint())),
@@ -56,7 +59,7 @@ pub(crate) async fn dry_run(backend: &LinuxBackend, target: &StorePath, as_json:
     }
 }
 
-async fn plan(backend: &LinuxBackend, tools: &Tools, target: &StorePath) -> Result<Plan, String> {
+async fn plan<B: ActivationBackend>(backend: &B, tools: &Tools, target: &StorePath) -> Result<Plan, String> {
     let running = backend.host().current();
     let present = tools.is_valid(target).await.unwrap_or(false);
     let fetch = if present {
@@ -107,7 +110,11 @@ async fn remote_closure(tools: &Tools, target: &StorePath) -> Vec<StorePath> {
     Vec::new()
 }
 
-fn kept_from_live(backend: &LinuxBackend, running: &StorePath, target: &StorePath) -> Vec<Inhibitor> {
+fn kept_from_live<B: ActivationBackend>(
+    backend: &B,
+    running: &StorePath,
+    target: &StorePath,
+) -> Vec<Inhibitor> {
     let parts = |system| backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     inhibitors(InhibitPolicy::BuiltIn, (&parts(running), &parts(target)), (&own(running), &own(target)))
@@ -140,6 +147,7 @@ fn print(plan: &Plan) {
     ui::data(&format!("rebuilt   {} packages with the same version", plan.rebuilt));
     match &plan.units {
         Some(units) => units.iter().for_each(|line| ui::data(&format!("units     {line}"))),
+        None if plan.present => ui::data("units     unknown: the system's own switch program does not tell"),
         None => ui::data("units     unknown until the system is fetched"),
     }
     match plan.inhibitors.as_deref() {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_agent::activation::darwin::{self, DarwinRun};
-use nixfleet_agent::activation::linux::LinuxBackend;
-use nixfleet_agent::activation::recovery;
 use nixfleet_agent::activation::types::{Observer, Silent};
+use nixfleet_agent::activation::{ActivationBackend, recovery};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::ids::ActivationId;
 use nixfleet_sys::clock;
@@ -27,12 +26,16 @@ pub(crate) fn record_end(file: &Path) -> ExitCode {
     }
 }
 
-pub(crate) async fn deadman(state: &Path, id: &str, wait_until_ms: Option<u64>) -> ExitCode {
+pub(crate) async fn deadman<B: ActivationBackend>(
+    state: &Path,
+    id: &str,
+    wait_until_ms: Option<u64>,
+) -> ExitCode {
     let id: ActivationId = match id.parse() {
         Ok(id) => id,
         Err(error) => return ui::refuse(USAGE, &format!("{error}"), None),
     };
-    let backend = LinuxBackend::with_state(state);
+    let backend = B::with_state(state);
     let observer: Arc<dyn Observer> = Arc::new(Silent);
     if let Some(at_ms) = wait_until_ms {
         // Our own session: whoever armed us may be ended with its whole group.
