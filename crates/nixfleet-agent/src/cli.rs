@@ -58,8 +58,11 @@ enum Verb {
     #[command(hide = true)]
     Deadman {
         id: String,
-        #[arg(long)]
+        #[arg(long, requires = "armed_file")]
         wait_until_ms: Option<u64>,
+        /// Gone when it was disarmed
+        #[arg(long)]
+        armed_file: Option<PathBuf>,
     },
     /// The detached process of a run on Darwin
     #[command(hide = true)]
@@ -151,8 +154,6 @@ struct DarwinRunArgs {
     #[arg(long)]
     end_file: PathBuf,
     #[arg(long)]
-    pid_file: PathBuf,
-    #[arg(long)]
     output: PathBuf,
     program: PathBuf,
 }
@@ -200,7 +201,9 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Run => daemon::run::<B>(&state).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RecordEnd { file } => inside::record_end(&file),
-        Verb::Deadman { id, wait_until_ms } => inside::deadman::<B>(&state, &id, wait_until_ms).await,
+        Verb::Deadman { id, wait_until_ms, armed_file } => {
+            inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await
+        }
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
         #[cfg(feature = "failpoints")]
         Verb::Failpoints => {

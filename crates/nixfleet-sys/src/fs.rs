@@ -155,7 +155,7 @@ pub fn same_file_system(one: &Path, other: &Path) -> bool {
 /// An exclusive advisory lock, held until dropped or until the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
     inode: u64,
 }
 
@@ -175,17 +175,30 @@ impl Lock {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let inode = file.metadata().map_err(failed("stat the lock", path))?.ino();
-                Ok(Some(Self { _file: file, inode }))
+                Ok(Some(Self { file, inode }))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(failed("take the lock", path)(e.into())),
         }
     }
 
+    /// The locked file, to be handed to a child: locked until the last process that has it is gone.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// The inode of the lock file, as `/proc/locks` names it.
     pub fn inode(&self) -> u64 {
         self.inode
     }
+}
+
+/// Whether somebody holds a lock on the file; no file, no lock. Does not make the file.
+///
+/// For the instant of asking, somebody who takes the lock finds it taken.
+pub fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
 }
 
 /// Process ids that hold an exclusive `flock` on the file, from the text of `/proc/locks`; touches no lock.

@@ -105,11 +105,22 @@ pub trait ActivationBackend: Sync {
     /// Whether the run is still going on; an error of the platform reads as going on, so that nobody acts on it.
     fn is_running(&self, unit: &str) -> impl Future<Output = bool> + Send;
 
+    /// Whether the run is known to have begun, for one that is not running and left no record of its end: it was cut
+    /// off. `false` where a run cannot begin without leaving a record.
+    fn has_begun(&self, unit: &str) -> bool;
+
     /// Ends the run with everything that it started, and returns when it is over.
     fn end_run(&self, unit: &str) -> impl Future<Output = ()> + Send;
 
     /// The last lines that the run printed, so far or in all; at most `lines_max`.
     fn last_lines(&self, unit: &str, lines_max: u32) -> impl Future<Output = Vec<String>> + Send;
+
+    /// Removes what the platform keeps to find a run of an activation that is over; its output stays.
+    fn forget_run(&self, unit: &str);
+
+    /// Whether a run that changed neither the link nor any unit changed nothing: `false` where a run that failed
+    /// half-way leaves traces that nobody here can see.
+    fn sees_every_change(&self) -> bool;
 
     /// All units now; empty where the platform has none. `None` when it cannot be found out.
     fn units(&self) -> impl Future<Output = Option<UnitsSeen>> + Send;

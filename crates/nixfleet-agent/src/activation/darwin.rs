@@ -4,24 +4,37 @@
 //! has no actions: a live run is `<system>/activate`, and there are no boot entries to write. The detached process
 //! is this agent itself (`darwin-run`, `deadman --wait-until-ms`), which calls `setsid` first: launchd signals the
 //! whole group of a job that it reloads, and the agent is one (`facts/nixos.md` D8).
+//!
+//! A run is known by a file that it keeps *locked*: the agent takes the lock and hands it to the detached process,
+//! which hands it to `activate` and all that this starts. A process id can be used again, such a lock cannot. A run
+//! is ended by ending every process of its session, until the lock is free; what called `setsid` itself escapes
+//! that, and is waited for in vain for ten seconds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, StorePath};
 use nixfleet_sys::exec::Cmd;
-use nixfleet_sys::{fs, text};
+use nixfleet_sys::{fs, session, text};
+use rustix::process::{Pid, Signal};
+use tokio::time::{Instant, sleep};
 
-use super::backend::{Action, ActivationBackend, DeadmanOrder, FireOrder, NotStarted};
+use super::backend::{Action, ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
 use super::host::HostPaths;
 use crate::failpoint;
 use crate::tools::{MissingTools, Tools};
 
-/// Bytes of a run's output that are read for them.
-const OUTPUT_BYTES_MAX: u64 = 4 << 20;
+pub mod detached;
+pub mod output;
+
+/// How long [`ActivationBackend::end_run`] kills before it gives up on what escapes it.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// Between two of its attempts.
+const END_EVERY: Duration = Duration::from_millis(50);
 
 /// A macOS host with nix-darwin.
 #[derive(Debug, Default)]
@@ -36,10 +49,28 @@ impl DarwinBackend {
         Self { host: OnceLock::new(), tools: OnceLock::new() }
     }
 
-    /// Where the detached process writes its id and its output.
-    fn beside(&self, unit: &str, what: &str) -> std::path::PathBuf {
-        self.host().ends().join(format!("{unit}.{what}"))
+    /// The file that a run and everything of it keeps locked; the id of its leader is in it.
+    fn pid_file(&self, unit: &str) -> PathBuf {
+        self.host().ends().join(format!("{unit}.pid"))
     }
+
+    /// The file that is there for as long as a deadman is armed.
+    fn armed_file(&self, id: &ActivationId) -> PathBuf {
+        self.host().ends().join(format!("{}.armed", deadman_unit(id)))
+    }
+
+    /// Where the output of runs is kept, beyond the end of their activation.
+    fn logs(&self) -> PathBuf {
+        self.host().state.join("logs")
+    }
+}
+
+/// The leader of a run; `None` when it has not come to write its id.
+fn read_pid(file: &Path) -> Option<Pid> {
+    /// A process id in decimal.
+    const BYTES_MAX: u64 = 16;
+    let bytes = fs::read_bounded(file, BYTES_MAX).ok()?;
+    Pid::from_raw(std::str::from_utf8(&bytes).ok()?.parse().ok()?)
 }
 
 fn not_started(error: impl std::fmt::Display) -> NotStarted {
@@ -88,42 +119,57 @@ impl ActivationBackend for DarwinBackend {
             Action::Switch | Action::Test => "live",
             Action::Boot => "boot",
         };
+        let logs = self.logs();
+        // Without a place for its output a run goes on all the same.
+        let _ = fs::make_dir(&logs);
+        output::prune(&logs);
+        // Locked by us and handed on: there is no instant in which the run is under way and not locked.
+        let lock = fs::Lock::try_take(&self.pid_file(order.unit)).map_err(not_started)?;
+        let lock = lock.ok_or_else(|| not_started("a run of this name goes on already"))?;
         Cmd::new(order.rescue)
             .arg("darwin-run")
             .args(["--action", live, "--limit-secs", &order.limit.as_secs().to_string()])
             .arg("--end-file")
             .arg(order.end_file)
-            .arg("--pid-file")
-            .arg(self.beside(order.unit, "pid"))
             .arg("--output")
-            .arg(self.beside(order.unit, "log"))
+            .arg(output::path(&logs, order.unit))
             .arg("--")
             .arg(order.system.join("activate"))
-            .spawn_detached()
+            .spawn_detached(Some(lock.into_file()))
             .map(drop)
             .map_err(not_started)
     }
 
     async fn is_running(&self, unit: &str) -> bool {
-        let Ok(pid) = fs::read_bounded(&self.beside(unit, "pid"), 64) else { return false };
-        let pid = std::str::from_utf8(&pid).ok().and_then(|text| text.trim().parse().ok());
-        let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return false };
-        rustix::process::test_kill_process(pid).is_ok()
+        fs::is_locked(&self.pid_file(unit))
+    }
+
+    fn has_begun(&self, unit: &str) -> bool {
+        read_pid(&self.pid_file(unit)).is_some()
     }
 
     async fn end_run(&self, unit: &str) {
-        let Ok(pid) = fs::read_bounded(&self.beside(unit, "pid"), 64) else { return };
-        let pid = std::str::from_utf8(&pid).ok().and_then(|text| text.trim().parse().ok());
-        if let Some(group) = pid.and_then(rustix::process::Pid::from_raw) {
-            // The session's leader heads its group; `activate` is in it.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let file = self.pid_file(unit);
+        let until = Instant::now() + END_WITHIN;
+        // While the lock is held the run is not over, and its leader's id is not free to be used again.
+        while fs::is_locked(&file) && Instant::now() < until {
+            if let Some(leader) = read_pid(&file) {
+                session::signal(leader, Signal::KILL).await;
+            }
+            sleep(END_EVERY).await;
         }
     }
 
     async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
-        let output = fs::read_bounded(&self.beside(unit, "log"), OUTPUT_BYTES_MAX).unwrap_or_default();
-        let lines_max = usize::try_from(lines_max).unwrap_or(usize::MAX);
-        text::last_lines(&text::printable(&String::from_utf8_lossy(&output)), lines_max)
+        output::last_lines(&output::path(&self.logs(), unit), lines_max)
+    }
+
+    fn forget_run(&self, unit: &str) {
+        let _ = fs::remove(&self.pid_file(unit));
+    }
+
+    fn sees_every_change(&self) -> bool {
+        false
     }
 
     async fn units(&self) -> Option<UnitsSeen> {
@@ -146,74 +192,34 @@ impl ActivationBackend for DarwinBackend {
 
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
         let at_ms = order.deadline.as_millis().to_string();
+        let armed = self.armed_file(order.id);
+        fs::make_dir(&self.host().ends())
+            .and_then(|()| fs::write_atomic(&armed, at_ms.as_bytes()))
+            .map_err(not_started)?;
         Cmd::new(order.rescue)
             .env_from_ours(failpoint::HANDED_ON)
-            .args(["deadman", "--wait-until-ms", &at_ms, "--state-dir"])
+            .args(["deadman", "--wait-until-ms", &at_ms, "--armed-file"])
+            .arg(&armed)
+            .arg("--state-dir")
             .arg(order.state)
             .arg(order.id.as_str())
-            .spawn_detached()
+            .spawn_detached(None)
             .map(drop)
             .map_err(not_started)
     }
 
-    async fn disarm_deadman(&self, _id: &ActivationId) {
-        // The waiting process looks into the journal every second and leaves when the activation is over.
+    async fn disarm_deadman(&self, id: &ActivationId) {
+        // The waiting process sees that its file is gone and leaves; one that is past its wait, perhaps ourselves,
+        // finds an activation that is over.
+        let _ = fs::remove(&self.armed_file(id));
     }
 
     async fn armed_deadmen(&self) -> Vec<ActivationId> {
-        Vec::new()
+        let files = std::fs::read_dir(self.host().ends()).into_iter().flatten().flatten();
+        let ids = files.filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".armed")?.parse().ok()
+        });
+        ids.collect()
     }
-}
-
-/// The body of the detached process: its own session, then the run, then the record of its end.
-pub async fn darwin_run(run: DarwinRun<'_>) -> anyhow::Result<()> {
-    use nixfleet_core::activation::end::RunEnd;
-    use nixfleet_sys::exec::{Ended, ExecError};
-    // An error means that we lead a session already.
-    let _ = rustix::process::setsid();
-    fs::write_atomic(run.pid_file, std::process::id().to_string().as_bytes())?;
-    let (end, output) = if run.live {
-        let cmd = Cmd::new(run.program).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").deadline(run.limit);
-        match cmd.run().await {
-            Ok(finished) => {
-                let end = match finished.ended {
-                    Ended::Exited(code) => RunEnd::Exited { code },
-                    Ended::Signalled(signal) => RunEnd::Killed { signal },
-                };
-                let said = format!("{}\n{}", text::tail(&finished.stdout, 8 << 10), finished.stderr_tail);
-                (end, said)
-            }
-            Err(ExecError::Deadline { last_words, .. }) => (RunEnd::TimedOut, last_words),
-            Err(error) => (RunEnd::Unknown, error.to_string()),
-        }
-    } else {
-        (RunEnd::Exited { code: 0 }, String::new())
-    };
-    fs::write_atomic(run.output, output.as_bytes())?;
-    record_end(run.end_file, end)?;
-    Ok(())
-}
-
-/// What [`darwin_run`] is told.
-#[derive(Debug)]
-pub struct DarwinRun<'a> {
-    /// `<system>/activate`.
-    pub program: &'a Path,
-    /// Whether there is anything to run at all: boot entries have no counterpart.
-    pub live: bool,
-    /// When it is ended.
-    pub limit: std::time::Duration,
-    /// Where the end is recorded.
-    pub end_file: &'a Path,
-    /// Where its process id goes.
-    pub pid_file: &'a Path,
-    /// Where its output goes.
-    pub output: &'a Path,
-}
-
-/// Writes the record of an end, which is the only truth about it.
-pub fn record_end(file: &Path, end: nixfleet_core::activation::end::RunEnd) -> anyhow::Result<()> {
-    let recorded_at_ms = u64::try_from(nixfleet_sys::clock::monotonic().as_millis()).unwrap_or(u64::MAX);
-    let record = super::verify_poll::EndRecord { end, recorded_at_ms };
-    Ok(fs::write_atomic(file, &serde_json::to_vec(&record)?)?)
 }

@@ -152,6 +152,11 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
+    fn has_begun(&self, _unit: &str) -> bool {
+        // `ExecStopPost` records the end of whatever began, however it was cut off.
+        false
+    }
+
     async fn end_run(&self, unit: &str) {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return };
         // A unit that is not loaded is an error here, and exactly what we want.
@@ -163,6 +168,14 @@ impl ActivationBackend for LinuxBackend {
     async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return Vec::new() };
         tools.last_lines(&name, lines_max).await.unwrap_or_default()
+    }
+
+    fn forget_run(&self, _unit: &str) {
+        // systemd forgets it by itself, and the output is in the journal.
+    }
+
+    fn sees_every_change(&self) -> bool {
+        true
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Activation, ConfirmBy, Line, Reached, Run as RunKind};
 use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume};
@@ -209,6 +210,7 @@ async fn look<B: ActivationBackend>(backend: &B, journal: &Journal, activation: 
             (Some(end), _) => RunSeen::Ended(end),
             (None, Some(record)) => RunSeen::Ended(record.end),
             (None, None) if same_boot && backend.is_running(&fired.unit).await => RunSeen::Alive,
+            (None, None) if same_boot && backend.has_begun(&fired.unit) => RunSeen::Ended(RunEnd::Unknown),
             (None, None) => RunSeen::Absent,
         },
     };

@@ -325,6 +325,7 @@ pub fn clean_up<'u, B: ActivationBackend>(
     }
     for unit in units {
         let _ = fs::remove(&host.end_of(unit));
+        backend.forget_run(unit);
     }
     let _ = fs::remove(&host.rescue_copy(id));
 }

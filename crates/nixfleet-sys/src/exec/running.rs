@@ -12,7 +12,7 @@ use super::{Cmd, Ended, ExecError, Heard, Listener, STDERR_TAIL_BYTES};
 use crate::text;
 
 /// From SIGTERM to SIGKILL for a program that reached a limit.
-const TERM_GRACE: Duration = Duration::from_secs(2);
+pub(super) const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long a pipe may stay open after the program ended, in the hands of a grandchild.
 pub(super) const PIPE_GRACE: Duration = Duration::from_millis(500);
 

@@ -5,6 +5,7 @@
 
 mod common;
 mod crashes;
+mod darwin;
 mod deadman;
 mod input;
 mod observed;
