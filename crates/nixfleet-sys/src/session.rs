@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, getpid, getsid, kill_process, setsid};
+use rustix::process::{Pid, Signal, getpid, kill_process, setsid};
 
 use crate::exec::{Cmd, ExecError};
 
@@ -30,7 +30,7 @@ pub async fn others(session: Pid) -> Result<Vec<Pid>, ExecError> {
     let pids = listed.stdout_text();
     let pids = pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
     // One that is gone by now has no session any more.
-    Ok(pids.filter(|pid| *pid != getpid() && getsid(Some(*pid)) == Ok(session)).collect())
+    Ok(pids.filter(|pid| *pid != getpid() && session_of(*pid) == Some(session)).collect())
 }
 
 /// Sends the signal to every process of the session but ourselves; says whether there was any.
@@ -39,7 +39,7 @@ pub async fn others(session: Pid) -> Result<Vec<Pid>, ExecError> {
 pub async fn signal(session: Pid, signal: Signal) -> bool {
     let found = match others(session).await {
         Ok(found) => found,
-        Err(_) if session != getpid() && getsid(Some(session)) == Ok(session) => vec![session],
+        Err(_) if session != getpid() && session_of(session) == Some(session) => vec![session],
         Err(_) => Vec::new(),
     };
     for pid in &found {
@@ -47,4 +47,78 @@ pub async fn signal(session: Pid, signal: Signal) -> bool {
         let _ = kill_process(*pid, signal);
     }
     !found.is_empty()
+}
+
+/// The session of a process; `None` when there is no such process, or the session began outside our pid namespace.
+///
+/// Linux answers 0 for such a session and for kernel threads, which `rustix::process::getsid` takes for impossible
+/// (it asserts), so there the number is read from `/proc`.
+#[cfg(target_os = "linux")]
+fn session_of(pid: Pid) -> Option<Pid> {
+    /// One line of some 50 numbers.
+    const BYTES_MAX: u64 = 4096;
+    let file = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let stat = crate::fs::read_bounded(std::path::Path::new(&file), BYTES_MAX).ok()?;
+    session_in(&String::from_utf8_lossy(&stat))
+}
+
+/// The session of a process; `None` when there is no such process.
+#[cfg(not(target_os = "linux"))]
+fn session_of(pid: Pid) -> Option<Pid> {
+    rustix::process::getsid(Some(pid)).ok()
+}
+
+/// The session in a line of `/proc/PID/stat`: the fourth word after the name, which may hold anything.
+#[cfg(target_os = "linux")]
+fn session_in(stat: &str) -> Option<Pid> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    Pid::from_raw(after_name.split_whitespace().nth(3)?.parse().ok().filter(|raw| *raw > 0)?)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_stands_behind_a_name_that_may_hold_anything() {
+        let pid = |raw| Pid::from_raw(raw);
+        assert_eq!(session_in("12 (sh) S 1 11 7 0 -1 4194304"), pid(7));
+        assert_eq!(session_in("12 (a ) S 1 2 3) S 1 11 7 0"), pid(7));
+        assert_eq!(session_in("2 (kthreadd) S 0 0 0 0 -1"), None);
+        assert_eq!(session_in("12 (sh) S 1 11 -7 0"), None);
+        assert_eq!(session_in("torn"), None);
+    }
+
+    #[tokio::test]
+    async fn every_process_of_a_session_is_ended_and_nobody_else() {
+        // `setsid` leads the session; one child has a process group of its own, one has lost its parent.
+        let dir = tempfile::tempdir().expect("a folder");
+        let mark = dir.path().join("leader");
+        let script = format!(
+            "set -m; sleep 4321 & (sleep 4321 &); set +m; sleep 4321 & echo $$ > {0}.new; mv {0}.new {0}; wait",
+            mark.display()
+        );
+        Cmd::new("/usr/bin/setsid")
+            .args(["/bin/bash", "-c", &script])
+            .env("PATH", "/usr/bin:/bin")
+            .spawn_detached(None)
+            .expect("started");
+        let leader = loop {
+            if let Ok(text) = std::fs::read_to_string(&mark) {
+                break Pid::from_raw(text.trim().parse().expect("a number")).expect("positive");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let found = others(leader).await.expect("listed");
+        assert_eq!(found.len(), 4, "the shell and three sleepers: {found:?}");
+        assert!(!found.contains(&getpid()));
+        assert!(signal(leader, Signal::KILL).await);
+        for _ in 0..500 {
+            if !signal(leader, Signal::KILL).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("still there: {:?}", others(leader).await);
+    }
 }

@@ -76,7 +76,205 @@ fn a_good_system_converges() {
     let logs = agent(&host, &["logs", &id]);
     assert_eq!(logs.code, 0, "{}", logs.stderr);
     assert!(logs.stdout.contains("setting up darwin-good..."), "{}", logs.stdout);
+    activate(&host, System::DarwinSlow, &["--immediately"]).assert(0, "converged");
+    assert_rests_on(&host, System::DarwinSlow);
     let back = agent(&host, &["rollback"]);
     assert_eq!(back.code, 0, "{}", back.stderr);
+    assert_rests_on(&host, System::DarwinGood);
+}
+
+#[test]
+fn a_failed_activate_is_reverted_since_it_may_have_done_half_of_its_work() {
+    check(System::DarwinFails, &[], (5, "reverted", "switch-failed"), System::Base);
+}
+
+#[test]
+fn a_hung_activate_is_ended_and_reverted() {
+    let flags = ["--confirm-within", "4s"];
+    let Some(host) = check(System::DarwinHangs, &flags, (5, "reverted", "switch-failed"), System::Base)
+    else {
+        return;
+    };
+    let sleepers = host.processes().expect("listed");
+    let sleepers: Vec<_> = sleepers.iter().filter(|(_, line)| line.as_str() == "sleep infinity").collect();
+    assert!(sleepers.is_empty(), "the whole session is ended: {sleepers:?}");
+    let said = last(&host)["outcome"]["failure"].to_string();
+    assert!(said.contains("about to hang") && said.contains("deadline"), "its last words are kept: {said}");
+}
+
+#[test]
+fn a_flood_of_output_does_not_matter_and_does_not_fill_the_disk() {
+    let Some(host) = check(System::DarwinFloods, &[], (0, "converged", "none"), System::DarwinFloods) else {
+        return;
+    };
+    let kept =
+        host.sh("du -s --apparent-size --block-size=1 /var/lib/nixfleet/logs | cut -f 1").expect("it runs");
+    let kept: u64 = kept.text().parse().expect("a number");
+    assert!((100_000..2_000_000).contains(&kept), "{kept} bytes");
+    let id = last(&host)["id"].as_str().expect("an id").to_owned();
+    let logs = agent(&host, &["logs", &id]);
+    assert!(logs.stdout.trim_end().ends_with("the flood is over"), "the end is what is kept");
+}
+
+#[test]
+fn a_repointed_profile_is_put_right() {
+    check(System::DarwinRepoints, &[], (0, "converged", "none"), System::DarwinRepoints);
+}
+
+#[test]
+fn a_third_system_is_reverted() {
+    check(System::DarwinThird, &[], (5, "reverted", "flipped-to-unexpected"), System::Base);
+}
+
+#[test]
+fn what_is_no_system_of_this_platform_is_refused() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    let said = activate(&host, System::Good, &[]);
+    said.assert(1, "failed");
+    assert_eq!(said.failure(), "not-a-system", "{}", said.json);
+    assert_rests_on(&host, System::Base);
+}
+
+#[test]
+fn a_probe_that_nobody_answers_reverts() {
+    let flags = ["--probe", "tcp:127.0.0.1:9", "--confirm-within", "5s"];
+    check(System::DarwinGood, &flags, (5, "reverted", "probe-failed"), System::Base);
+}
+
+#[test]
+fn a_trial_is_confirmed_by_hand_and_one_that_nobody_confirms_comes_back() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
+    assert_eq!(detached(&host).len(), 1, "the deadman waits");
+    let confirmed = agent(&host, &["confirm"]);
+    assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
+    assert_rests_on(&host, System::DarwinGood);
+    activate(&host, System::DarwinSlow, &["--trial", "--confirm-within", "9s"]).assert(0, "on-trial");
+    assert_brought_back(&host, "confirm-timeout", System::DarwinGood);
+}
+
+/// Waits until the deadman has told its story: nobody else is there to do it.
+fn assert_brought_back(host: &Host, failure: &str, system: System) {
+    let over = host.wait_until("the deadman", LIMIT, |host| !last(host)["outcome"].is_null());
+    assert!(over.is_ok(), "{:?}", history(host));
+    let last = last(host);
+    assert_eq!(last["outcome"]["verdict"], "reverted", "{last}");
+    assert_eq!(last["outcome"]["failure"]["kind"], failure, "{last}");
+    assert_rests_on(host, system);
+}
+
+/// The unit in which the agent runs, in place of launchd's job: its processes share a group.
+const UNIT: &str = "activation.service";
+
+/// Starts an activation at the head of a process group of its own, as launchd would.
+fn start(host: &Host, system: System, setenv: &str, flags: &[&str]) {
+    let run = ["systemd-run", "--quiet", "--unit", UNIT, "--property=KillMode=process", "--setenv", DARWIN];
+    let run = [&run, ["--setenv", setenv, AGENT, "activate", host.system(system)].as_slice(), flags].concat();
+    assert_eq!(host.run(&run).expect("it runs").code, 0);
+}
+
+/// Signals the process group of the agent, and nothing else, as launchd does when it reloads a job.
+fn signal_group(host: &Host, signal: &str) {
+    let group = host.run(&["systemctl", "show", "--property=MainPID", "--value", UNIT]).expect("it runs");
+    let group = format!("-{}", group.text());
+    let output = host.run(&["/bin/kill", "-s", signal, "--", &group]).expect("it runs");
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let gone = host.wait_until("the agent is gone", LIMIT, |host| {
+        !matches!(host.unit_state(UNIT).as_deref(), Ok("active" | "deactivating"))
+    });
+    assert!(gone.is_ok());
+}
+
+fn await_line(host: &Host, line: &str) {
+    let there = host.wait_until(line, LIMIT, |host| {
+        let journal = host.read_file("/var/lib/nixfleet/journal.jsonl").unwrap_or_default();
+        journal.contains(&format!("\"line\":\"{line}\""))
+    });
+    assert!(there.is_ok(), "{line}: {}", host.journal(UNIT).unwrap_or_default());
+}
+
+#[test]
+fn a_dead_agent_on_trial_is_brought_back_by_the_previous_systems_own_agent() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    let base = host.sh(&format!("readlink -f {AGENT}")).expect("it runs").text().to_owned();
+    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "9s"]);
+    await_line(&host, "confirming");
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::DarwinGood)));
+    signal_group(&host, "KILL");
+    let waiting = detached(&host);
+    assert_eq!(waiting.len(), 1, "the deadman outlives the agent: {waiting:?}");
+    assert!(waiting[0].1.starts_with(&base), "{waiting:?} is {base}");
+    assert_brought_back(&host, "confirm-timeout", System::Base);
+}
+
+#[test]
+fn an_activate_goes_on_when_the_agents_group_is_ended_and_is_picked_up_later() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, System::DarwinSlow, "NONE=", &["--confirm-within", "60s"]);
+    let begun = host.wait_until("activate has begun", LIMIT, |host| fires(host, System::DarwinSlow) == 1);
+    assert!(begun.is_ok(), "{}", host.journal(UNIT).unwrap_or_default());
+    signal_group(&host, "TERM");
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)), "it is not over yet");
+    let picked_up = agent(&host, &["recover"]);
+    assert_eq!(picked_up.code, 0, "{}", picked_up.stderr);
+    assert_eq!(last(&host)["outcome"]["verdict"], "converged");
+    assert_rests_on(&host, System::DarwinSlow);
+    assert_eq!(fires(&host, System::DarwinSlow), 1, "fired once");
+}
+
+#[test]
+fn the_output_of_a_run_can_be_read_while_it_goes_on() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "30s"]);
+    let shown = host.wait_until("its output", LIMIT, |host| {
+        let Some(id) = history(host).pop().and_then(|one| one["id"].as_str().map(str::to_owned)) else {
+            return false;
+        };
+        agent(host, &["logs", &id]).stdout.contains("about to hang")
+    });
+    assert!(shown.is_ok());
+    signal_group(&host, "KILL");
+    let back = agent(&host, &["rollback"]);
+    assert_eq!(back.code, 5, "{}", back.stderr);
+    assert_rests_on(&host, System::Base);
+}
+
+#[test]
+fn a_process_id_that_is_used_again_is_neither_taken_for_the_run_nor_ended() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "60s"]);
+    let begun = host.wait_until("activate hangs", LIMIT, |host| {
+        host.processes().is_ok_and(|all| all.iter().any(|(_, line)| line == "sleep infinity"))
+    });
+    assert!(begun.is_ok());
+    signal_group(&host, "KILL");
+    // The run dies without a record, and somebody who has nothing to do with it gets its leader's id.
+    let _bystander = host.spawn(&["setsid", "sleep", "4242"]).expect("started");
+    let swapped = host.sh("set -e; file=$(ls /var/lib/nixfleet/ends/*.pid); pkill -KILL -s $(cat $file); \
+         other=$(pgrep -x -f 'sleep 4242'); printf %s $other > $file");
+    let swapped = swapped.expect("it runs");
+    assert_eq!(swapped.code, 0, "{}", swapped.stderr);
+    let back = agent(&host, &["rollback"]);
+    assert_eq!(back.code, 5, "{}", back.stderr);
+    let alive = host.sh("pgrep -x -f 'sleep 4242'").expect("it runs");
+    assert_eq!(alive.code, 0, "the bystander lives");
     assert_rests_on(&host, System::Base);
 }
