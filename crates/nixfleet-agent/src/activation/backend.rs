@@ -8,9 +8,9 @@ use std::time::Duration;
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 
-use super::host::HostPaths;
+use super::host::{BootUnknown, HostPaths};
 use crate::tools::{MissingTools, Tools};
 
 /// What a system's own switch program is asked to do.
@@ -84,6 +84,9 @@ pub trait ActivationBackend: Sync {
     /// Where things are.
     fn host(&self) -> &HostPaths;
 
+    /// This boot, which no other boot of this host shares its id with.
+    fn boot_id(&self) -> impl Future<Output = Result<BootId, BootUnknown>> + Send;
+
     /// The outside programs, found once.
     fn tools(&self) -> Result<&Tools, MissingTools>;
 
@@ -98,6 +101,9 @@ pub trait ActivationBackend: Sync {
 
     /// Whoever is switching already; asked without touching any lock.
     fn busy(&self) -> impl Future<Output = Option<BusyWith>> + Send;
+
+    /// The processes that hold the activation lock; only an agent of ours ever takes it.
+    fn lock_holders(&self) -> Vec<i32>;
 
     /// Starts a run that outlives us and records its end.
     fn fire(&self, order: &FireOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
