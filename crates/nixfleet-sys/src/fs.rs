@@ -182,10 +182,10 @@ impl Lock {
         }
     }
 
-    /// Writes our process id into the locked file, for [`lock_holder`].
-    pub fn sign(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    /// Writes our process id into the file, for [`named_holder`]; whoever cannot has a lock all the same.
+    pub fn name_holder(&self) {
+        let id = format!("{:<10}", std::process::id());
+        let _ = rustix::io::pwrite(&self.file, id.as_bytes(), 0);
     }
 
     /// The locked file, to be handed to a child: locked until the last process that has it is gone.
@@ -207,15 +207,13 @@ pub fn is_locked(path: &Path) -> bool {
     matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
 }
 
-/// The process that holds the lock on the file, as it has signed it ([`Lock::sign`]); `None` when nobody holds it.
-///
-/// For where the kernel does not tell. Between taking and signing the id is that of the holder before: whoever acts on
-/// it asks twice.
-pub fn lock_holder(path: &Path) -> Option<i32> {
-    /// A process id in decimal, and a newline.
+/// Who wrote its process id into the file that is locked now, where the kernel does not tell (macOS); `None` when it
+/// is not locked. Between taking and naming, the id is that of the holder before: whoever acts on it asks twice.
+pub fn named_holder(path: &Path) -> Option<i32> {
+    /// As [`Lock::name_holder`] writes it.
     const BYTES_MAX: u64 = 16;
-    let signed = read_bounded(path, BYTES_MAX).ok().filter(|_| is_locked(path))?;
-    std::str::from_utf8(&signed).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
+    let bytes = read_bounded(path, BYTES_MAX).ok().filter(|_| is_locked(path))?;
+    std::str::from_utf8(&bytes).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 /// Process ids that hold an exclusive `flock` on the file, from the text of `/proc/locks`; touches no lock.
@@ -302,26 +300,13 @@ mod tests {
         assert!(Lock::try_take(&path).expect("no error").is_none());
         let locks = std::fs::read_to_string("/proc/locks").expect("Linux has it");
         assert_eq!(flock_holders(&locks, held.inode()), [i32::try_from(std::process::id()).expect("small")]);
+        assert_eq!(named_holder(&path), None, "it has not said so");
+        held.name_holder();
+        assert_eq!(named_holder(&path), Some(i32::try_from(std::process::id()).expect("small")));
+        assert!(is_locked(&path));
         drop(held);
+        assert!(!is_locked(&path) && named_holder(&path).is_none());
         assert!(Lock::try_take(&path).expect("no error").is_some());
-    }
-
-    #[test]
-    fn a_signed_lock_names_its_holder_only_while_it_is_held() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("lock");
-        assert_eq!(lock_holder(&path), None);
-        std::fs::File::create(&path).and_then(|mut old| old.write_all(b"4194303 and more")).expect("written");
-        let mut held = Lock::try_take(&path).expect("no error").expect("free");
-        held.sign().expect("signed");
-        assert_eq!(lock_holder(&path), Some(i32::try_from(std::process::id()).expect("small")));
-        assert_eq!(
-            lock_holder(&path),
-            Some(i32::try_from(std::process::id()).expect("small")),
-            "asking takes nothing"
-        );
-        drop(held);
-        assert_eq!(lock_holder(&path), None, "what is not locked has no holder, whatever it says");
     }
 
     #[test]

@@ -128,6 +128,10 @@ pub trait ActivationBackend: Sync {
     /// half-way leaves traces that nobody here can see.
     fn sees_every_change(&self) -> bool;
 
+    /// Whether the next boot brings whatever the profile names, and not what a run wrote: then the profile names the
+    /// target only when that was confirmed, so that a reboot on trial comes back on the previous system.
+    fn boots_from_profile(&self) -> bool;
+
     /// All units now; empty where the platform has none. `None` when it cannot be found out.
     fn units(&self) -> impl Future<Output = Option<UnitsSeen>> + Send;
 

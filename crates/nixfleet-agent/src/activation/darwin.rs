@@ -9,6 +9,13 @@
 //! which hands it to `activate` and all that this starts. A process id can be used again, such a lock cannot. A run
 //! is ended by ending every process of its session, until the lock is free; what called `setsid` itself escapes
 //! that, and is waited for in vain for ten seconds.
+//!
+//! A reboot on trial: `/run` is empty after a boot, and nix-darwin activates what the *profile* names. So a trial
+//! leaves the profile alone until it is confirmed, and a power cut comes back on the previous system as on NixOS;
+//! the agent then says so. No deadman is needed for that, and none outlives the boot. With `--immediately` the profile
+//! names the target before it is fired: a power cut half-way through `activate` comes back on the target.
+//!
+//! Not shown on macOS itself: the tests run on Linux, on systems of nix-darwin's shape.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -147,7 +154,7 @@ impl ActivationBackend for DarwinBackend {
 
     fn lock_holders(&self) -> Vec<i32> {
         // There is no `/proc/locks`: the holder has written its id into the file, as long as it is locked.
-        fs::lock_holder(&self.host().lock).into_iter().collect()
+        fs::named_holder(&self.host().lock).into_iter().collect()
     }
 
     async fn is_running(&self, unit: &str) -> bool {
@@ -180,6 +187,10 @@ impl ActivationBackend for DarwinBackend {
 
     fn sees_every_change(&self) -> bool {
         false
+    }
+
+    fn boots_from_profile(&self) -> bool {
+        true
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

@@ -189,6 +189,10 @@ impl ActivationBackend for LinuxBackend {
         true
     }
 
+    fn boots_from_profile(&self) -> bool {
+        false
+    }
+
     async fn units(&self) -> Option<UnitsSeen> {
         let listed = self.tools().ok()?.list_units().await.ok()?;
         Some(UnitsSeen(

@@ -255,14 +255,24 @@ async fn prepare<B: ActivationBackend>(
     let now = &*run;
     let (set, armed, before) =
         tokio::join!(set_profile(now), arm(now, deadline), Before::look(now.backend, now.tools));
-    (run.generation, run.before) = (Some(set?), Some(before));
+    (run.generation, run.before) = (set?, Some(before));
     armed
 }
 
-async fn set_profile<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Generation, Failure> {
-    let set = profile::set(run.tools, run.backend.host(), &run.began().target).await;
+/// `None` where the profile is not the target's yet.
+async fn set_profile<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Option<Generation>, Failure> {
+    let set = if waits_for_confirmation(run) {
+        Ok(None)
+    } else {
+        profile::set(run.tools, run.backend.host(), &run.began().target).await.map(Some)
+    };
     failpoint::hit("after-set-profile");
     set
+}
+
+/// Whether the profile goes on naming the previous system until the target is confirmed.
+fn waits_for_confirmation<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
+    run.backend.boots_from_profile() && run.began().commit == CommitPolicy::AfterConfirm
 }
 
 async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {
@@ -381,11 +391,13 @@ async fn settled<B: ActivationBackend>(
 async fn self_correct_profile<B: ActivationBackend>(run: &mut Run<'_, B>) {
     run.step(Step::SelfCorrect);
     failpoint::hit("before-self-correct");
-    let (host, target) = (run.backend.host(), run.began().target.clone());
-    if host.profile_system().as_ref() != Some(&target) {
-        match profile::set(run.tools, host, &target).await {
+    let waits = waits_for_confirmation(run);
+    let Began { target, previous, .. } = run.began();
+    let (host, wanted) = (run.backend.host(), if waits { previous } else { target }.clone());
+    if host.profile_system().as_ref() != Some(&wanted) {
+        match profile::set(run.tools, host, &wanted).await {
             Ok(generation) => {
-                run.generation = Some(generation);
+                run.generation = Some(generation).filter(|_| !waits);
                 run.warn("the activation script re-pointed the system profile; it was put right".to_owned());
             }
             Err(failure) => {
@@ -424,6 +436,9 @@ pub async fn commit<B: ActivationBackend>(
     failpoint::hit("before-confirmed");
     run.note(Line::Confirmed).map_err(Halt::Revert)?;
     failpoint::hit("after-confirmed");
+    if waits_for_confirmation(run) {
+        set_target(run).await?;
+    }
     let target = run.began().target.clone();
     let (unit, end) = run.run_to_end(RunKind::Commit, &target, Action::Boot).await.map_err(Halt::Revert)?;
     failpoint::hit("after-commit");
@@ -432,6 +447,16 @@ pub async fn commit<B: ActivationBackend>(
         return Err(Halt::Revert(Failure::BootNotWritten { end, last_lines }));
     }
     if units.is_empty() { Ok(Verdict::Converged) } else { Ok(Verdict::LiveWithFailedUnits { units }) }
+}
+
+/// Points the profile at the target, if it does not already.
+pub async fn set_target<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Halt> {
+    let target = run.began().target.clone();
+    if run.backend.host().profile_system().as_ref() != Some(&target) {
+        let set = profile::set(run.tools, run.backend.host(), &target).await;
+        run.generation = Some(set.map_err(Halt::Revert)?);
+    }
+    Ok(())
 }
 
 /// Writes boot entries instead of switching live; the next boot lands on the target.

@@ -17,12 +17,12 @@ use tokio::time::{Instant, sleep};
 
 use super::backend::ActivationBackend;
 use super::journal::{Journal, history};
-use super::pipeline::{await_confirmation, commit, conclude, settle};
+use super::pipeline::{await_confirmation, commit, conclude, set_target, settle};
 use super::realise::no_space_or_internal;
+use super::rollback;
 use super::run::{Halt, Run, clean_up, journal_failure};
 use super::types::{ActivationOutcome, Observer};
 use super::verify_poll::{POLL_BUDGET, read_end};
-use super::{profile, rollback};
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
 
@@ -139,9 +139,8 @@ pub(super) async fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Lock,
         let taken =
             Lock::try_take(&backend.host().lock).map_err(|error| no_space_or_internal(&error, "/run"))?;
         match taken {
-            Some(mut lock) => {
-                // Who holds it is for the rescue to read; a full disk must not keep anybody from the lock.
-                let _ = lock.sign();
+            Some(lock) => {
+                lock.name_holder();
                 return Ok(lock);
             }
             None => sleep(LOCK_TRY_EVERY).await,
@@ -266,11 +265,7 @@ async fn await_newest<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verd
 
 /// Writing boot entries twice is harmless; the profile is set first, as the entries take their number from it.
 async fn commit_again<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    let target = run.began().target.clone();
-    if run.backend.host().profile_system().as_ref() != Some(&target) {
-        run.generation =
-            Some(profile::set(run.tools, run.backend.host(), &target).await.map_err(Halt::Revert)?);
-    }
+    set_target(run).await?;
     commit(run, Vec::new()).await
 }
 

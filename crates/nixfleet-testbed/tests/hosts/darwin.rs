@@ -119,6 +119,11 @@ fn a_flood_of_output_does_not_matter_and_does_not_fill_the_disk() {
 #[test]
 fn a_repointed_profile_is_put_right() {
     check(System::DarwinRepoints, &[], (0, "converged", "none"), System::DarwinRepoints);
+    let flags = ["--immediately"];
+    let host = check(System::DarwinRepoints, &flags, (0, "converged", "none"), System::DarwinRepoints);
+    if let Some(host) = host {
+        assert!(last(&host)["outcome"]["warnings"].to_string().contains("re-pointed"), "{}", last(&host));
+    }
 }
 
 #[test]
@@ -152,6 +157,8 @@ fn a_trial_is_confirmed_by_hand_and_one_that_nobody_confirms_comes_back() {
     let host = darwin_host();
     activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
     assert_eq!(detached(&host).len(), 1, "the deadman waits");
+    let base = Some(host.system(System::Base).to_owned());
+    assert_eq!(host.profile_system(), base, "what a reboot brings is still the previous system");
     let confirmed = agent(&host, &["confirm"]);
     assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
     assert_rests_on(&host, System::DarwinGood);
@@ -277,4 +284,121 @@ fn a_process_id_that_is_used_again_is_neither_taken_for_the_run_nor_ended() {
     let alive = host.sh("pgrep -x -f 'sleep 4242'").expect("it runs");
     assert_eq!(alive.code, 0, "the bystander lives");
     assert_rests_on(&host, System::Base);
+}
+
+#[test]
+fn a_run_that_is_killed_is_run_once_more_by_whoever_finds_it() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, System::DarwinSlow, "NONE=", &["--confirm-within", "90s"]);
+    let begun = host.wait_until("activate has begun", LIMIT, |host| fires(host, System::DarwinSlow) == 1);
+    assert!(begun.is_ok(), "{}", host.journal(UNIT).unwrap_or_default());
+    signal_group(&host, "KILL");
+    let killed = host.sh("pkill -KILL -s $(cat /var/lib/nixfleet/ends/*.pid)").expect("it runs");
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    let picked_up = agent(&host, &["recover"]);
+    assert_eq!(picked_up.code, 0, "{}", picked_up.stderr);
+    assert_rests_on(&host, System::DarwinSlow);
+    assert_eq!(fires(&host, System::DarwinSlow), 2, "half an activate may have been done: it is repaired");
+}
+
+#[test]
+fn a_reboot_on_trial_comes_back_on_the_previous_system_and_is_told() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    // As on nix-darwin: nothing but the profile says what is activated at boot, and the agent is the Darwin one.
+    let dropin = "/usr/local/lib/systemd/system/nixfleet-agent.service.d/darwin.conf";
+    host.write_file(dropin, &format!("[Service]\nEnvironment={DARWIN}\n")).expect("written");
+    host.sh("rm /boot/default").expect("removed");
+    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "90s"]).assert(0, "on-trial");
+    host.reboot().expect("it comes back");
+    assert_brought_back(&host, "rebooted", System::Base);
+    assert_eq!(host.booted_system().as_deref(), Some(host.system(System::Base)));
+    activate(&host, System::DarwinGood, &[]).assert(0, "converged");
+    host.run(&["systemctl", "stop", "nixfleet-agent.service"]).expect("it runs");
+    assert_rests_on(&host, System::DarwinGood);
+}
+
+/// Kills the agent at a point, has it recovered, and checks the rules that always hold.
+fn crash(point: &str, system: System) {
+    const MARK: &str = "/run/nixfleet-failpoint";
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, system, &format!("NIXFLEET_FAILPOINT={point}"), &["--confirm-within", "60s"]);
+    let reached = host.wait_until("the failpoint is reached", LIMIT, |host| host.exists(MARK));
+    assert!(reached.is_ok(), "{point}: {}", host.journal(UNIT).unwrap_or_default());
+    signal_group(&host, "KILL");
+    let recovered = agent(&host, &["recover"]);
+    assert!(matches!(recovered.code, 0 | 1 | 5), "{point}: {} {}", recovered.code, recovered.stderr);
+    let on_target = host.current_system().as_deref() == Some(host.system(system));
+    assert_rests_on(&host, if on_target { system } else { System::Base });
+    assert!(fires(&host, system) <= 1, "{point}: fired twice");
+    if point != "before-began" {
+        let last = last(&host);
+        let converged = last["outcome"]["verdict"] == "converged";
+        assert!(!last["outcome"].is_null(), "{point}: {last}");
+        assert_eq!(converged, on_target, "{point}: the history agrees with the host: {last}");
+    }
+}
+
+macro_rules! points {
+    ($system:ident: $($name:ident = $point:expr),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            crash($point, System::$system);
+        })*
+    };
+}
+
+mod killed_on_the_way_forward {
+    use super::*;
+    points! { DarwinGood:
+        before_began = "before-began",
+        after_began = "after-began",
+        before_root = "before-root",
+        after_root = "after-root",
+        before_realise = "before-realise",
+        after_realise = "after-realise",
+        before_set_profile = "before-set-profile",
+        after_set_profile = "after-set-profile",
+        before_arm_deadman = "before-arm-deadman",
+        after_arm_deadman = "after-arm-deadman",
+        before_fire = "before-fire",
+        after_fire = "after-fire",
+        before_verify_poll = "before-verify-poll",
+        after_verify_poll = "after-verify-poll",
+        before_self_correct = "before-self-correct",
+        after_self_correct = "after-self-correct",
+        before_confirm = "before-confirm",
+        after_confirm = "after-confirm",
+        before_confirmed = "before-confirmed",
+        after_confirmed = "after-confirmed",
+        before_commit_fire = "before-commit-fire",
+        after_commit_fire = "after-commit-fire",
+        after_commit = "after-commit",
+        before_disarm = "before-disarm",
+        after_disarm = "after-disarm",
+        before_finish = "before-finish",
+        after_finish = "after-finish",
+        after_cleanup = "after-cleanup",
+    }
+}
+
+mod killed_on_the_way_back {
+    use super::*;
+    points! { DarwinFails:
+        before_reverting = "before-reverting",
+        after_reverting = "after-reverting",
+        before_revert_profile = "before-revert-profile",
+        after_revert_profile = "after-revert-profile",
+        before_revert_fire = "before-revert-fire",
+        after_revert_fire = "after-revert-fire",
+        after_revert = "after-revert",
+    }
 }
