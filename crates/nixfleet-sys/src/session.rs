@@ -28,7 +28,7 @@ pub fn lead() -> Result<Pid, Errno> {
 pub async fn others(session: Pid) -> Result<Vec<Pid>, ExecError> {
     let listed = Cmd::new(PS).args(["-A", "-o", "pid="]).deadline(PS_LIMIT).run().await?.success()?;
     let pids = listed.stdout_text();
-    let pids = pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+    let pids = pids.split_whitespace().filter_map(pid_in);
     // One that is gone by now has no session any more.
     Ok(pids.filter(|pid| *pid != getpid() && session_of(*pid) == Some(session)).collect())
 }
@@ -47,6 +47,11 @@ pub async fn signal(session: Pid, signal: Signal) -> bool {
         let _ = kill_process(*pid, signal);
     }
     !found.is_empty()
+}
+
+/// The process id in a text; `None` for what is none. `Pid::from_raw` alone asserts that it is not negative.
+pub fn pid_in(text: &str) -> Option<Pid> {
+    Pid::from_raw(text.trim().parse().ok().filter(|raw| *raw > 0)?)
 }
 
 /// The session of a process; `None` when there is no such process, or the session began outside our pid namespace.
@@ -72,12 +77,23 @@ fn session_of(pid: Pid) -> Option<Pid> {
 #[cfg(target_os = "linux")]
 fn session_in(stat: &str) -> Option<Pid> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    Pid::from_raw(after_name.split_whitespace().nth(3)?.parse().ok().filter(|raw| *raw > 0)?)
+    pid_in(after_name.split_whitespace().nth(3)?)
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_stops_us_and_every_session_found_is_positive(text in ".*", number: i32, name in ".{0,8}") {
+            let _ = session_in(&text);
+            let found = session_in(&format!("1 ({name}) S 1 1 {number} 0")).map(|pid| pid.as_raw_nonzero().get());
+            prop_assert_eq!(found, Some(number).filter(|number| *number > 0));
+            prop_assert_eq!(pid_in(&number.to_string()).is_some(), number > 0);
+        }
+    }
 
     #[test]
     fn the_session_stands_behind_a_name_that_may_hold_anything() {

@@ -77,7 +77,7 @@ fn read_pid(file: &Path) -> Option<Pid> {
     /// A process id in decimal.
     const BYTES_MAX: u64 = 16;
     let bytes = fs::read_bounded(file, BYTES_MAX).ok()?;
-    Pid::from_raw(std::str::from_utf8(&bytes).ok()?.parse().ok()?)
+    session::pid_in(std::str::from_utf8(&bytes).ok()?)
 }
 
 fn not_started(error: impl std::fmt::Display) -> NotStarted {

@@ -298,7 +298,7 @@ async fn end_holders<B: ActivationBackend>(backend: &B) {
     let seen = backend.lock_holders();
     sleep(LOCK_TRY_EVERY).await;
     for pid in backend.lock_holders().into_iter().filter(|pid| seen.contains(pid)) {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) {
+        if let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
             // It may be gone already, which is what is wanted.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

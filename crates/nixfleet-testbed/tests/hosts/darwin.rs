@@ -224,6 +224,18 @@ fn a_dead_agent_on_trial_is_brought_back_by_the_previous_systems_own_agent() {
 }
 
 #[test]
+fn an_agent_that_stands_still_on_trial_is_ended_by_the_deadman() {
+    if !hosts_run() {
+        return;
+    }
+    let host = darwin_host();
+    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "6s"]);
+    await_line(&host, "confirming");
+    host.run(&["systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT]).expect("it runs");
+    assert_brought_back(&host, "confirm-timeout", System::Base);
+}
+
+#[test]
 fn an_activate_goes_on_when_the_agents_group_is_ended_and_is_picked_up_later() {
     if !hosts_run() {
         return;
