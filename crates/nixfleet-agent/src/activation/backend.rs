@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 
@@ -78,6 +79,9 @@ pub trait ActivationBackend: Sync {
     where
         Self: Sized;
 
+    /// What kind of host this is, for what decides.
+    fn platform(&self) -> Platform;
+
     /// Why nothing can be activated here at all; `None` when it can.
     fn unusable(&self) -> Option<String>;
 
@@ -123,14 +127,6 @@ pub trait ActivationBackend: Sync {
 
     /// Removes what the platform keeps to find a run of an activation that is over; its output stays.
     fn forget_run(&self, unit: &str);
-
-    /// Whether a run that changed neither the link nor any unit changed nothing: `false` where a run that failed
-    /// half-way leaves traces that nobody here can see.
-    fn sees_every_change(&self) -> bool;
-
-    /// Whether the next boot brings whatever the profile names, and not what a run wrote: then the profile names the
-    /// target only when that was confirmed, so that a reboot on trial comes back on the previous system.
-    fn boots_from_profile(&self) -> bool;
 
     /// All units now; empty where the platform has none. `None` when it cannot be found out.
     fn units(&self) -> impl Future<Output = Option<UnitsSeen>> + Send;

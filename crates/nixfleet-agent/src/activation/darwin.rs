@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_sys::exec::Cmd;
@@ -87,6 +88,10 @@ fn not_started(error: impl std::fmt::Display) -> NotStarted {
 impl ActivationBackend for DarwinBackend {
     fn with_state(state: &Path) -> Self {
         Self { host: OnceLock::from(HostPaths::with_state(state)), tools: OnceLock::new() }
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::NixDarwin
     }
 
     fn unusable(&self) -> Option<String> {
@@ -183,14 +188,6 @@ impl ActivationBackend for DarwinBackend {
 
     fn forget_run(&self, unit: &str) {
         let _ = fs::remove(&self.pid_file(unit));
-    }
-
-    fn sees_every_change(&self) -> bool {
-        false
-    }
-
-    fn boots_from_profile(&self) -> bool {
-        true
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_sys::{fs, text};
@@ -65,6 +66,10 @@ impl ActivationBackend for LinuxBackend {
     fn with_state(state: &Path) -> Self {
         let host = OnceLock::from(HostPaths::with_state(state));
         Self { host, ..Self::new() }
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::NixOs
     }
 
     fn unusable(&self) -> Option<String> {
@@ -183,14 +188,6 @@ impl ActivationBackend for LinuxBackend {
 
     fn forget_run(&self, _unit: &str) {
         // systemd forgets it by itself, and the output is in the journal.
-    }
-
-    fn sees_every_change(&self) -> bool {
-        true
-    }
-
-    fn boots_from_profile(&self) -> bool {
-        false
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

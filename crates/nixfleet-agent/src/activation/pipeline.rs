@@ -11,6 +11,7 @@ use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::inhibit::{Inhibitor, inhibitors, parse_inhibitors};
 use nixfleet_core::activation::judge::{Judgement, judge};
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
+use nixfleet_core::activation::platform::ProfileSet;
 use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
@@ -222,6 +223,9 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
         let got = text::printable(got.trim());
         return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
     }
+    if !run.backend.platform().defers() {
+        return Ok(Vec::new());
+    }
     let parts = |system| run.backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
@@ -272,7 +276,7 @@ async fn set_profile<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Option<Ge
 
 /// Whether the profile goes on naming the previous system until the target is confirmed.
 fn waits_for_confirmation<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
-    run.backend.boots_from_profile() && run.began().commit == CommitPolicy::AfterConfirm
+    run.backend.platform().profile_set(run.began().commit) == ProfileSet::AtTheCommit
 }
 
 async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {

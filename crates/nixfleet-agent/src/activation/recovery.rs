@@ -222,7 +222,7 @@ async fn look<B: ActivationBackend>(backend: &B, journal: &Journal, activation: 
             (None, None) => RunSeen::Absent,
         },
     };
-    World { same_boot, current: backend.host().current(), run, deadline_passed }
+    World { platform: backend.platform(), same_boot, current: backend.host().current(), run, deadline_passed }
 }
 
 /// Carries out what `resume` decided.
