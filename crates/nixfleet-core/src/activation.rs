@@ -4,6 +4,7 @@
 //! - [`record`]: the lines of the activation journal, and [`record::Activation`], what they fold to.
 //! - [`end`]: how a detached run ended, as its own record says.
 //! - [`units`]: what became of the units that were running before.
+//! - [`platform`]: what of NixOS and nix-darwin the two below must know.
 //! - [`judge`]: the verdict on a switch that ended, from the world and not from the exit code alone.
 //! - [`resume`]: where an interrupted activation goes on.
 //! - [`inhibit`]: what must not be replaced live, and when a reboot is needed.
@@ -18,6 +19,7 @@ pub mod inhibit;
 pub mod judge;
 pub mod outcome;
 pub mod packages;
+pub mod platform;
 pub mod record;
 pub mod resume;
 pub mod units;

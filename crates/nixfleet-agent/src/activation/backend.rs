@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 
-use super::host::HostPaths;
+use super::host::{BootUnknown, HostPaths};
 use crate::tools::{MissingTools, Tools};
 
 /// What a system's own switch program is asked to do.
@@ -78,11 +79,17 @@ pub trait ActivationBackend: Sync {
     where
         Self: Sized;
 
+    /// What kind of host this is, for what decides.
+    fn platform(&self) -> Platform;
+
     /// Why nothing can be activated here at all; `None` when it can.
     fn unusable(&self) -> Option<String>;
 
     /// Where things are.
     fn host(&self) -> &HostPaths;
+
+    /// This boot, which no other boot of this host shares its id with.
+    fn boot_id(&self) -> impl Future<Output = Result<BootId, BootUnknown>> + Send;
 
     /// The outside programs, found once.
     fn tools(&self) -> Result<&Tools, MissingTools>;
@@ -98,6 +105,9 @@ pub trait ActivationBackend: Sync {
 
     /// Whoever is switching already; asked without touching any lock.
     fn busy(&self) -> impl Future<Output = Option<BusyWith>> + Send;
+
+    /// The processes that hold the activation lock; only an agent of ours ever takes it.
+    fn lock_holders(&self) -> Vec<i32>;
 
     /// Starts a run that outlives us and records its end.
     fn fire(&self, order: &FireOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
@@ -117,14 +127,6 @@ pub trait ActivationBackend: Sync {
 
     /// Removes what the platform keeps to find a run of an activation that is over; its output stays.
     fn forget_run(&self, unit: &str);
-
-    /// Whether a run that changed neither the link nor any unit changed nothing: `false` where a run that failed
-    /// half-way leaves traces that nobody here can see.
-    fn sees_every_change(&self) -> bool;
-
-    /// Whether the next boot brings whatever the profile names, and not what a run wrote: then the profile names the
-    /// target only when that was confirmed, so that a reboot on trial comes back on the previous system.
-    fn boots_from_profile(&self) -> bool;
 
     /// All units now; empty where the platform has none. `None` when it cannot be found out.
     fn units(&self) -> impl Future<Output = Option<UnitsSeen>> + Send;

@@ -23,17 +23,18 @@ use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_sys::exec::Cmd;
 use nixfleet_sys::{fs, session, text};
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 
 use super::backend::{Action, ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
-use super::host::HostPaths;
+use super::host::{BootUnknown, HostPaths, linux_boot_id};
 use crate::failpoint;
-use crate::tools::{MissingTools, Tools};
+use crate::tools::{MissingTools, Tools, sysctl};
 
 pub mod detached;
 pub mod output;
@@ -89,12 +90,21 @@ impl ActivationBackend for DarwinBackend {
         Self { host: OnceLock::from(HostPaths::with_state(state)), tools: OnceLock::new() }
     }
 
+    fn platform(&self) -> Platform {
+        Platform::NixDarwin
+    }
+
     fn unusable(&self) -> Option<String> {
         None
     }
 
     fn host(&self) -> &HostPaths {
         self.host.get_or_init(HostPaths::default)
+    }
+
+    async fn boot_id(&self) -> Result<BootId, BootUnknown> {
+        // Both are compiled everywhere; which one there is to ask depends on the kernel and not on the backend.
+        if cfg!(target_os = "macos") { sysctl::boot_session().await } else { linux_boot_id() }
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
@@ -147,6 +157,11 @@ impl ActivationBackend for DarwinBackend {
             .map_err(not_started)
     }
 
+    fn lock_holders(&self) -> Vec<i32> {
+        // There is no `/proc/locks`: the holder has written its id into the file, as long as it is locked.
+        fs::named_holder(&self.host().lock).into_iter().collect()
+    }
+
     async fn is_running(&self, unit: &str) -> bool {
         fs::is_locked(&self.pid_file(unit))
     }
@@ -173,14 +188,6 @@ impl ActivationBackend for DarwinBackend {
 
     fn forget_run(&self, unit: &str) {
         let _ = fs::remove(&self.pid_file(unit));
-    }
-
-    fn sees_every_change(&self) -> bool {
-        false
-    }
-
-    fn boots_from_profile(&self) -> bool {
-        true
     }
 
     async fn units(&self) -> Option<UnitsSeen> {

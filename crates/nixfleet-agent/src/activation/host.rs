@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::ids::{ActivationId, BootId, Generation, StorePath};
-use nixfleet_sys::{clock, fs};
+use nixfleet_sys::fs;
 
 use crate::tools::nix_env::read_generations;
 
@@ -101,27 +101,26 @@ impl HostPaths {
     pub fn profile_system(&self) -> Option<StorePath> {
         fs::resolve(&self.profile).ok().and_then(|path| StorePath::containing(&path).ok())
     }
+}
 
-    /// This boot. Asked by whoever holds the lock, as it may have to make a mark of its own.
-    pub fn boot_id(&self) -> BootId {
-        let kernels = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-        BootId::new(&kernels.unwrap_or_else(|| self.boot_mark()))
-    }
+/// Why this boot could not be told from another. Nothing is activated then: after a crash nobody could say whether the
+/// host was restarted in between.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot tell this boot from another: {why}")]
+pub struct BootUnknown {
+    /// What was wrong.
+    pub why: String,
+}
 
-    /// A mark of this boot where the kernel has no id for it (macOS): a file beside the lock, in the folder that is
-    /// empty after each boot. Empty when it can be neither read nor made.
-    fn boot_mark(&self) -> String {
-        /// A time and a process id.
-        const BYTES_MAX: u64 = 64;
-        let file = self.lock.with_file_name("boot");
-        if let Ok(mark) = fs::read_bounded(&file, BYTES_MAX) {
-            return String::from_utf8_lossy(&mark).into_owned();
-        }
-        let mark = format!("{}-{}", clock::unix_ms(), std::process::id());
-        let made =
-            file.parent().map(fs::make_dir).and_then(|_| fs::write_atomic(&file, mark.as_bytes()).ok());
-        made.map(|()| mark).unwrap_or_default()
+/// This boot, as Linux names it.
+pub fn linux_boot_id() -> Result<BootId, BootUnknown> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(FILE)
+        .map_err(|error| BootUnknown { why: format!("cannot read `{FILE}`: {error}") })?;
+    if text.trim().is_empty() {
+        return Err(BootUnknown { why: format!("`{FILE}` is empty") });
     }
+    Ok(BootId::new(&text))
 }
 
 /// What a garbage collector root of ours keeps.
@@ -180,21 +179,4 @@ pub fn system_text(system: &StorePath, file: &str) -> String {
     const BYTES_MAX: u64 = 1 << 20;
     let bytes = fs::read_bounded(&system.join(file), BYTES_MAX).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_boot_without_an_id_of_the_kernels_is_marked_until_its_folder_is_emptied() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let host = HostPaths { lock: dir.path().join("run/activation.lock"), ..HostPaths::default() };
-        let mark = host.boot_mark();
-        assert!(!mark.is_empty());
-        assert_eq!(host.boot_mark(), mark);
-        std::fs::remove_dir_all(dir.path().join("run")).expect("a reboot empties it");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        assert_ne!(host.boot_mark(), mark);
-    }
 }

@@ -1,17 +1,18 @@
 //! NixOS: detached runs are transient systemd units, the deadman is a systemd timer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
-use nixfleet_sys::{clock, fs, text};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
+use nixfleet_sys::{fs, text};
 
 use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
-use super::host::{HostPaths, parts};
+use super::host::{BootUnknown, HostPaths, linux_boot_id, parts};
 use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
 use crate::tools::units::{ActiveState, SystemState, UnitName, UnitShown, UnitState};
 use crate::tools::{MissingTools, ToolError, Tools};
@@ -67,6 +68,10 @@ impl ActivationBackend for LinuxBackend {
         Self { host, ..Self::new() }
     }
 
+    fn platform(&self) -> Platform {
+        Platform::NixOs
+    }
+
     fn unusable(&self) -> Option<String> {
         let runs = Path::new("/run/systemd/system").is_dir();
         (!runs).then(|| "systemd is not running here: there is no /run/systemd/system".to_owned())
@@ -74,6 +79,10 @@ impl ActivationBackend for LinuxBackend {
 
     fn host(&self) -> &HostPaths {
         self.host.get_or_init(HostPaths::default)
+    }
+
+    async fn boot_id(&self) -> Result<BootId, BootUnknown> {
+        linux_boot_id()
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
@@ -136,6 +145,13 @@ impl ActivationBackend for LinuxBackend {
         tools.run_unit(&unit).await.map_err(not_started)
     }
 
+    fn lock_holders(&self) -> Vec<i32> {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(meta) = std::fs::metadata(&self.host().lock) else { return Vec::new() };
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        fs::flock_holders(&locks, meta.ino())
+    }
+
     async fn is_running(&self, unit: &str) -> bool {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return true };
         match tools.show_unit(&name).await {
@@ -172,14 +188,6 @@ impl ActivationBackend for LinuxBackend {
 
     fn forget_run(&self, _unit: &str) {
         // systemd forgets it by itself, and the output is in the journal.
-    }
-
-    fn sees_every_change(&self) -> bool {
-        true
-    }
-
-    fn boots_from_profile(&self) -> bool {
-        false
     }
 
     async fn units(&self) -> Option<UnitsSeen> {
@@ -298,14 +306,4 @@ fn health(unit: &UnitState) -> UnitHealth {
         ActiveState::Activating if unit.sub.starts_with("auto-restart") => UnitHealth::Restarting,
         ActiveState::Activating | ActiveState::Deactivating | ActiveState::Other(_) => UnitHealth::Changing,
     }
-}
-
-/// The monotonic time after which an activation that fires now is too late.
-pub fn deadline_in(within: Duration) -> Duration {
-    clock::monotonic() + within
-}
-
-/// The agent's own program, as the rescue of an activation.
-pub fn own_program() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
 }

@@ -3,6 +3,7 @@
 //! Every step either returns or halts with what must be undone ([`Halt`]); nothing here decides what a state of the
 //! world means. `recovery` enters the same functions in the middle.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nixfleet_core::activation::end::RunEnd;
@@ -10,6 +11,7 @@ use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::inhibit::{Inhibitor, inhibitors, parse_inhibitors};
 use nixfleet_core::activation::judge::{Judgement, judge};
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
+use nixfleet_core::activation::platform::ProfileSet;
 use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
@@ -72,8 +74,8 @@ async fn begin<'a, B: ActivationBackend>(
     let host = backend.host();
     target.observer.step(Step::Check);
     let lock = recovery::take_lock(backend).await?;
-    let (journal, known) =
-        Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))?;
+    let boot = recovery::boot_id(backend).await?;
+    let (journal, known) = Journal::open(&host.journal(), boot).map_err(|error| journal_failure(&error))?;
     if known.iter().any(|activation| activation.id == target.id) {
         return Err(Failure::Internal { what: format!("the activation {} was fired before", target.id) });
     }
@@ -123,17 +125,28 @@ fn describe(host: &HostPaths, target: &ActivationTarget) -> Result<Began, Failur
 ///
 /// We are the previous system's own agent, so a broken agent in the target cannot break the rescue.
 fn rescue(host: &HostPaths, id: &ActivationId) -> Result<String, Failure> {
-    let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let (own, image) = own_program();
     let program = if let Ok(path) = StorePath::containing(&own) {
         root(host, RootKind::Rescue, id, &path)?;
         own
     } else {
         let copy = host.rescue_copy(id);
-        fs::copy_program(std::path::Path::new("/proc/self/exe"), &copy)
+        fs::copy_program(&image, &copy)
             .map_err(|error| super::realise::no_space_or_internal(&error, "/var"))?;
         copy
     };
     Ok(program.display().to_string())
+}
+
+/// Where our program lies, links resolved, and where its bytes can be read.
+///
+/// macOS says by which link we were called, and `/run/current-system/sw/bin` is about to lead elsewhere. On Linux the
+/// bytes can be read even if the file was replaced since.
+fn own_program() -> (PathBuf, PathBuf) {
+    let called = std::env::current_exe().unwrap_or_default();
+    let own = fs::resolve(&called).unwrap_or(called);
+    let image = if cfg!(target_os = "linux") { PathBuf::from("/proc/self/exe") } else { own.clone() };
+    (own, image)
 }
 
 fn root(host: &HostPaths, kind: RootKind, id: &ActivationId, path: &StorePath) -> Result<(), Failure> {
@@ -210,6 +223,9 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
         let got = text::printable(got.trim());
         return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
     }
+    if !run.backend.platform().defers() {
+        return Ok(Vec::new());
+    }
     let parts = |system| run.backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
@@ -260,7 +276,7 @@ async fn set_profile<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Option<Ge
 
 /// Whether the profile goes on naming the previous system until the target is confirmed.
 fn waits_for_confirmation<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
-    run.backend.boots_from_profile() && run.began().commit == CommitPolicy::AfterConfirm
+    run.backend.platform().profile_set(run.began().commit) == ProfileSet::AtTheCommit
 }
 
 async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {

@@ -10,9 +10,9 @@ use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Activation, ConfirmBy, Line, Reached, Run as RunKind};
 use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume};
-use nixfleet_core::ids::ActivationId;
+use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::clock;
-use nixfleet_sys::fs::{self, Lock, flock_holders};
+use nixfleet_sys::fs::{self, Lock};
 use tokio::time::{Instant, sleep};
 
 use super::backend::ActivationBackend;
@@ -45,7 +45,7 @@ pub async fn recover<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend)?;
+    let (journal, known) = open(backend).await?;
     let (_, outcome) = take_up((backend, tools), (lock, journal), known, observer).await;
     Ok(outcome)
 }
@@ -72,7 +72,7 @@ pub async fn deadman<B: ActivationBackend>(
         }
         let patience = if mine.reverting.is_some() { PATIENCE_REVERTING } else { PATIENCE };
         if since.elapsed() > patience {
-            end_holders(backend);
+            end_holders(backend).await;
         }
         sleep(Duration::from_millis(500)).await;
     }
@@ -85,7 +85,7 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend)?;
+    let (journal, known) = open(backend).await?;
     let on_trial = |activation: &Activation| {
         activation.is_pending()
             && activation.reached == Reached::Confirming
@@ -160,9 +160,14 @@ pub fn is_needed<B: ActivationBackend>(backend: &B) -> bool {
     pending || holds(&host.roots) || holds(&host.ends())
 }
 
-fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {
-    let host = backend.host();
-    Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))
+async fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {
+    let boot = boot_id(backend).await?;
+    Journal::open(&backend.host().journal(), boot).map_err(|error| journal_failure(&error))
+}
+
+/// This boot, or the failure of an activation that must not begin without knowing it.
+pub(super) async fn boot_id<B: ActivationBackend>(backend: &B) -> Result<BootId, Failure> {
+    backend.boot_id().await.map_err(|unknown| Failure::Internal { what: unknown.to_string() })
 }
 
 /// Finishes the pending activation and sweeps what finished ones left. The lock and journal come back.
@@ -217,7 +222,7 @@ async fn look<B: ActivationBackend>(backend: &B, journal: &Journal, activation: 
             (None, None) => RunSeen::Absent,
         },
     };
-    World { same_boot, current: backend.host().current(), run, deadline_passed }
+    World { platform: backend.platform(), same_boot, current: backend.host().current(), run, deadline_passed }
 }
 
 /// Carries out what `resume` decided.
@@ -287,22 +292,16 @@ async fn landed_on_previous<B: ActivationBackend>(run: &mut Run<'_, B>, failure:
 }
 
 /// Ends whoever holds the activation lock; only an agent of ours ever takes it.
-fn end_holders<B: ActivationBackend>(backend: &B) {
-    for pid in lock_holders(&backend.host().lock) {
+///
+/// Whoever held it at both of two looks: in between, a holder that is just leaving may have handed it on.
+async fn end_holders<B: ActivationBackend>(backend: &B) {
+    let seen = backend.lock_holders();
+    sleep(LOCK_TRY_EVERY).await;
+    for pid in backend.lock_holders().into_iter().filter(|pid| seen.contains(pid)) {
         if let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
             // It may be gone already, which is what is wanted.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
-    }
-}
-
-/// Who holds the lock: the kernel says so on Linux, and elsewhere the holder has written its id into the file.
-fn lock_holders(lock: &std::path::Path) -> Vec<i32> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = std::fs::metadata(lock) else { return Vec::new() };
-    match std::fs::read_to_string("/proc/locks") {
-        Ok(locks) => flock_holders(&locks, meta.ino()),
-        Err(_) => fs::named_holder(lock).into_iter().collect(),
     }
 }
 
@@ -313,7 +312,7 @@ pub async fn revert_trial<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend)?;
+    let (journal, known) = open(backend).await?;
     let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return Ok(None) };
     let waits = activation.reached == Reached::AwaitingReboot;
     let mut run =

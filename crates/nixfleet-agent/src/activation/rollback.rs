@@ -173,14 +173,11 @@ async fn switch_back<B: ActivationBackend>(
             },
         };
         let on_previous = run.backend.host().current().as_ref() == Some(&previous);
-        match end {
-            // 4: some unit failed; which one is looked at afterwards.
-            RunEnd::Exited { code: 0 | 4 } if on_previous => return Ok(()),
-            RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::TimedOut | RunEnd::Unknown => {
-                let last_lines = run.last_lines(&unit).await;
-                last = Failure::SwitchFailed { step: Step::Revert, end, flipped: on_previous, last_lines };
-            }
+        if on_previous && run.backend.platform().came_back(end) {
+            return Ok(());
         }
+        let last_lines = run.last_lines(&unit).await;
+        last = Failure::SwitchFailed { step: Step::Revert, end, flipped: on_previous, last_lines };
     }
     Err(last)
 }

@@ -142,10 +142,11 @@ pub async fn aftermath<B: ActivationBackend>(
     let link = link_of(settled_link(backend).await.as_ref(), expected, previous);
     let now = backend.units().await;
     // What cannot be seen is not good news: it reads as changed, so that nothing is called untouched.
-    let units_changed = !backend.sees_every_change() || now.as_ref().is_none_or(|now| changed(before, now));
+    let units_changed = now.as_ref().is_none_or(|now| changed(before, now));
     let suspects = now.as_ref().map(|now| worse(before, now)).unwrap_or_default();
     let troubled = if suspects.is_empty() { suspects } else { backend.clear_suspects(suspects).await };
-    let seen = Aftermath { end, link, troubled, units_changed, was_running: expected == previous, repaired };
+    let (platform, was_running) = (backend.platform(), expected == previous);
+    let seen = Aftermath { platform, end, link, troubled, units_changed, was_running, repaired };
     (seen, now)
 }
 

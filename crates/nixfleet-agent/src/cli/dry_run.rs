@@ -121,6 +121,9 @@ fn kept_from_live<B: ActivationBackend>(
     running: &StorePath,
     target: &StorePath,
 ) -> Vec<Inhibitor> {
+    if !backend.platform().defers() {
+        return Vec::new();
+    }
     let parts = |system| backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     inhibitors(InhibitPolicy::BuiltIn, (&parts(running), &parts(target)), (&own(running), &own(target)))

@@ -173,7 +173,7 @@ pub enum Failure {
     BootNotWritten { end: RunEnd, last_lines: Vec<String> },
     /// The host came up on another system than the one it was to boot.
     BootedElsewhere { expected: StorePath, actual: String },
-    /// The host restarted while the target was on trial; the boot default was still the previous system.
+    /// The host restarted before the target was confirmed, or while it was being switched to.
     Rebooted { at: Step },
     /// The activation was cut off before it changed anything.
     Interrupted { at: Step },
@@ -338,7 +338,7 @@ impl fmt::Display for Failure {
             Self::BootedElsewhere { expected, actual } => {
                 write!(f, "the host booted {actual} instead of {expected}")
             }
-            Self::Rebooted { at } => write!(f, "the host restarted during {at}, on the previous system"),
+            Self::Rebooted { at } => write!(f, "the host restarted during {at}"),
             Self::Interrupted { at } => write!(f, "cut off during {at}"),
             Self::Asked => f.write_str("asked for"),
             Self::Internal { what } => f.write_str(what),
