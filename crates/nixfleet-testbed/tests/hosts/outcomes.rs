@@ -315,7 +315,9 @@ const IN_TWO_STEPS: &[System] = &[S::HandStartedFails, S::BigB];
 #[test]
 fn every_system_has_a_row() {
     let of_rows: Vec<System> = ROWS.iter().map(|row| row.system).collect();
-    for system in System::ALL.iter().filter(|system| **system != S::Base) {
+    // Those of nix-darwin's shape have theirs in `darwin.rs`.
+    let rows_here = |system: &&System| **system != S::Base && !system.name().starts_with("darwin-");
+    for system in System::ALL.iter().filter(rows_here) {
         let lists = [of_rows.as_slice(), DEFERRED, IN_TWO_STEPS];
         assert!(
             lists.iter().any(|list| list.contains(system)),
