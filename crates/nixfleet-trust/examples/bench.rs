@@ -104,7 +104,7 @@ fn median(rounds: usize, mut round: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 fn root(root_key: &PublicKey, release_keys: &[PrivateKey; 2]) -> Result<Root> {
-    let releases = release_keys.each_ref().map(PrivateKey::public_key);
+    let releases = release_keys.each_ref().map(Signer::public_key);
     let all = releases.iter().copied().chain([root_key]);
     let rules = ChannelRules {
         release: Role { keys: releases.iter().map(|key| key.id()).collect(), threshold: 2 },

@@ -140,10 +140,13 @@ pub trait ActivationBackend: Sync {
     /// Whether a unit is active.
     fn unit_is_active(&self, unit: &str) -> impl Future<Output = bool> + Send;
 
+    /// Returns when the boot has made its links, after a restart of the host; at once where they come before us.
+    fn await_boot(&self) -> impl Future<Output = ()> + Send;
+
     /// Whether the host is still booting.
     fn is_booting(&self) -> impl Future<Output = bool> + Send;
 
-    /// Arms the deadman.
+    /// Arms the deadman, and returns when it waits and nothing that ends us ends it.
     fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
     /// Disarms the deadman; that there is none is fine. One that is on its way already finds an activation that is

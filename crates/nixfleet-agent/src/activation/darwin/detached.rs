@@ -63,8 +63,12 @@ async fn activate(run: &DarwinRun<'_>) -> RunEnd {
 }
 
 /// The wait of the deadman, in its own session. `false` when it was disarmed: the file that says so is gone.
+///
+/// Standard input is that file, locked: with our process id in it whoever armed us knows that we outlive them.
 pub async fn wait_armed(until: Duration, armed: &Path) -> anyhow::Result<bool> {
     session::lead().context("this is started by the agent and not by hand")?;
+    let id = std::process::id().to_string();
+    rustix::io::write(std::io::stdin(), id.as_bytes()).context("write our process id")?;
     while clock::monotonic() < until {
         if !armed.exists() {
             return Ok(false);
