@@ -39,11 +39,11 @@ pub async fn activate_with<B: ActivationBackend>(
     target: &ActivationTarget,
 ) -> anyhow::Result<ActivationOutcome> {
     let tools = backend.tools()?;
-    // The signatures of what is here already can be looked at before anything is decided: that only reads.
-    let (begun, seen) =
-        tokio::join!(begin(backend, tools, target), glance(tools, &target.system, target.unsigned));
-    match begun {
-        Ok(mut run) => Ok(drive(&mut run, seen).await),
+    // The signatures of what is here already can be looked at before anything is decided: that only reads, and a
+    // refusal does not wait for it.
+    let glance = async { Ok(glance(tools, &target.system, target.unsigned).await) };
+    match tokio::try_join!(begin(backend, tools, target), glance) {
+        Ok((mut run, seen)) => Ok(drive(&mut run, seen).await),
         Err(failure) => Ok(refused(backend, target, failure)),
     }
 }
