@@ -5,6 +5,7 @@
 //! `nixfleet-core`'s (`judge`, `resume`); here they are carried out.
 
 pub mod backend;
+pub mod boot_space;
 pub mod confirm;
 pub mod darwin;
 pub mod host;
@@ -17,6 +18,7 @@ pub mod recovery;
 pub mod rollback;
 pub mod run;
 pub mod types;
+pub mod unsynced;
 pub mod verify_poll;
 
 pub use backend::ActivationBackend;

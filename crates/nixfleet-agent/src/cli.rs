@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
@@ -57,8 +58,11 @@ enum Verb {
     #[command(hide = true)]
     Deadman {
         id: String,
-        #[arg(long)]
+        #[arg(long, requires = "armed_file")]
         wait_until_ms: Option<u64>,
+        /// Gone when it was disarmed
+        #[arg(long)]
+        armed_file: Option<PathBuf>,
     },
     /// The detached process of a run on Darwin
     #[command(hide = true)]
@@ -118,7 +122,7 @@ struct ActivateArgs {
     /// Refuse a closure with another digest: sha256:<64 hex>
     #[arg(long, value_name = "DIGEST")]
     digest: Option<String>,
-    /// How long a download may stand still
+    /// How long a download may stand still; a slow one may take as long as it needs
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     stall: Duration,
     /// Show what would change, and change nothing
@@ -150,8 +154,6 @@ struct DarwinRunArgs {
     #[arg(long)]
     end_file: PathBuf,
     #[arg(long)]
-    pid_file: PathBuf,
-    #[arg(long)]
     output: PathBuf,
     program: PathBuf,
 }
@@ -176,26 +178,32 @@ pub(crate) fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return ui::refuse(1, &format!("cannot start: {error}"), None),
     };
-    runtime.block_on(dispatch(cli))
+    #[cfg(feature = "failpoints")]
+    if nixfleet_agent::failpoint::wants_darwin() {
+        return runtime.block_on(dispatch::<nixfleet_agent::activation::darwin::DarwinBackend>(cli));
+    }
+    runtime.block_on(dispatch::<DefaultBackend>(cli))
 }
 
-async fn dispatch(cli: Cli) -> ExitCode {
+async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
     let state = cli.state_dir;
     if !state.is_absolute() {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
     }
     match cli.verb {
-        Verb::Activate(args) => activate::activate(&state, args).await,
-        Verb::Confirm(json) => activate::confirm(&state, json.json).await,
-        Verb::Rollback(json) => activate::rollback(&state, json.json).await,
-        Verb::Recover(json) => activate::recover(&state, json.json).await,
+        Verb::Activate(args) => activate::activate::<B>(&state, args).await,
+        Verb::Confirm(json) => activate::confirm::<B>(&state, json.json).await,
+        Verb::Rollback(json) => activate::rollback::<B>(&state, json.json).await,
+        Verb::Recover(json) => activate::recover::<B>(&state, json.json).await,
         Verb::Status(json) => show::status(&state, json.json),
         Verb::History(json) => show::history(&state, json.json),
-        Verb::Logs(args) => show::logs(&state, &args.id, args.json.json).await,
-        Verb::Run => daemon::run(&state).await,
+        Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await,
+        Verb::Run => daemon::run::<B>(&state).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RecordEnd { file } => inside::record_end(&file),
-        Verb::Deadman { id, wait_until_ms } => inside::deadman(&state, &id, wait_until_ms).await,
+        Verb::Deadman { id, wait_until_ms, armed_file } => {
+            inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await
+        }
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
         #[cfg(feature = "failpoints")]
         Verb::Failpoints => {

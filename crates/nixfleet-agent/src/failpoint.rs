@@ -2,7 +2,8 @@
 //!
 //! With it, the variable `NIXFLEET_FAILPOINT` names one point. The first process that reaches it writes
 //! `/run/nixfleet-failpoint` and stands still for ever, so that a test can kill it, stop its unit, restart the host
-//! or cut its power right there. The mark makes later processes pass.
+//! or cut its power right there. The mark makes later processes pass. `NIXFLEET_BACKEND=darwin` chooses the Darwin
+//! backend on Linux, where test hosts are.
 
 /// Every point, in the order of a good activation, then of a deferral, then of a way back.
 pub const ALL: [&str; 42] = [
@@ -49,6 +50,23 @@ pub const ALL: [&str; 42] = [
     "after-revert-boot",
     "after-put-back",
 ];
+
+/// Variables that a detached process of ours is given from our own environment: none in a shipped binary.
+#[cfg(not(feature = "failpoints"))]
+pub const HANDED_ON: &[&str] = &[];
+/// Variables that a detached process of ours is given from our own environment: which backend a test chose.
+#[cfg(feature = "failpoints")]
+pub const HANDED_ON: &[&str] = &[BACKEND];
+
+/// Names the backend that a test wants instead of the platform's own: `darwin`.
+#[cfg(feature = "failpoints")]
+const BACKEND: &str = "NIXFLEET_BACKEND";
+
+/// Whether a test wants the Darwin backend on this platform.
+#[cfg(feature = "failpoints")]
+pub fn wants_darwin() -> bool {
+    std::env::var(BACKEND).is_ok_and(|name| name == "darwin")
+}
 
 /// Stands still here if a test asked for it.
 #[cfg(not(feature = "failpoints"))]

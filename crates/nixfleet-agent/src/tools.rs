@@ -1,4 +1,4 @@
-//! The outside programs of a host: Nix, systemd and the journal, one file each.
+//! The outside programs of a host: Nix, systemd, the journal and (on macOS) `sysctl`, one file each.
 //!
 //! Every file has builders that return a [`Cmd`] as data, and parsers that take recorded bytes; running them is one
 //! thin `async fn` of [`Tools`] per question. The parsers are strict: what they do not understand is an error that
@@ -17,6 +17,7 @@ pub mod nix;
 pub mod nix_env;
 pub mod nix_store;
 pub mod progress;
+pub mod sysctl;
 pub mod systemd;
 pub mod unit_reasons;
 pub mod units;

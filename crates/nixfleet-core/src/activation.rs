@@ -4,18 +4,22 @@
 //! - [`record`]: the lines of the activation journal, and [`record::Activation`], what they fold to.
 //! - [`end`]: how a detached run ended, as its own record says.
 //! - [`units`]: what became of the units that were running before.
+//! - [`platform`]: what of NixOS and nix-darwin the two below must know.
 //! - [`judge`]: the verdict on a switch that ended, from the world and not from the exit code alone.
 //! - [`resume`]: where an interrupted activation goes on.
 //! - [`inhibit`]: what must not be replaced live, and when a reboot is needed.
+//! - [`boot_space`]: whether the next boot entry fits.
 //! - [`packages`]: package differences between two closures.
 //! - [`events`]: what the reducer and the control plane are told.
 
+pub mod boot_space;
 pub mod end;
 pub mod events;
 pub mod inhibit;
 pub mod judge;
 pub mod outcome;
 pub mod packages;
+pub mod platform;
 pub mod record;
 pub mod resume;
 pub mod units;

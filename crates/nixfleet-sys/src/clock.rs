@@ -11,6 +11,9 @@ pub fn unix_ms() -> u64 {
 
 /// Time since boot without suspended time, as systemd's monotonic timers count it; not moved by setting the clock.
 ///
+/// On macOS the same call counts suspended time too: a Mac that slept through its deadline reverts when it wakes, which
+/// is the safe side, as nobody can have confirmed meanwhile.
+///
 /// In a container this is the machine's, so only differences to another reading on the same boot mean anything.
 pub fn monotonic() -> Duration {
     Duration::from_millis(ms(ClockId::Monotonic))

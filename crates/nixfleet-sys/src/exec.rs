@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use running::{Limit, PIPE_GRACE, Running, end_group, ended, feed};
 
+mod leading;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -143,6 +144,14 @@ pub enum ExecError {
         /// The end of its standard error.
         last_words: String,
     },
+    /// Its listener had heard enough, and it was ended.
+    #[error("`{line}` was ended for what it did; its last words:\n{last_words}")]
+    Stopped {
+        /// The whole line.
+        line: String,
+        /// The end of its standard error.
+        last_words: String,
+    },
     /// It printed more than allowed and was ended.
     #[error("`{line}` printed more than {bytes_max} bytes")]
     TooMuchOutput {
@@ -168,6 +177,8 @@ pub enum Heard {
     Progress,
     /// Words, but no progress.
     Words,
+    /// The program does what it must not go on with: it is ended at once.
+    Enough,
 }
 
 /// Hears standard error line by line while the program runs.
@@ -336,11 +347,16 @@ impl Cmd {
         }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is the place that the ban sends everybody to")]
     fn command(&self) -> tokio::process::Command {
+        let mut command = self.bare_command();
+        command.process_group(0);
+        command
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the place that the ban sends everybody to")]
+    fn bare_command(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args).env_clear().env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
-        command.process_group(0);
         command
     }
 
@@ -355,15 +371,17 @@ impl Cmd {
             .map_err(|source| ExecError::Start { line: line.to_owned(), source })
     }
 
-    /// Starts it with no connection to us at all and does not wait: its life is its own.
+    /// Starts it with no connection to us but `stdin`, and does not wait: its life is its own.
     ///
-    /// It is in a process group of its own; whoever must also leave our *session* calls `setsid` in the program.
-    pub fn spawn_detached(&self) -> Result<u32, ExecError> {
+    /// The program must call [`session::lead`](crate::session::lead) first, and therefore starts in our process
+    /// group: the head of a group of its own may not. A signal to our group that comes before that ends it. A file
+    /// with a lock on it stays locked for as long as the program has it, from before its first instruction.
+    pub fn spawn_detached(&self, stdin: Option<std::fs::File>) -> Result<u32, ExecError> {
         let line = self.line();
-        let child = self
-            .command()
+        let mut command = self.bare_command();
+        let child = command
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -128,14 +128,53 @@ pub fn copy_program(from: &Path, to: &Path) -> Result<(), FsError> {
 
 /// Bytes that root can still write on the file system of `path`.
 pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
+    Ok(space(path)?.free_bytes)
+}
+
+/// The room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that root can still write.
+    pub free_bytes: u64,
+    /// The smallest unit in which room is given away.
+    pub block_bytes: u64,
+}
+
+/// The room on the file system of `path`.
+pub fn space(path: &Path) -> Result<Space, FsError> {
     let stat = statvfs(path).map_err(|e| failed("ask for the free space of", path)(e.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(Space { free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), block_bytes: stat.f_frsize })
+}
+
+/// Whether both are on the same file system; a path that is not there is on none.
+pub fn same_file_system(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    matches!((device(one), device(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Writes everything of the file system of `path` to the disk, whoever wrote it. Takes as long as the disk needs.
+pub fn sync_file_system(path: &Path) -> Result<(), FsError> {
+    let folder = File::open(path).map_err(failed("open", path))?;
+    sync_all_of(&folder).map_err(failed("sync the file system of", path))
+}
+
+#[cfg(target_os = "linux")]
+fn sync_all_of(folder: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(folder)?)
+}
+
+/// Elsewhere there is no call for one file system: the folder's own, then all of them.
+#[cfg(not(target_os = "linux"))]
+fn sync_all_of(folder: &File) -> io::Result<()> {
+    folder.sync_all()?;
+    rustix::fs::sync();
+    Ok(())
 }
 
 /// An exclusive advisory lock, held until dropped or until the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
     inode: u64,
 }
 
@@ -155,17 +194,45 @@ impl Lock {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let inode = file.metadata().map_err(failed("stat the lock", path))?.ino();
-                Ok(Some(Self { _file: file, inode }))
+                Ok(Some(Self { file, inode }))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(failed("take the lock", path)(e.into())),
         }
     }
 
+    /// Writes our process id into the file, for [`named_holder`]; whoever cannot has a lock all the same.
+    pub fn name_holder(&self) {
+        let id = format!("{:<10}", std::process::id());
+        let _ = rustix::io::pwrite(&self.file, id.as_bytes(), 0);
+    }
+
+    /// The locked file, to be handed to a child: locked until the last process that has it is gone.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// The inode of the lock file, as `/proc/locks` names it.
     pub fn inode(&self) -> u64 {
         self.inode
     }
+}
+
+/// Whether somebody holds a lock on the file; no file, no lock. Does not make the file.
+///
+/// For the instant of asking, somebody who takes the lock finds it taken.
+pub fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+/// Who wrote its process id into the file that is locked now, where the kernel does not tell (macOS); `None` when it
+/// is not locked. Between taking and naming, the id is that of the holder before: whoever acts on it asks twice.
+pub fn named_holder(path: &Path) -> Option<i32> {
+    /// As [`Lock::name_holder`] writes it.
+    const BYTES_MAX: u64 = 16;
+    let bytes = read_bounded(path, BYTES_MAX).ok().filter(|_| is_locked(path))?;
+    std::str::from_utf8(&bytes).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 /// Process ids that hold an exclusive `flock` on the file, from the text of `/proc/locks`; touches no lock.
@@ -244,6 +311,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_lock_has_one_holder_and_proc_locks_names_it() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("lock");
@@ -251,7 +319,12 @@ mod tests {
         assert!(Lock::try_take(&path).expect("no error").is_none());
         let locks = std::fs::read_to_string("/proc/locks").expect("Linux has it");
         assert_eq!(flock_holders(&locks, held.inode()), [i32::try_from(std::process::id()).expect("small")]);
+        assert_eq!(named_holder(&path), None, "it has not said so");
+        held.name_holder();
+        assert_eq!(named_holder(&path), Some(i32::try_from(std::process::id()).expect("small")));
+        assert!(is_locked(&path));
         drop(held);
+        assert!(!is_locked(&path) && named_holder(&path).is_none());
         assert!(Lock::try_take(&path).expect("no error").is_some());
     }
 

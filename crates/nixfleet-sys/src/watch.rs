@@ -1,77 +1,76 @@
 //! Wakes when names in a folder change: the parent of a link is watched, as a watch on the link itself sees nothing.
 //!
 //! A wake-up says only "look again": events may be lost (overflow) or doubled, so callers read the world afterwards
-//! and keep a slow poll as the net.
+//! and keep a slow poll as the net. Linux tells by inotify. Elsewhere the folders are looked at (`looks`): kqueue would
+//! need unsafe code, and nothing that is waited for here is in more of a hurry than the second that this may cost.
 
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+#[cfg(target_os = "linux")]
+mod inotify;
+#[cfg(any(test, not(target_os = "linux")))]
+#[cfg_attr(target_os = "linux", allow(unreachable_pub, reason = "it is the watch of the other platforms"))]
+mod looks;
 
-use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
-use tokio::io::unix::AsyncFd;
-
-/// A watch on one or more folders.
-#[derive(Debug)]
-pub struct FolderWatch {
-    fd: AsyncFd<OwnedFd>,
-}
-
-impl FolderWatch {
-    /// Watches the folders for names made, moved in or removed, and for files closed after writing.
-    pub fn new(folders: &[&Path]) -> io::Result<Self> {
-        let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let what = WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
-            | WatchFlags::DELETE
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::ONLYDIR;
-        for folder in folders {
-            add_watch(&fd, *folder, what)?;
-        }
-        // `register` asks, in an unsafe block, that the descriptor stays the same open one: an `OwnedFd` that is
-        // moved in and never handed out is just that, and this workspace has no unsafe code.
-        #[expect(
-            deprecated,
-            reason = "its replacement is unsafe; what it must be promised holds for an OwnedFd"
-        )]
-        let fd = AsyncFd::new(fd)?;
-        Ok(Self { fd })
-    }
-
-    /// Waits until something changed, and forgets all events up to now. Cancel-safe: an event not taken stays.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        let mut ready = self.fd.readable().await?;
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = Reader::new(self.fd.get_ref(), &mut buffer);
-        loop {
-            match reader.next() {
-                Ok(_) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => break,
-                Err(e) => return Err(e.into()),
-            }
-        }
-        ready.clear_ready();
-        Ok(())
-    }
-}
+#[cfg(target_os = "linux")]
+pub use inotify::FolderWatch;
+#[cfg(not(target_os = "linux"))]
+pub use looks::Looks as FolderWatch;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
     use std::time::Duration;
     use tokio::time::timeout;
 
-    #[tokio::test]
-    async fn a_link_that_flips_by_rename_or_anew_wakes_the_watcher() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let link = dir.path().join("current-system");
-        let mut watch = FolderWatch::new(&[dir.path()]).expect("watched");
-        assert!(timeout(Duration::from_millis(50), watch.changed()).await.is_err(), "nothing happened yet");
-        crate::fs::link_atomic(Path::new("/a"), &link).expect("made");
-        timeout(Duration::from_secs(5), watch.changed()).await.expect("woken").expect("no error");
-        std::fs::remove_file(&link).expect("removed");
-        std::os::unix::fs::symlink("/b", &link).expect("made anew");
-        timeout(Duration::from_secs(5), watch.changed()).await.expect("woken").expect("no error");
+    const SOON: Duration = Duration::from_secs(5);
+    const QUIET: Duration = Duration::from_millis(120);
+
+    /// The same story for both ways of watching.
+    macro_rules! a_watch {
+        ($name:ident, $watch:ty) => {
+            mod $name {
+                use super::*;
+
+                #[tokio::test]
+                async fn a_link_that_flips_by_rename_or_anew_wakes_the_watcher() {
+                    let dir = tempfile::tempdir().expect("a folder");
+                    let link = dir.path().join("current-system");
+                    let mut watch = <$watch>::new(&[dir.path()]).expect("watched");
+                    assert!(timeout(QUIET, watch.changed()).await.is_err(), "nothing happened yet");
+                    crate::fs::link_atomic(Path::new("/a"), &link).expect("made");
+                    timeout(SOON, watch.changed()).await.expect("woken").expect("no error");
+                    std::fs::remove_file(&link).expect("removed");
+                    std::os::unix::fs::symlink("/b", &link).expect("made anew");
+                    timeout(SOON, watch.changed()).await.expect("woken").expect("no error");
+                }
+
+                #[tokio::test]
+                async fn a_change_before_the_wait_is_not_lost() {
+                    let dir = tempfile::tempdir().expect("a folder");
+                    let mut watch = <$watch>::new(&[dir.path()]).expect("watched");
+                    crate::fs::write_atomic(&dir.path().join("end.json"), b"{}").expect("written");
+                    timeout(SOON, watch.changed()).await.expect("woken").expect("no error");
+                }
+
+                #[tokio::test]
+                async fn a_file_that_grows_wakes_the_watcher_and_so_does_the_second_folder() {
+                    let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+                    let at = two.path().join("journal.jsonl");
+                    let mut file = crate::fs::open_append(&at).expect("made");
+                    let mut watch = <$watch>::new(&[one.path(), two.path()]).expect("watched");
+                    crate::fs::append_synced(&mut file, &at, b"a line\n").expect("appended");
+                    drop(file);
+                    timeout(SOON, watch.changed()).await.expect("woken").expect("no error");
+                }
+
+                #[tokio::test]
+                async fn a_folder_that_is_not_there_cannot_be_watched() {
+                    assert!(<$watch>::new(&[Path::new("/nowhere/at/all")]).is_err());
+                }
+            }
+        };
     }
+
+    #[cfg(target_os = "linux")]
+    a_watch!(by_inotify, crate::watch::inotify::FolderWatch);
+    a_watch!(by_looking, crate::watch::looks::Looks);
 }

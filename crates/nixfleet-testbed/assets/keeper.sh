@@ -4,11 +4,12 @@
 # The test process holds the other end of that pipe; when it ends, however it ends, the pipe closes and
 # everything here goes: the cgroup is killed, the mounts vanish with the private namespace, the folder is
 # removed. Started as `unshare --mount --net --propagation private bash keeper.sh keep RUN`, with the
-# settings in RUN/env (`hub` in place of `keep` makes a network of several hosts: a bridge and the cache, no host). Events go to standard output, one per line.
+# settings in RUN/env. In place of `keep`, `hub` makes a network of several hosts (a bridge and the cache, no host) and
+# `machine` owns a virtual machine. Events go to standard output, one per line.
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 mode=$1 run=$2
-. "$run/env" # root layer cache name cgroup disk_limit boot_limit net_pid slot address gateway binds
+. "$run/env" # root layer cache name cgroup disk_limit boot_limit net_pid slot address gateway binds; kernel initrd
 cg=/sys/fs/cgroup/$cgroup
 merged=$run/merged
 
@@ -26,16 +27,44 @@ empty() {
   return 0
 }
 
+# Runs a program in a cgroup, to die with us.
+inside() { exec bash -c 'echo 0 > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"' "$@"; }
+
 boot() {
-  bash -c 'echo 0 > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"' "$cg/host" \
-    env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 \
+  inside "$cg/host" env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 \
     systemd-nspawn --quiet --register=no --keep-unit -D "$merged" --machine="$name" \
     --network-namespace-path=/run/netns/host --capability=CAP_NET_ADMIN \
     --resolv-conf=off --timezone=off --link-journal=no --console=pipe $binds \
     /stage2 </dev/null >>"$run/console.log" 2>&1 &
-  local pid=$!
-  note "started $pid"
-  wait "$pid"
+  follow $!
+}
+
+# Software emulation: where KVM answers at all its guests may hang, and every machine must give the same result.
+# The test process has the disk (with the cache that a power cut empties) and the other end of the console's port; both
+# sockets are named from RUN, as a socket's name may have 107 characters only. `host` is what the machine's network
+# calls us: 10.213.0.1, where the binary cache listens. What is masked can do nothing here, for want of a device or a
+# module, and is not started in a container either; lsm= and mitigations=off save a fifth of the time of a boot.
+boot_machine() { # CLOCK: what the machine believes at its start, as qemu's -rtc takes it
+  cd "$run" || exit 1
+  local masked append="console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off audit=0 lsm= cryptomgr.notests init_on_alloc=0"
+  for masked in modprobe@{configfs,drm,efi_pstore,fuse}.service dev-{hugepages,mqueue}.mount sys-kernel-{debug,tracing}.mount; do
+    append+=" systemd.mask=$masked"
+  done
+  inside "$cg/host" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+    -accel tcg,thread=multi -cpu max -smp 2 -m 768 -rtc "base=$1" \
+    -kernel "$kernel" -initrd "$initrd" -append "$append" \
+    -chardev file,id=console,path=console.log,append=on -serial chardev:console \
+    -blockdev driver=nbd,node-name=disk,server.type=unix,server.path=disk.sock \
+    -device virtio-blk-pci,drive=disk,write-cache=on \
+    -device virtio-serial-pci -chardev socket,id=port,path=port.sock -device virtserialport,chardev=port \
+    -netdev "user,id=net,net=$gateway/16,host=$gateway,ipv6=off" -device virtio-net-pci,netdev=net,romfile= \
+    </dev/null >>console.log 2>&1 &
+  follow $!
+}
+
+follow() {
+  note "started $1"
+  wait "$1"
   note "exited $?"
 }
 
@@ -90,8 +119,7 @@ make_bridge() {
 
 serve() { # the cache, from this namespace: a host's reboot does not take it away
   [ "$net_pid" = 0 ] || return
-  bash -c 'echo 0 > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"' "$cg/aux" \
-    "$root/bin/busybox" httpd -f -p 8080 -h "$run/cache" </dev/null >/dev/null 2>&1 &
+  inside "$cg/aux" "$root/bin/busybox" httpd -f -p 8080 -h "$run/cache" </dev/null >/dev/null 2>&1 &
   httpd=$!
 }
 
@@ -115,19 +143,28 @@ hub() { if [ "$net_pid" = 0 ]; then "$@"; else nsenter -t "$net_pid" -n "$@"; fi
 
 case $mode in
   boot) boot ;;
-  keep | hub)
+  boot-machine) boot_machine "$3" ;;
+  keep | hub | machine)
     trap '' INT HUP TERM
     trap clean EXIT
     httpd=
     raise_limits
     set_up
-    if [ "$mode" = hub ]; then make_bridge; else make_disk; connect; fi
+    case $mode in
+      hub) make_bridge ;;
+      machine) ;; # its disk is served by the test process, its network by qemu
+      *) make_disk; connect ;;
+    esac
     serve
     note "ready"
     while read -r command argument; do
       case $command in
         start)
           empty "$cg/host"
+          if [ "$mode" = machine ]; then
+            setpriv --pdeathsig KILL bash "$0" boot-machine "$run" "$argument" < /dev/null &
+            continue
+          fi
           ip -n host link set eth0 down; ip -n host addr flush dev eth0
           setpriv --pdeathsig KILL bash "$0" boot "$run" < /dev/null &
           ;;

@@ -23,7 +23,8 @@ phase() {
 }
 # The order of the two redirections matters: the words go to stderr, bash's complaint about it nowhere.
 say() { printf '%s\n' "$*" >&2 2>/dev/null || { phase "panic broken-pipe"; exit 101; }; }
-end() { phase "end code=$1"; exit "$1"; }
+# With the wall clock in microseconds: /proc/uptime is too coarse to measure how soon an end is noticed.
+end() { phase "end code=$1 at=${EPOCHREALTIME/./}"; exit "$1"; }
 # The lock belongs to this program alone: no child may inherit it.
 child() { "$@" 9>&-; }
 journal() { child logger -t nixos -p "user.$1" -- "$2" 2>/dev/null; }

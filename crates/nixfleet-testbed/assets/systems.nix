@@ -70,6 +70,8 @@ let
     "[Service]"
     (if agent == null then "Type=oneshot\nRemainAfterExit=yes" else "Type=notify\nRestart=on-failure\nRestartSec=1")
     "ExecStart=${package}/bin/nixfleet-agent run" "StateDirectory=nixfleet"
+    # It is ready within milliseconds; a switch waits this long for one that hangs.
+    "TimeoutStartSec=10"
     "Environment=PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin" extra
   ];
 
@@ -236,6 +238,37 @@ let
       ${a.extra}
     '';
 
+  # --- nix-darwin -------------------------------------------------------------------------------
+  # Its activation script in small: any failing step ends it, and /run/current-system is set last.
+  darwinArch = "${builtins.head (builtins.split "-" builtins.currentSystem)}-darwin";
+  darwin = label: overrides:
+    let
+      # Shell, run before /etc moves and between it and the flip.
+      a = { before = ""; between = ""; flipTo = "$systemConfig"; } // overrides;
+    in drv "darwin-system-25.11.${label}" {
+      inherit label darwinArch;
+      sw = systemPath label [ (package "hello" "2.12.2") agentPackage ];
+      activate = lines [
+        "#!/bin/bash"
+        "set -e -o pipefail"
+        ''systemConfig=@out@; export PATH=/usr/sbin:/usr/bin:/sbin:/bin''
+        ''echo "begin $systemConfig" >> /var/log/darwin-runs.log''
+        ''echo "setting up ${label}..."''
+        a.before
+        ''ln -sfn "$systemConfig/etc" /etc/static''
+        a.between
+        ''ln -sfn "${a.flipTo}" /run/current-system''
+      ];
+    } ''
+      mkdir -p $out/etc
+      printf '%s\n' "$activate" | sed "s,@out@,$out,g" > $out/activate
+      chmod +x $out/activate
+      ln -s $sw $out/sw
+      printf %s "$darwinArch" > $out/system
+      printf %s "25.11.$label" > $out/darwin-version
+      printf %s $out > $out/systemConfig
+    '';
+
   # What a knob does in `activate` must not hang a boot: those that would are skipped there.
   unlessBooting = text: ''if [ -z "$TESTBED_BOOT" ]; then ${text}; fi'';
   v2 = {
@@ -296,7 +329,7 @@ let
     agent-broken = system "agent-broken" (with2 {
       agentPackage = brokenAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit brokenAgent ""; }; });
     agent-hangs = system "agent-hangs" (with2 {
-      agentPackage = hungAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit hungAgent "TimeoutStartSec=10"; }; });
+      agentPackage = hungAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit hungAgent ""; }; });
     agent-removed = system "agent-removed" (with2 { units = builtins.removeAttrs (goodUnits "2") [ "nixfleet-agent.service" ]; });
     reexecs = system "reexecs" (with2 { systemConf = "[Manager]\nDefaultTimeoutStopSec=80s"; });
     breaks-network = system "breaks-network" (with2 {
@@ -324,6 +357,19 @@ let
     broken-pipe = system "broken-pipe" (with2 { wrapper = ''exec ${switchProgram} "$@" 2> >(sed -u '/^activating/q' > /dev/null)''; });
     killed-before-flip = system "killed-before-flip" (with2 { between = unlessBooting "kill -KILL $PPID; exit 0"; });
     killed-after-flip = system "killed-after-flip" (with2 { after = unlessBooting "kill -KILL $PPID"; });
+    darwin-good = darwin "darwin-good" { };
+    darwin-fails = darwin "darwin-fails" { between = "echo 'a step failed' >&2; false"; };
+    darwin-hangs = darwin "darwin-hangs" { between = "echo 'about to hang'; sleep infinity"; };
+    darwin-slow = darwin "darwin-slow" { between = "sleep 6"; };
+    darwin-floods = darwin "darwin-floods" { before = ''
+      printf '\xff\xfe not utf-8 \xc3\x28\n'; printf '\xff\xfe not utf-8 \xc3\x28\n' >&2
+      head -c 3000000 /dev/zero | tr '\0' y; echo
+      yes 'out: the quick brown fox jumps over the lazy dog, again and again and again' | head -c 40000000 || true
+      yes 'err: the quick brown fox jumps over the lazy dog, again and again and again' | head -c 40000000 >&2 || true
+      echo 'the flood is over'
+    ''; };
+    darwin-repoints = darwin "darwin-repoints" { between = "ln -sfn system-1-link /nix/var/nix/profiles/system"; };
+    darwin-third = darwin "darwin-third" { flipTo = "${third}"; };
     big-a = big "big-a" "1";
     big-b = big "big-b" "2";
   };

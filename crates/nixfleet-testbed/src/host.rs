@@ -1,5 +1,6 @@
 //! A host: boot it, run programs in it, break it, and be sure that nothing of it stays.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use crate::fault::{Fault, FaultServer};
 use crate::files::{Entry, Root};
 use crate::image::{Flavour, Image};
 use crate::keeper::Keeper;
+use crate::machine::Machine;
 use crate::net::{Net, Place};
 use crate::run_dir::RunDir;
 use crate::spawn::{self, Output, Running};
@@ -25,8 +27,11 @@ const BOOT_LIMIT: Duration = Duration::from_mins(2);
 const RUN_LIMIT: Duration = Duration::from_mins(1);
 /// As on NixOS, with Debian's folders behind.
 const HOST_PATH: &str = "PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What a program of ours finds in its environment, and nothing else.
+pub(crate) const ENVIRONMENT: [&str; 6] =
+    ["/usr/bin/env", "-i", HOST_PATH, "HOME=/root", "USER=root", "LANG=C.UTF-8"];
 /// Enters a cgroup of its own, as a login session would, then becomes the program.
-const ENTER: &str =
+pub(crate) const ENTER: &str =
     "c=/sys/fs/cgroup/testbed.scope; [ -d $c ] || mkdir $c; echo 0 > $c/cgroup.procs; exec \"$@\"";
 
 /// What a host is to be; see [`Host::builder`].
@@ -177,7 +182,7 @@ impl Host {
 
     /// Boots it from its disk; returns when its units have settled.
     pub fn start(&self) -> Result<()> {
-        self.keeper.boot()?;
+        self.keeper.boot("")?;
         self.await_up()
     }
 
@@ -326,7 +331,7 @@ impl Host {
 
     /// The journal of a unit over all boots, without times.
     pub fn journal(&self, unit: &str) -> Result<String> {
-        Ok(self.run(&["journalctl", "--no-pager", "--quiet", "-o", "cat", "-u", unit])?.success()?.stdout)
+        Machine::journal(self, unit)
     }
 
     /// The contents of a file; also while the host is down (then without /run).
@@ -351,10 +356,7 @@ impl Host {
 
     /// Where a link points; nothing if it is no link.
     pub fn read_link(&self, path: &str) -> Option<String> {
-        match self.entry(path) {
-            Ok(Entry::Link(target)) => Some(target.to_string_lossy().into_owned()),
-            _ => None,
-        }
+        Machine::read_link(self, path)
     }
 
     fn root(&self) -> Result<Root> {
@@ -366,56 +368,53 @@ impl Host {
 
     /// The system behind `/run/current-system`.
     pub fn current_system(&self) -> Option<String> {
-        self.read_link("/run/current-system")
+        Machine::current_system(self)
     }
 
     /// The system behind `/run/booted-system`.
     pub fn booted_system(&self) -> Option<String> {
-        self.read_link("/run/booted-system")
+        Machine::booted_system(self)
     }
 
     /// The system that the boot loader would boot.
     pub fn boot_default(&self) -> Option<String> {
-        Some(self.read_file("/boot/default").ok()?.trim().to_owned())
+        Machine::boot_default(self)
     }
 
     /// The system that the system profile points to, through its generation link.
     pub fn profile_system(&self) -> Option<String> {
-        self.read_link(&format!("/nix/var/nix/profiles/{}", self.read_link("/nix/var/nix/profiles/system")?))
+        Machine::profile_system(self)
+    }
+
+    /// The generations of the system profile: each number with the store path that it points to.
+    pub fn generations(&self) -> Result<BTreeMap<u64, String>> {
+        let folder = "/nix/var/nix/profiles";
+        let listed = self.run(&["ls", folder])?.success()?;
+        let generation = |name: &str| {
+            let number = name.strip_prefix("system-")?.strip_suffix("-link")?.parse().ok()?;
+            Some((number, self.read_link(&format!("{folder}/{name}"))?))
+        };
+        Ok(listed.stdout.lines().filter_map(generation).collect())
     }
 
     /// The command lines of all its processes, by process id.
     pub fn processes(&self) -> Result<Vec<(u32, String)>> {
-        let output = self.run(&["ps", "-eo", "pid=,args="])?.success()?;
-        let line = |line: &str| {
-            let (pid, args) = line.trim().split_once(' ')?;
-            Some((pid.parse().ok()?, args.to_owned()))
-        };
-        Ok(output.stdout.lines().filter_map(line).collect())
+        Machine::processes(self)
     }
 
     /// Its loaded units with their active state (`active`, `failed`, …), by name.
     pub fn units(&self) -> Result<Vec<(String, String)>> {
-        let argv = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full"];
-        let output = self.run(&argv)?.success()?;
-        let unit = |line: &str| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
-        };
-        Ok(output.stdout.lines().filter_map(unit).collect())
+        Machine::units(self)
     }
 
     /// The active state of one unit (`inactive` also if there is no such unit).
     pub fn unit_state(&self, unit: &str) -> Result<String> {
-        Ok(self.run(&["systemctl", "show", "--property=ActiveState", "--value", unit])?.text().to_owned())
+        Machine::unit_state(self, unit)
     }
 
     /// Fetches a path from the cache with its signatures checked, and roots it at `/testbed/roots/<name>`.
     pub fn fetch(&self, path: &str) -> Result<()> {
-        let root = format!("/testbed/roots/{}", path.rsplit('/').next().unwrap_or(path));
-        let argv = ["nix-store", "--realise", path, "--add-root", &root, "--indirect"];
-        self.run_for(BOOT_LIMIT, &argv)?.success()?;
-        Ok(())
+        Machine::fetch(self, path)
     }
 
     /// Puts a path and its closure into the store without any signature, as something careless would.
@@ -462,12 +461,38 @@ impl Host {
     }
 }
 
+/// The primitives; the rest of [`Machine`] is made of them, and the methods of the same names above are it.
+impl Machine for Host {
+    fn image(&self) -> &Image {
+        &self.image
+    }
+
+    fn run_for(&self, limit: Duration, argv: &[&str]) -> Result<Output> {
+        Self::run_for(self, limit, argv)
+    }
+
+    fn read_file(&self, path: &str) -> Result<String> {
+        Self::read_file(self, path)
+    }
+
+    fn entry(&self, path: &str) -> Result<Entry> {
+        Self::entry(self, path)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        Self::exists(self, path)
+    }
+
+    fn cache(&self) -> Result<Cache<'_>> {
+        Self::cache(self)
+    }
+}
+
 fn enter(leader: u32, argv: &[&str]) -> Vec<String> {
     let leader = leader.to_string();
     let entering =
         ["nsenter", "-t", &leader, "-m", "-u", "-i", "-n", "-p", "-C", "--", "/bin/sh", "-c", ENTER, "sh"];
-    let environment = ["/usr/bin/env", "-i", HOST_PATH, "HOME=/root", "USER=root", "LANG=C.UTF-8"];
-    entering.iter().chain(&environment).chain(argv).map(|word| (*word).to_owned()).collect()
+    entering.iter().chain(&ENVIRONMENT).chain(argv).map(|word| (*word).to_owned()).collect()
 }
 
 /// Whether a process is PID 1 of a namespace below ours.

@@ -173,7 +173,7 @@ pub fn prepare(flavour: Flavour, say: &mut dyn FnMut(&str)) -> Result<Image> {
         layer(&root, &store, &prepared, agent.as_deref())?;
     }
     let image = Image::open(flavour, root, prepared)?;
-    prune(flavour, &image.prepared);
+    prune(&format!("prepared-{}-", flavour.name()), &image.prepared, PREPARED_KEPT);
     say(&format!("{}: {} systems in {}", flavour.name(), image.systems.len(), image.prepared.display()));
     Ok(image)
 }
@@ -254,25 +254,24 @@ fn layer(root: &Path, store: &Path, prepared: &Path, agent: Option<&Path>) -> Re
     fs::rename(&half, prepared).with_context(|| format!("move {} to its place", half.display()))
 }
 
-/// Removes old prepared layers that nobody uses.
-fn prune(flavour: Flavour, keep: &Path) {
-    let prefix = format!("prepared-{}-", flavour.name());
+/// Removes the oldest folders of a kind that nobody uses, until with `keep` there are `kept`.
+pub(crate) fn prune(prefix: &str, keep: &Path, kept: usize) {
     let Ok(entries) = fs::read_dir(cache_dir()) else { return };
     let mut found: Vec<_> = entries
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix) && entry.path() != keep)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix) && entry.path() != keep)
         .map(|entry| (entry.metadata().and_then(|meta| meta.modified()).ok(), entry.path()))
         .collect();
     found.sort();
     found.reverse();
-    for (_, path) in found.into_iter().skip(PREPARED_KEPT - 1) {
+    for (_, path) in found.into_iter().skip(kept.saturating_sub(1)) {
         if lock(&path.join("in-use"), FlockOperation::NonBlockingLockExclusive).is_ok() {
             let _ = fs::remove_dir_all(&path);
         }
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
@@ -281,7 +280,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn digest(text: &str) -> Result<String> {
+pub(crate) fn digest(text: &str) -> Result<String> {
     let line = spawn::run_with_input(&["sha256sum"], text.as_bytes())?;
     Ok(line.chars().take(16).collect())
 }

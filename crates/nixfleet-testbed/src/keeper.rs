@@ -29,9 +29,9 @@ pub(crate) struct Seen {
     pub(crate) ready: bool,
     /// Starts so far; the number of the current or last boot.
     pub(crate) boots: u64,
-    /// The process id of nspawn while it runs.
+    /// The process id of nspawn (or qemu) while it runs.
     pub(crate) nspawn: Option<i32>,
-    /// How the last nspawn ended.
+    /// How the last nspawn (or qemu) ended.
     pub(crate) last_exit: Option<i32>,
     /// A start was asked for and has not shown up.
     pub(crate) starting: bool,
@@ -84,8 +84,8 @@ impl Keeper {
         self.shared.lock().clone()
     }
 
-    /// Boots the host; returns when nspawn has been started.
-    pub(crate) fn boot(&self) -> Result<()> {
+    /// Boots the host; returns when nspawn or qemu has been started. Only a virtual machine takes an argument.
+    pub(crate) fn boot(&self, argument: &str) -> Result<()> {
         let boots = {
             let mut seen = self.shared.lock();
             if seen.nspawn.is_some() || seen.starting {
@@ -94,7 +94,7 @@ impl Keeper {
             seen.starting = true;
             seen.boots
         };
-        self.shared.send("start")?;
+        self.shared.send(&format!("start {argument}"))?;
         self.wait("the host to be started", READY_LIMIT, |seen| (seen.boots > boots).then_some(()))
     }
 

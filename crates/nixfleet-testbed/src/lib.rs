@@ -5,7 +5,10 @@
 //! The systems (one [`System`] per knob) are built by the host's own Nix and fetched from a binary cache with real
 //! signatures. Everything made once is kept in [`cache_dir`].
 //!
-//! Limits: root is needed, the clock is the machine's (a host cannot set it), and killing a host keeps the page
+//! A [`Vm`] is the same on a kernel of its own, in software emulation and twenty times slower: its clock can be set,
+//! and cutting its power loses what was not flushed. What both can do is [`Machine`].
+//!
+//! Limits: root is needed, the clock of a [`Host`] is the machine's (it cannot set it), and killing one keeps the page
 //! cache: it finds errors of logic, not missing syncs.
 
 pub use cache::{Cache, Damage};
@@ -13,11 +16,13 @@ pub use fault::{Fault, FaultServer};
 pub use files::Entry;
 pub use host::{Host, HostBuilder};
 pub use image::{Flavour, Image, cache_dir, prepare};
+pub use machine::Machine;
 pub use net::Net;
 pub use packages::{APT_PACKAGES, available, missing};
 pub use spawn::{Output, Running};
 pub use sweep::{Swept, sweep};
 pub use systems::System;
+pub use vm::{Clock, Cut, Unflushed, Vm, VmBuilder, prepare_vm};
 pub use wait::wait_until;
 
 mod cache;
@@ -26,10 +31,12 @@ mod files;
 mod host;
 mod image;
 mod keeper;
+mod machine;
 mod net;
 mod packages;
 mod run_dir;
 mod spawn;
 mod sweep;
 mod systems;
+mod vm;
 mod wait;

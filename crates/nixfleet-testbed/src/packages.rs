@@ -14,7 +14,6 @@ pub const APT_PACKAGES: &[&str] = &[
     "cpio",
     "kmod",
     "qemu-system-x86",
-    "qemu-utils",
 ];
 
 /// One program of each package that is used, so that "missing" is about what is there, not about dpkg.
@@ -27,6 +26,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("sha256sum", "coreutils"),
     ("find", "findutils"),
+    ("mke2fs", "e2fsprogs"),
+    ("cpio", "cpio"),
+    ("depmod", "kmod"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 const FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

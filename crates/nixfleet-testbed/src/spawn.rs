@@ -39,6 +39,18 @@ pub struct Output {
 }
 
 impl Output {
+    /// How a program ended that ran in a virtual machine.
+    pub(crate) fn of_machine(
+        argv: &[&str],
+        code: i32,
+        (stdout, stderr): (&[u8], &[u8]),
+        elapsed: Duration,
+        timed_out: bool,
+    ) -> Self {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Self { code, stdout: text(stdout), stderr: text(stderr), elapsed, timed_out, line: argv.join(" ") }
+    }
+
     /// Whether it ended by itself with 0.
     pub fn ok(&self) -> bool {
         self.code == 0 && !self.timed_out

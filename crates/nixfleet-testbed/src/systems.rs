@@ -92,6 +92,20 @@ pub enum System {
     KilledBeforeFlip,
     /// The switch dies by SIGKILL after the flip.
     KilledAfterFlip,
+    /// Darwin-shaped, and nothing wrong with it: `activate` moves /etc/static, then flips as its last act.
+    DarwinGood,
+    /// Darwin-shaped; a step of `activate` fails after /etc/static moved and before the flip: exit 1.
+    DarwinFails,
+    /// Darwin-shaped; `activate` sleeps for ever after /etc/static moved and before the flip.
+    DarwinHangs,
+    /// Darwin-shaped; `activate` sleeps 6 s before the flip.
+    DarwinSlow,
+    /// Darwin-shaped; `activate` prints 40 MB on each stream, a line of 3 MB, and bytes that are not UTF-8.
+    DarwinFloods,
+    /// Darwin-shaped; `activate` points the system profile to generation 1.
+    DarwinRepoints,
+    /// Darwin-shaped; `activate` makes /run/current-system point to `Third`.
+    DarwinThird,
     /// 1,100 store paths more, and 20 units big-0 to big-19 beside those of `Base`.
     BigA,
     /// `BigA` with all 20 big units changed.
@@ -144,6 +158,13 @@ impl System {
         Self::BrokenPipe,
         Self::KilledBeforeFlip,
         Self::KilledAfterFlip,
+        Self::DarwinGood,
+        Self::DarwinFails,
+        Self::DarwinHangs,
+        Self::DarwinSlow,
+        Self::DarwinFloods,
+        Self::DarwinRepoints,
+        Self::DarwinThird,
         Self::BigA,
         Self::BigB,
     ];
@@ -194,6 +215,13 @@ impl System {
             Self::BrokenPipe => "broken-pipe",
             Self::KilledBeforeFlip => "killed-before-flip",
             Self::KilledAfterFlip => "killed-after-flip",
+            Self::DarwinGood => "darwin-good",
+            Self::DarwinFails => "darwin-fails",
+            Self::DarwinHangs => "darwin-hangs",
+            Self::DarwinSlow => "darwin-slow",
+            Self::DarwinFloods => "darwin-floods",
+            Self::DarwinRepoints => "darwin-repoints",
+            Self::DarwinThird => "darwin-third",
             Self::BigA => "big-a",
             Self::BigB => "big-b",
         }
@@ -267,6 +295,21 @@ impl System {
             Self::BrokenPipe => "The reader of its stderr goes away during activate: exit 101, half done.",
             Self::KilledBeforeFlip => "The switch dies by SIGKILL before the flip.",
             Self::KilledAfterFlip => "The switch dies by SIGKILL after the flip.",
+            Self::DarwinGood => {
+                "Darwin-shaped, and nothing wrong with it: activate moves /etc/static, then flips as its last act."
+            }
+            Self::DarwinFails => {
+                "Darwin-shaped; a step of activate fails after /etc/static moved and before the flip: exit 1."
+            }
+            Self::DarwinHangs => {
+                "Darwin-shaped; activate sleeps for ever after /etc/static moved and before the flip."
+            }
+            Self::DarwinSlow => "Darwin-shaped; activate sleeps 6 s before the flip.",
+            Self::DarwinFloods => {
+                "Darwin-shaped; activate prints 40 MB on each stream, a line of 3 MB, and bytes that are not UTF-8."
+            }
+            Self::DarwinRepoints => "Darwin-shaped; activate points the system profile to generation 1.",
+            Self::DarwinThird => "Darwin-shaped; activate makes /run/current-system point to Third.",
             Self::BigA => "1,100 store paths more, and 20 units big-0 to big-19 beside those of Base.",
             Self::BigB => "BigA with all 20 big units changed.",
         }

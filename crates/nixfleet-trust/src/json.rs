@@ -17,8 +17,8 @@ pub const DEPTH_MAX: u8 = 32;
 #[error("it is not the JSON that was expected")]
 pub struct JsonError(#[source] serde_json::Error);
 
-/// Reads `bytes` as a `T`.
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+/// The `T` in `bytes`, if they are JSON with one meaning. Unknown fields are for `T` to refuse.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let mut scan = serde_json::Deserializer::from_slice(bytes);
     Unambiguous { depth_left: DEPTH_MAX }.deserialize(&mut scan).map_err(JsonError)?;
     serde_json::from_slice(bytes).map_err(JsonError)

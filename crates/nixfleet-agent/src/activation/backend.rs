@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 
-use super::host::HostPaths;
+use super::host::{BootUnknown, HostPaths};
 use crate::tools::{MissingTools, Tools};
 
 /// What a system's own switch program is asked to do.
@@ -73,8 +74,22 @@ pub struct NotStarted {
 
 /// The platform under an activation.
 pub trait ActivationBackend: Sync {
+    /// This host, with everything in its usual place but the state folder.
+    fn with_state(state: &Path) -> Self
+    where
+        Self: Sized;
+
+    /// What kind of host this is, for what decides.
+    fn platform(&self) -> Platform;
+
+    /// Why nothing can be activated here at all; `None` when it can.
+    fn unusable(&self) -> Option<String>;
+
     /// Where things are.
     fn host(&self) -> &HostPaths;
+
+    /// This boot, which no other boot of this host shares its id with.
+    fn boot_id(&self) -> impl Future<Output = Result<BootId, BootUnknown>> + Send;
 
     /// The outside programs, found once.
     fn tools(&self) -> Result<&Tools, MissingTools>;
@@ -91,17 +106,27 @@ pub trait ActivationBackend: Sync {
     /// Whoever is switching already; asked without touching any lock.
     fn busy(&self) -> impl Future<Output = Option<BusyWith>> + Send;
 
+    /// The processes that hold the activation lock; only an agent of ours ever takes it.
+    fn lock_holders(&self) -> Vec<i32>;
+
     /// Starts a run that outlives us and records its end.
     fn fire(&self, order: &FireOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
     /// Whether the run is still going on; an error of the platform reads as going on, so that nobody acts on it.
     fn is_running(&self, unit: &str) -> impl Future<Output = bool> + Send;
 
+    /// Whether the run is known to have begun, for one that is not running and left no record of its end: it was cut
+    /// off. `false` where a run cannot begin without leaving a record.
+    fn has_begun(&self, unit: &str) -> bool;
+
     /// Ends the run with everything that it started, and returns when it is over.
     fn end_run(&self, unit: &str) -> impl Future<Output = ()> + Send;
 
-    /// The last lines that the run printed.
-    fn last_lines(&self, unit: &str) -> impl Future<Output = Vec<String>> + Send;
+    /// The last lines that the run printed, so far or in all; at most `lines_max`.
+    fn last_lines(&self, unit: &str, lines_max: u32) -> impl Future<Output = Vec<String>> + Send;
+
+    /// Removes what the platform keeps to find a run of an activation that is over; its output stays.
+    fn forget_run(&self, unit: &str);
 
     /// All units now; empty where the platform has none. `None` when it cannot be found out.
     fn units(&self) -> impl Future<Output = Option<UnitsSeen>> + Send;
@@ -115,13 +140,17 @@ pub trait ActivationBackend: Sync {
     /// Whether a unit is active.
     fn unit_is_active(&self, unit: &str) -> impl Future<Output = bool> + Send;
 
+    /// Returns when the boot has made its links, after a restart of the host; at once where they come before us.
+    fn await_boot(&self) -> impl Future<Output = ()> + Send;
+
     /// Whether the host is still booting.
     fn is_booting(&self) -> impl Future<Output = bool> + Send;
 
-    /// Arms the deadman.
+    /// Arms the deadman, and returns when it waits and nothing that ends us ends it.
     fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
-    /// Disarms the deadman; that there is none is fine.
+    /// Disarms the deadman; that there is none is fine. One that is on its way already finds an activation that is
+    /// over, or one that goes on.
     fn disarm_deadman(&self, id: &ActivationId) -> impl Future<Output = ()> + Send;
 
     /// The activations for which a deadman is armed.

@@ -37,9 +37,8 @@ enum Round {
 }
 
 /// Asks all probes until they have passed for as long as they must, or the time is over.
-pub async fn confirm<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
-    let began = run.began();
-    let observe = Duration::from_secs(began.observe_secs);
+pub async fn confirm<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
+    let observe = Duration::from_secs(run.began().observe_secs);
     let give_up = Instant::now() + run.time_left();
     let mut passing_since = None;
     let mut rounds = 0;
@@ -68,11 +67,15 @@ pub async fn confirm<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: b
     }
 }
 
-async fn round<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Round {
+async fn round<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Round {
     if landed_by_reboot && run.backend.is_booting().await {
         return Round::NotYet("boot".to_owned(), "the host is still starting".to_owned());
     }
-    if let Some(trouble) = units(run, landed_by_reboot).await {
+    let now = match run.just_seen.take() {
+        Some(seen) => Some(seen),
+        None => run.backend.units().await,
+    };
+    if let Some(trouble) = units(run, now, landed_by_reboot).await {
         return trouble;
     }
     let sources = &run.activation.reachable;
@@ -100,9 +103,13 @@ async fn any_answers(sources: &[String]) -> bool {
 }
 
 /// `None` when no unit is worse off than before the switch.
-async fn units<B: ActivationBackend>(run: &Run<'_, B>, landed_by_reboot: bool) -> Option<Round> {
+async fn units<B: ActivationBackend>(
+    run: &Run<'_, B>,
+    now: Option<UnitsSeen>,
+    landed_by_reboot: bool,
+) -> Option<Round> {
     use nixfleet_core::activation::record::OnFailedUnits;
-    let Some(now) = run.backend.units().await else {
+    let Some(now) = now else {
         return Some(Round::NotYet("units".to_owned(), "the units cannot be listed".to_owned()));
     };
     let none = UnitsSeen::default();

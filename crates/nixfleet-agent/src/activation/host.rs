@@ -52,6 +52,11 @@ impl HostPaths {
         self.state.join("journal.jsonl")
     }
 
+    /// What a fetch has put into the store and nobody has synced; see [`super::unsynced`].
+    pub fn unsynced(&self) -> PathBuf {
+        self.state.join("unsynced")
+    }
+
     /// Where detached runs record how they ended.
     pub fn ends(&self) -> PathBuf {
         self.state.join("ends")
@@ -96,12 +101,26 @@ impl HostPaths {
     pub fn profile_system(&self) -> Option<StorePath> {
         fs::resolve(&self.profile).ok().and_then(|path| StorePath::containing(&path).ok())
     }
+}
 
-    /// This boot.
-    pub fn boot_id(&self) -> BootId {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        BootId::new(&text)
+/// Why this boot could not be told from another. Nothing is activated then: after a crash nobody could say whether the
+/// host was restarted in between.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot tell this boot from another: {why}")]
+pub struct BootUnknown {
+    /// What was wrong.
+    pub why: String,
+}
+
+/// This boot, as Linux names it.
+pub fn linux_boot_id() -> Result<BootId, BootUnknown> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(FILE)
+        .map_err(|error| BootUnknown { why: format!("cannot read `{FILE}`: {error}") })?;
+    if text.trim().is_empty() {
+        return Err(BootUnknown { why: format!("`{FILE}` is empty") });
     }
+    Ok(BootId::new(&text))
 }
 
 /// What a garbage collector root of ours keeps.

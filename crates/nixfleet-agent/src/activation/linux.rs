@@ -1,17 +1,18 @@
 //! NixOS: detached runs are transient systemd units, the deadman is a systemd timer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use nixfleet_core::activation::inhibit::Parts;
 use nixfleet_core::activation::outcome::BusyWith;
+use nixfleet_core::activation::platform::Platform;
 use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
-use nixfleet_sys::{clock, fs, text};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
+use nixfleet_sys::{fs, text};
 
 use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
-use super::host::{HostPaths, parts};
+use super::host::{BootUnknown, HostPaths, linux_boot_id, parts};
 use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
 use crate::tools::units::{ActiveState, SystemState, UnitName, UnitShown, UnitState};
 use crate::tools::{MissingTools, ToolError, Tools};
@@ -20,10 +21,10 @@ use crate::tools::{MissingTools, ToolError, Tools};
 const SWITCH_LOCK: &str = "/run/nixos/switch-to-configuration.lock";
 /// The unit that `nixos-rebuild` starts for a person (`facts/nixos.md` D4).
 const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration.service";
+/// Where the service manager keeps the file of every transient unit that is loaded: no file, no unit.
+const TRANSIENT_UNITS: &str = "/run/systemd/transient";
 /// From SIGTERM to SIGKILL for a run that reached its limit.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
-/// Lines of a run's output that go into an outcome.
-const LAST_LINES: u32 = 20;
 
 /// The parts whose swap is not done live, each by the first of its files that a system has.
 const INHIBITING: [(&str, &[&str]); 3] = [
@@ -45,12 +46,6 @@ impl LinuxBackend {
         Self { host: OnceLock::new(), tools: OnceLock::new() }
     }
 
-    /// This host, with another state folder.
-    pub fn with_state(state: &Path) -> Self {
-        let host = OnceLock::from(HostPaths::with_state(state));
-        Self { host, tools: OnceLock::new() }
-    }
-
     fn command(rescue: &Path, verb: &str, args: &[&str]) -> Result<CommandLine, NotStarted> {
         let command = CommandLine::new(rescue).and_then(|line| line.arg(verb));
         args.iter()
@@ -68,8 +63,26 @@ fn unit_name(unit: &str) -> Result<UnitName, NotStarted> {
 }
 
 impl ActivationBackend for LinuxBackend {
+    fn with_state(state: &Path) -> Self {
+        let host = OnceLock::from(HostPaths::with_state(state));
+        Self { host, ..Self::new() }
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::NixOs
+    }
+
+    fn unusable(&self) -> Option<String> {
+        let runs = Path::new("/run/systemd/system").is_dir();
+        (!runs).then(|| "systemd is not running here: there is no /run/systemd/system".to_owned())
+    }
+
     fn host(&self) -> &HostPaths {
         self.host.get_or_init(HostPaths::default)
+    }
+
+    async fn boot_id(&self) -> Result<BootId, BootUnknown> {
+        linux_boot_id()
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
@@ -102,7 +115,8 @@ impl ActivationBackend for LinuxBackend {
                 return Some(BusyWith::SwitchLock { pid: *pid });
             }
         }
-        if self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
+        let loaded = Path::new(TRANSIENT_UNITS).join(REBUILD_UNIT).exists();
+        if loaded && self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
             return Some(BusyWith::Unit { unit: REBUILD_UNIT.to_owned() });
         }
         None
@@ -131,6 +145,13 @@ impl ActivationBackend for LinuxBackend {
         tools.run_unit(&unit).await.map_err(not_started)
     }
 
+    fn lock_holders(&self) -> Vec<i32> {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(meta) = std::fs::metadata(&self.host().lock) else { return Vec::new() };
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        fs::flock_holders(&locks, meta.ino())
+    }
+
     async fn is_running(&self, unit: &str) -> bool {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return true };
         match tools.show_unit(&name).await {
@@ -147,6 +168,11 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
+    fn has_begun(&self, _unit: &str) -> bool {
+        // `ExecStopPost` records the end of whatever began, however it was cut off.
+        false
+    }
+
     async fn end_run(&self, unit: &str) {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return };
         // A unit that is not loaded is an error here, and exactly what we want.
@@ -155,9 +181,13 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
-    async fn last_lines(&self, unit: &str) -> Vec<String> {
+    async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return Vec::new() };
-        tools.last_lines(&name, LAST_LINES).await.unwrap_or_default()
+        tools.last_lines(&name, lines_max).await.unwrap_or_default()
+    }
+
+    fn forget_run(&self, _unit: &str) {
+        // systemd forgets it by itself, and the output is in the journal.
     }
 
     async fn units(&self) -> Option<UnitsSeen> {
@@ -201,6 +231,10 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
+    async fn await_boot(&self) {
+        // Stage 2 makes them before there is a service manager.
+    }
+
     async fn is_booting(&self) -> bool {
         let Ok(tools) = self.tools() else { return false };
         matches!(tools.system_state().await, Ok(SystemState::Initializing | SystemState::Starting))
@@ -228,15 +262,14 @@ impl ActivationBackend for LinuxBackend {
         let (Ok(tools), Ok(name)) = (self.tools(), unit_name(&format!("{}.timer", deadman_unit(id)))) else {
             return;
         };
-        let _ = tools.stop_unit(&name).await;
+        let _ = tools.stop_unit_soon(&name).await;
     }
 
     async fn armed_deadmen(&self) -> Vec<ActivationId> {
-        let Ok(tools) = self.tools() else { return Vec::new() };
-        let units = tools.list_units().await.unwrap_or_default();
-        let ids = units.iter().filter_map(|unit| {
-            let id = unit.name.as_str().strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?;
-            id.parse().ok()
+        let files = std::fs::read_dir(TRANSIENT_UNITS).into_iter().flatten().flatten();
+        let ids = files.filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?.parse().ok()
         });
         ids.collect()
     }
@@ -277,14 +310,4 @@ fn health(unit: &UnitState) -> UnitHealth {
         ActiveState::Activating if unit.sub.starts_with("auto-restart") => UnitHealth::Restarting,
         ActiveState::Activating | ActiveState::Deactivating | ActiveState::Other(_) => UnitHealth::Changing,
     }
-}
-
-/// The monotonic time after which an activation that fires now is too late.
-pub fn deadline_in(within: Duration) -> Duration {
-    clock::monotonic() + within
-}
-
-/// The agent's own program, as the rescue of an activation.
-pub fn own_program() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
 }

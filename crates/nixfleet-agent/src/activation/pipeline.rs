@@ -3,6 +3,7 @@
 //! Every step either returns or halts with what must be undone ([`Halt`]); nothing here decides what a state of the
 //! world means. `recovery` enters the same functions in the middle.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nixfleet_core::activation::end::RunEnd;
@@ -10,9 +11,10 @@ use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::inhibit::{Inhibitor, inhibitors, parse_inhibitors};
 use nixfleet_core::activation::judge::{Judgement, judge};
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
+use nixfleet_core::activation::platform::ProfileSet;
 use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
-use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs;
 use nixfleet_sys::{clock, text};
 
@@ -20,11 +22,11 @@ use super::backend::{Action, ActivationBackend, DeadmanOrder};
 use super::confirm::confirm;
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
-use super::realise::{Order, realise};
-use super::run::{Halt, Run, journal_failure};
+use super::realise::{Order, Seen, glance, realise};
+use super::run::{Before, Halt, Run, journal_failure};
 use super::types::{ActivationOutcome, ActivationTarget};
 use super::verify_poll::aftermath;
-use super::{profile, recovery, rollback};
+use super::{boot_space, profile, recovery, rollback};
 use crate::failpoint;
 use crate::tools::Tools;
 
@@ -37,8 +39,11 @@ pub async fn activate_with<B: ActivationBackend>(
     target: &ActivationTarget,
 ) -> anyhow::Result<ActivationOutcome> {
     let tools = backend.tools()?;
-    match begin(backend, tools, target).await {
-        Ok(mut run) => Ok(drive(&mut run).await),
+    // The signatures of what is here already can be looked at before anything is decided: that only reads.
+    let (begun, seen) =
+        tokio::join!(begin(backend, tools, target), glance(tools, &target.system, target.unsigned));
+    match begun {
+        Ok(mut run) => Ok(drive(&mut run, seen).await),
         Err(failure) => Ok(refused(backend, target, failure)),
     }
 }
@@ -69,8 +74,8 @@ async fn begin<'a, B: ActivationBackend>(
     let host = backend.host();
     target.observer.step(Step::Check);
     let lock = recovery::take_lock(backend).await?;
-    let (journal, known) =
-        Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))?;
+    let boot = recovery::boot_id(backend).await?;
+    let (journal, known) = Journal::open(&host.journal(), boot).map_err(|error| journal_failure(&error))?;
     if known.iter().any(|activation| activation.id == target.id) {
         return Err(Failure::Internal { what: format!("the activation {} was fired before", target.id) });
     }
@@ -120,17 +125,28 @@ fn describe(host: &HostPaths, target: &ActivationTarget) -> Result<Began, Failur
 ///
 /// We are the previous system's own agent, so a broken agent in the target cannot break the rescue.
 fn rescue(host: &HostPaths, id: &ActivationId) -> Result<String, Failure> {
-    let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let (own, image) = own_program();
     let program = if let Ok(path) = StorePath::containing(&own) {
         root(host, RootKind::Rescue, id, &path)?;
         own
     } else {
         let copy = host.rescue_copy(id);
-        fs::copy_program(std::path::Path::new("/proc/self/exe"), &copy)
+        fs::copy_program(&image, &copy)
             .map_err(|error| super::realise::no_space_or_internal(&error, "/var"))?;
         copy
     };
     Ok(program.display().to_string())
+}
+
+/// Where our program lies, links resolved, and where its bytes can be read.
+///
+/// macOS says by which link we were called, and `/run/current-system/sw/bin` is about to lead elsewhere. On Linux the
+/// bytes can be read even if the file was replaced since.
+fn own_program() -> (PathBuf, PathBuf) {
+    let called = std::env::current_exe().unwrap_or_default();
+    let own = fs::resolve(&called).unwrap_or(called);
+    let image = if cfg!(target_os = "linux") { PathBuf::from("/proc/self/exe") } else { own.clone() };
+    (own, image)
 }
 
 fn root(host: &HostPaths, kind: RootKind, id: &ActivationId, path: &StorePath) -> Result<(), Failure> {
@@ -139,8 +155,8 @@ fn root(host: &HostPaths, kind: RootKind, id: &ActivationId, path: &StorePath) -
 }
 
 /// From the first line to the verdict.
-async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>) -> ActivationOutcome {
-    let verdict = forward(run).await;
+async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> ActivationOutcome {
+    let verdict = forward(run, seen).await;
     conclude(run, verdict).await
 }
 
@@ -165,26 +181,28 @@ pub async fn conclude<B: ActivationBackend>(
     }
 }
 
-async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    fetch(run).await.map_err(Halt::PutBack)?;
+async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<Verdict, Halt> {
+    fetch(run, seen).await.map_err(Halt::PutBack)?;
     let found = check_system(run).map_err(Halt::PutBack)?;
+    boot_space::before_switch(run.backend.host(), &run.began().target).map_err(Halt::PutBack)?;
     if !found.is_empty() {
         return defer(run, found).await;
     }
-    set_profile(run).await.map_err(Halt::PutBack)?;
-    arm(run).await.map_err(Halt::PutBack)?;
+    let deadline = deadline(run.began());
+    prepare(run, deadline).await.map_err(Halt::PutBack)?;
     run.step(Step::Fire);
     let (target, action) = (run.began().target.clone(), fire_action(run.began()));
     let unit = run.fire(RunKind::Switch, &target, action).await.map_err(Halt::PutBack)?;
     settle(run, unit, RunKind::Switch).await
 }
 
-async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<(), Failure> {
     run.step(Step::Realise);
     run.note(Line::Realising)?;
     let began = run.began();
     let order = Order {
         system: &began.target,
+        seen,
         root: (run.backend.host(), run.id()),
         unsigned: began.unsigned,
         digest: began.digest.as_ref(),
@@ -205,37 +223,70 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
         let got = text::printable(got.trim());
         return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
     }
+    if !run.backend.platform().defers() {
+        return Ok(Vec::new());
+    }
     let parts = |system| run.backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
 }
 
-async fn set_profile<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+/// The time of this boot at which a trial is over; nothing for what is not on trial.
+fn deadline(began: &Began) -> Option<Duration> {
+    match began.commit {
+        CommitPolicy::Immediately => None,
+        CommitPolicy::AfterConfirm => {
+            Some(clock::monotonic() + Duration::from_secs(began.confirm_within_secs))
+        }
+    }
+}
+
+/// Sets the profile, arms the deadman and looks at the host as it is: none of the three waits for another.
+///
+/// The lines of both acts come first, so whoever finds them undoes both, done or not.
+async fn prepare<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    deadline: Option<Duration>,
+) -> Result<(), Failure> {
     run.step(Step::SetProfile);
     run.note(Line::SettingProfile)?;
     failpoint::hit("before-set-profile");
-    let target = run.began().target.clone();
-    run.generation = Some(profile::set(run.tools, run.backend.host(), &target).await?);
-    failpoint::hit("after-set-profile");
-    Ok(())
+    if let Some(deadline) = deadline {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        run.note(Line::ArmingDeadman { deadline_ms })?;
+        failpoint::hit("before-arm-deadman");
+    }
+    let now = &*run;
+    let (set, armed, before) =
+        tokio::join!(set_profile(now), arm(now, deadline), Before::look(now.backend, now.tools));
+    (run.generation, run.before) = (set?, Some(before));
+    armed
 }
 
-async fn arm<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
-    if run.began().commit == CommitPolicy::Immediately {
-        return Ok(());
-    }
-    run.step(Step::ArmDeadman);
-    let deadline = clock::monotonic() + Duration::from_secs(run.began().confirm_within_secs);
-    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-    run.note(Line::ArmingDeadman { deadline_ms })?;
-    failpoint::hit("before-arm-deadman");
-    let host = run.backend.host();
+/// The generation of the target; none while the profile has to wait for the confirmation.
+async fn set_profile<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Option<Generation>, Failure> {
+    let set = if waits_for_confirmation(run) {
+        Ok(None)
+    } else {
+        profile::set(run.tools, run.backend.host(), &run.began().target).await.map(Some)
+    };
+    failpoint::hit("after-set-profile");
+    set
+}
+
+/// Whether the profile goes on naming the previous system until the target is confirmed.
+fn waits_for_confirmation<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
+    run.backend.platform().profile_set(run.began().commit) == ProfileSet::AtTheCommit
+}
+
+async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {
+    let Some(deadline) = deadline else { return Ok(()) };
     let rescue = std::path::PathBuf::from(&run.began().rescue);
     let order = DeadmanOrder {
         id: run.id(),
         deadline: deadline + DEADMAN_LATER,
         rescue: &rescue,
-        state: &host.state,
+        state: &run.backend.host().state,
     };
     let armed = run.backend.arm_deadman(&order).await;
     failpoint::hit("after-arm-deadman");
@@ -265,7 +316,8 @@ pub async fn settle<B: ActivationBackend>(
         let none = UnitsSeen::default();
         let before = run.activation.units_before.as_ref().unwrap_or(&none);
         let systems = (&began.target, &began.previous);
-        let seen = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        let (seen, units) = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        run.just_seen = units;
         match judge(&seen) {
             Judgement::Settled { unrelated } => {
                 if unrelated {
@@ -343,11 +395,13 @@ async fn settled<B: ActivationBackend>(
 async fn self_correct_profile<B: ActivationBackend>(run: &mut Run<'_, B>) {
     run.step(Step::SelfCorrect);
     failpoint::hit("before-self-correct");
-    let (host, target) = (run.backend.host(), run.began().target.clone());
-    if host.profile_system().as_ref() != Some(&target) {
-        match profile::set(run.tools, host, &target).await {
+    let waits = waits_for_confirmation(run);
+    let Began { target, previous, .. } = run.began();
+    let (host, wanted) = (run.backend.host(), if waits { previous } else { target }.clone());
+    if host.profile_system().as_ref() != Some(&wanted) {
+        match profile::set(run.tools, host, &wanted).await {
             Ok(generation) => {
-                run.generation = Some(generation);
+                run.generation = Some(generation).filter(|_| !waits);
                 run.warn("the activation script re-pointed the system profile; it was put right".to_owned());
             }
             Err(failure) => {
@@ -386,6 +440,9 @@ pub async fn commit<B: ActivationBackend>(
     failpoint::hit("before-confirmed");
     run.note(Line::Confirmed).map_err(Halt::Revert)?;
     failpoint::hit("after-confirmed");
+    if waits_for_confirmation(run) {
+        set_target(run).await?;
+    }
     let target = run.began().target.clone();
     let (unit, end) = run.run_to_end(RunKind::Commit, &target, Action::Boot).await.map_err(Halt::Revert)?;
     failpoint::hit("after-commit");
@@ -396,9 +453,19 @@ pub async fn commit<B: ActivationBackend>(
     if units.is_empty() { Ok(Verdict::Converged) } else { Ok(Verdict::LiveWithFailedUnits { units }) }
 }
 
+/// Points the profile at the target, if it does not already.
+pub async fn set_target<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Halt> {
+    let target = run.began().target.clone();
+    if run.backend.host().profile_system().as_ref() != Some(&target) {
+        let set = profile::set(run.tools, run.backend.host(), &target).await;
+        run.generation = Some(set.map_err(Halt::Revert)?);
+    }
+    Ok(())
+}
+
 /// Writes boot entries instead of switching live; the next boot lands on the target.
 async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>) -> Result<Verdict, Halt> {
-    set_profile(run).await.map_err(Halt::PutBack)?;
+    prepare(run, None).await.map_err(Halt::PutBack)?;
     run.step(Step::Defer);
     let target = run.began().target.clone();
     let (unit, end) = run.run_to_end(RunKind::Defer, &target, Action::Boot).await.map_err(Halt::PutBack)?;

@@ -11,10 +11,13 @@ use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
+use tokio::time::timeout;
 
+use super::boot_space;
 use super::host::{HostPaths, RootKind};
 use super::profile::describe;
 use super::types::Observer;
+use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified};
 use crate::tools::nix_store::{self, Complaint, Contents, RealiseFailure, Realised};
@@ -25,10 +28,21 @@ const SPARE_BYTES: u64 = 16 << 20;
 /// Where a full store is reported.
 const STORE: &str = "/nix/store";
 
+/// What is known of a closure before the activation has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It is in the store, valid and signed throughout.
+    Trusted,
+    /// Nothing good: it has to be looked at properly.
+    Unknown,
+}
+
 /// What is to be fetched, and under which rules.
 pub struct Order<'a> {
     /// The system.
     pub system: &'a StorePath,
+    /// What [`glance`] said of it a moment ago.
+    pub seen: Seen,
     /// The garbage collector root to make beforehand; none for a dry run.
     pub root: (&'a HostPaths, &'a nixfleet_core::ids::ActivationId),
     /// What happens to a path without a trusted signature.
@@ -41,28 +55,47 @@ pub struct Order<'a> {
     pub observer: &'a dyn Observer,
 }
 
+/// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
+pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Seen {
+    match unsigned {
+        Unsigned::Accept => return Seen::Unknown,
+        Unsigned::Refuse => {}
+    }
+    let trusted = system.as_path().exists() && matches!(untrusted_here(tools, system).await, Ok(None));
+    if trusted { Seen::Trusted } else { Seen::Unknown }
+}
+
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
 pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     failpoint::hit("before-root");
     let (host, id) = order.root;
     root(host, id, order.system)?;
     failpoint::hit("after-root");
+    let unsynced = Unsynced::take_up(tools, host, order.observer).await?;
     let present = order.system.as_path().exists();
-    if present {
-        // Both only read: the signatures can be looked at while Nix makes sure that the closure is whole.
-        let (fetched, trusted) = tokio::join!(fetch(tools, order), trust(tools, order, present));
-        fetched?;
-        match trusted {
-            // A folder without a valid path: the answer was about what was there before the fetch.
-            Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => trust(tools, order, present).await?,
-            Ok(()) | Err(_) => trusted?,
-        }
-    } else {
-        room(tools, order).await?;
-        fetch(tools, order).await?;
+    if !(present && is_settled(tools, order).await?) {
+        let planned = plan(tools, order, present).await?;
+        unsynced.while_fetching(&planned, fetch(tools, order)).await?;
         trust(tools, order, present).await?;
     }
+    unsynced.refuse(tools, order.system).await?;
     digest(tools, order).await
+}
+
+/// Whether the closure is in the store already, valid and signed throughout: then there is nothing to fetch, and Nix
+/// need not be asked twice.
+async fn is_settled(tools: &Tools, order: &Order<'_>) -> Result<bool, Failure> {
+    match (order.unsigned, order.seen) {
+        (Unsigned::Accept, _) => return Ok(false),
+        (Unsigned::Refuse, Seen::Trusted) => return Ok(true),
+        (Unsigned::Refuse, Seen::Unknown) => {}
+    }
+    match trust(tools, order, true).await {
+        Ok(()) => Ok(true),
+        // A folder without a valid path, or a closure with holes: only a fetch can tell more.
+        Err(Failure::Internal { .. } | Failure::Corrupt { .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The root is a direct link in Nix's own folder: it keeps the path from the moment it is valid.
@@ -81,16 +114,23 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
     Failure::Internal { what: describe(error) }
 }
 
-/// Refuses before the download what would not fit, and what nobody has.
-async fn room(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+/// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
+async fn plan(tools: &Tools, order: &Order<'_>, present: bool) -> Result<Vec<StorePath>, Failure> {
+    let (host, _) = order.root;
+    // Asked side by side, each for as long as a cache may be silent: what is not known then refuses nothing.
+    let room = timeout(order.stall, async {
+        if present { Ok(()) } else { boot_space::before_fetch(tools, host, order.system).await }
+    });
+    let (plan, room) = tokio::join!(tools.dry_run(order.system, order.stall), room);
+    let boot = room.unwrap_or(Ok(()));
     // A plan that cannot be had is no reason to refuse: the fetch itself says what is wrong.
-    let Ok(plan) = tools.dry_run(order.system).await else { return Ok(()) };
+    let Ok(plan) = plan else { return boot.map(|()| vec![order.system.clone()]) };
     let need_bytes = plan.unpacked_bytes.saturating_add(SPARE_BYTES);
     let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(u64::MAX);
     if plan.unpacked_bytes > 0 && need_bytes > free_bytes {
         return Err(Failure::NoSpace { at: STORE.to_owned(), need_bytes, free_bytes });
     }
-    Ok(())
+    boot.map(|()| plan.paths)
 }
 
 async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
@@ -103,6 +143,10 @@ async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
         Ok(Realised::Failed(failure)) => Err(classify(tools, order.system, &failure).await),
         Err(ToolError::Exec(ExecError::Stalled { limit, .. } | ExecError::Deadline { limit, .. })) => {
             Err(Failure::Stalled { after_secs: limit.as_secs() })
+        }
+        // More came of a path than its signed description says; Nix would have taken it until the disk is full.
+        Err(ToolError::Exec(ExecError::Stopped { last_words, .. })) => {
+            Err(Failure::Corrupt { last_lines: text::last_lines(&last_words, 12) })
         }
         Err(error) => {
             Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&describe(&error), 12) })

@@ -6,22 +6,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
-use nixfleet_core::activation::record::{Activation, ConfirmBy, Line, Reached, Run as RunKind};
+use nixfleet_core::activation::record::{Activation, ConfirmBy, Fired, Line, Reached, Run as RunKind};
 use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume};
-use nixfleet_core::ids::ActivationId;
+use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::clock;
-use nixfleet_sys::fs::{self, Lock, flock_holders};
+use nixfleet_sys::fs::{self, Lock};
 use tokio::time::{Instant, sleep};
 
 use super::backend::ActivationBackend;
 use super::journal::{Journal, history};
-use super::pipeline::{await_confirmation, commit, conclude, settle};
+use super::pipeline::{await_confirmation, commit, conclude, set_target, settle};
 use super::realise::no_space_or_internal;
+use super::rollback;
 use super::run::{Halt, Run, clean_up, journal_failure};
 use super::types::{ActivationOutcome, Observer};
 use super::verify_poll::{POLL_BUDGET, read_end};
-use super::{profile, rollback};
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
 
@@ -44,7 +45,7 @@ pub async fn recover<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend)?;
+    let (journal, known) = open(backend).await?;
     let (_, outcome) = take_up((backend, tools), (lock, journal), known, observer).await;
     Ok(outcome)
 }
@@ -71,7 +72,7 @@ pub async fn deadman<B: ActivationBackend>(
         }
         let patience = if mine.reverting.is_some() { PATIENCE_REVERTING } else { PATIENCE };
         if since.elapsed() > patience {
-            end_holders(backend);
+            end_holders(backend).await;
         }
         sleep(Duration::from_millis(500)).await;
     }
@@ -84,7 +85,7 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend)?;
+    let (journal, known) = open(backend).await?;
     let on_trial = |activation: &Activation| {
         activation.is_pending()
             && activation.reached == Reached::Confirming
@@ -138,7 +139,10 @@ pub(super) async fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Lock,
         let taken =
             Lock::try_take(&backend.host().lock).map_err(|error| no_space_or_internal(&error, "/run"))?;
         match taken {
-            Some(lock) => return Ok(lock),
+            Some(lock) => {
+                lock.name_holder();
+                return Ok(lock);
+            }
             None => sleep(LOCK_TRY_EVERY).await,
         }
     }
@@ -156,9 +160,14 @@ pub fn is_needed<B: ActivationBackend>(backend: &B) -> bool {
     pending || holds(&host.roots) || holds(&host.ends())
 }
 
-fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {
-    let host = backend.host();
-    Journal::open(&host.journal(), host.boot_id()).map_err(|error| journal_failure(&error))
+async fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {
+    let boot = boot_id(backend).await?;
+    Journal::open(&backend.host().journal(), boot).map_err(|error| journal_failure(&error))
+}
+
+/// This boot, or the failure of an activation that must not begin without knowing it.
+pub(super) async fn boot_id<B: ActivationBackend>(backend: &B) -> Result<BootId, Failure> {
+    backend.boot_id().await.map_err(|unknown| Failure::Internal { what: unknown.to_string() })
 }
 
 /// Finishes the pending activation and sweeps what finished ones left. The lock and journal come back.
@@ -203,16 +212,26 @@ async fn look<B: ActivationBackend>(backend: &B, journal: &Journal, activation: 
         boot == journal.boot() && clock::monotonic() >= Duration::from_millis(*at_ms)
     };
     let deadline_passed = activation.deadline.as_ref().is_some_and(late);
+    if !same_boot {
+        backend.await_boot().await;
+    }
     let run = match activation.runs.last() {
         None => RunSeen::Absent,
-        Some(fired) => match (fired.end, read_end(&backend.host().end_of(&fired.unit))) {
-            (Some(end), _) => RunSeen::Ended(end),
-            (None, Some(record)) => RunSeen::Ended(record.end),
-            (None, None) if same_boot && backend.is_running(&fired.unit).await => RunSeen::Alive,
-            (None, None) => RunSeen::Absent,
-        },
+        Some(fired) => look_at_run(backend, fired, same_boot).await,
     };
-    World { same_boot, current: backend.host().current(), run, deadline_passed }
+    World { platform: backend.platform(), same_boot, current: backend.host().current(), run, deadline_passed }
+}
+
+async fn look_at_run<B: ActivationBackend>(backend: &B, fired: &Fired, same_boot: bool) -> RunSeen {
+    // Asked before the record is read: a run that is over by now has left it.
+    let running = same_boot && fired.end.is_none() && backend.is_running(&fired.unit).await;
+    match (fired.end, read_end(&backend.host().end_of(&fired.unit))) {
+        (Some(end), _) => RunSeen::Ended(end),
+        (None, Some(record)) => RunSeen::Ended(record.end),
+        (None, None) if running => RunSeen::Alive,
+        (None, None) if same_boot && backend.has_begun(&fired.unit) => RunSeen::Ended(RunEnd::Unknown),
+        (None, None) => RunSeen::Absent,
+    }
 }
 
 /// Carries out what `resume` decided.
@@ -255,11 +274,7 @@ async fn await_newest<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verd
 
 /// Writing boot entries twice is harmless; the profile is set first, as the entries take their number from it.
 async fn commit_again<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    let target = run.began().target.clone();
-    if run.backend.host().profile_system().as_ref() != Some(&target) {
-        run.generation =
-            Some(profile::set(run.tools, run.backend.host(), &target).await.map_err(Halt::Revert)?);
-    }
+    set_target(run).await?;
     commit(run, Vec::new()).await
 }
 
@@ -286,12 +301,13 @@ async fn landed_on_previous<B: ActivationBackend>(run: &mut Run<'_, B>, failure:
 }
 
 /// Ends whoever holds the activation lock; only an agent of ours ever takes it.
-fn end_holders<B: ActivationBackend>(backend: &B) {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = std::fs::metadata(&backend.host().lock) else { return };
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    for pid in flock_holders(&locks, meta.ino()) {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) {
+///
+/// Whoever held it at both of two looks: in between, a holder that is just leaving may have handed it on.
+async fn end_holders<B: ActivationBackend>(backend: &B) {
+    let seen = backend.lock_holders();
+    sleep(LOCK_TRY_EVERY).await;
+    for pid in backend.lock_holders().into_iter().filter(|pid| seen.contains(pid)) {
+        if let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
             // It may be gone already, which is what is wanted.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -305,7 +321,7 @@ pub async fn revert_trial<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend)?;
+    let (journal, known) = open(backend).await?;
     let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return Ok(None) };
     let waits = activation.reached == Reached::AwaitingReboot;
     let mut run =

@@ -3,14 +3,17 @@
 //! Taken only when something had changed; [`put_back`] undoes what was merely prepared. Nothing here panics, and no
 //! line that cannot be written, no tool that fails and no network that is gone keeps it from going on.
 
+use std::time::Duration;
+
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::outcome::{Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Line, Reached, Run as RunKind};
 use nixfleet_core::activation::record::{OnFailedUnits, Purpose, Unsigned};
-use nixfleet_core::activation::units::{TroubledUnit, UnitTrouble, UnitsSeen, worse};
+use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen, worse};
 use nixfleet_core::ids::ActivationId;
 use nixfleet_sys::clock;
+use tokio::time::{Instant, sleep};
 
 use super::backend::{Action, ActivationBackend};
 use super::journal::history;
@@ -21,6 +24,10 @@ use crate::failpoint;
 
 /// How often the previous system's switch is run before the revert counts as failed.
 const REVERT_TRIES: u32 = 2;
+/// How long a unit may be on its way back after the revert; most wait 100 ms to some seconds between two starts.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Goes back to the system that ran before the newest finished activation: a trial is reverted, anything else is an
 /// activation of the recorded system.
@@ -166,14 +173,11 @@ async fn switch_back<B: ActivationBackend>(
             },
         };
         let on_previous = run.backend.host().current().as_ref() == Some(&previous);
-        match end {
-            // 4: some unit failed; which one is looked at afterwards.
-            RunEnd::Exited { code: 0 | 4 } if on_previous => return Ok(()),
-            RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::TimedOut | RunEnd::Unknown => {
-                let last_lines = run.last_lines(&unit).await;
-                last = Failure::SwitchFailed { step: Step::Revert, end, flipped: on_previous, last_lines };
-            }
+        if on_previous && run.backend.platform().came_back(end) {
+            return Ok(());
         }
+        let last_lines = run.last_lines(&unit).await;
+        last = Failure::SwitchFailed { step: Step::Revert, end, flipped: on_previous, last_lines };
     }
     Err(last)
 }
@@ -193,7 +197,8 @@ async fn restore_boot<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), 
     }
 }
 
-/// A revert with code 0 need not bring back a unit that nothing wants: those are started by name, once.
+/// A revert with code 0 need not bring back a unit that nothing wants: those are started by name, once. A unit that
+/// is on its way is waited for a moment, so that the verdict does not call lost what comes back by itself.
 async fn restore_units<B: ActivationBackend>(run: &Run<'_, B>) -> Vec<TroubledUnit> {
     let none = UnitsSeen::default();
     let before = run.activation.units_before.as_ref().unwrap_or(&none);
@@ -201,14 +206,17 @@ async fn restore_units<B: ActivationBackend>(run: &Run<'_, B>) -> Vec<TroubledUn
         let now = run.backend.units().await.unwrap_or_default();
         run.backend.clear_suspects(worse(before, &now)).await
     };
-    let left = worse_off().await;
-    let lost = |unit: &TroubledUnit| {
-        unit.trouble == UnitTrouble::DidNotComeBack || unit.trouble == UnitTrouble::Failed
-    };
-    let names: Vec<String> = left.iter().filter(|unit| lost(unit)).map(|unit| unit.unit.clone()).collect();
-    if names.is_empty() {
-        return left;
+    let mut left = worse_off().await;
+    let lost = left.iter().filter(|unit| !unit.trouble.may_pass());
+    let names: Vec<String> = lost.map(|unit| unit.unit.clone()).collect();
+    if !names.is_empty() {
+        run.backend.start_units(&names).await;
+        left = worse_off().await;
     }
-    run.backend.start_units(&names).await;
-    worse_off().await
+    let give_up = Instant::now() + BACK_WITHIN;
+    while left.iter().any(|unit| unit.trouble.may_pass()) && Instant::now() < give_up {
+        sleep(LOOK_EVERY).await;
+        left = worse_off().await;
+    }
+    left
 }

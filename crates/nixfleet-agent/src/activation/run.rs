@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{ActivationOutcome, Failure, Step, StepTime, Verdict, Warning};
 use nixfleet_core::activation::record::{Activation, Began, Line, Run as RunKind, fold};
+use nixfleet_core::activation::units::UnitsSeen;
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs::{self, Lock};
 use nixfleet_sys::{clock, text};
@@ -21,6 +22,9 @@ use super::verify_poll::{POLL_BUDGET, Polled, verify_poll};
 use crate::failpoint;
 use crate::tools::Tools;
 
+/// Lines of a run's output that go into an outcome.
+const LAST_LINES: u32 = 20;
+
 /// How a step stops an activation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Halt {
@@ -28,6 +32,23 @@ pub enum Halt {
     PutBack(Failure),
     /// Something changed: take the way back.
     Revert(Failure),
+}
+
+/// What the verdict is compared with: the host as it was before the switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// All units; `None` when they could not be listed.
+    pub units: Option<UnitsSeen>,
+    /// The substituters that answered.
+    pub reachable: Vec<String>,
+}
+
+impl Before {
+    /// Looks now.
+    pub async fn look<B: ActivationBackend>(backend: &B, tools: &Tools) -> Self {
+        let (units, reachable) = tokio::join!(backend.units(), super::confirm::reachable(tools));
+        Self { units, reachable }
+    }
 }
 
 /// An activation in the hands of the one process that holds the lock.
@@ -46,6 +67,10 @@ pub struct Run<'a, B> {
     pub warnings: Vec<Warning>,
     /// The generation of the target, once the profile was set.
     pub generation: Option<Generation>,
+    /// The host before the first fire, if a step has looked already.
+    pub before: Option<Before>,
+    /// The units as the verdict on the switch saw them a moment ago; the first round of probes need not list them again.
+    pub just_seen: Option<UnitsSeen>,
     journal: Journal,
     lock: Lock,
     steps: Vec<StepTime>,
@@ -85,6 +110,8 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
             stall,
             warnings: Vec::new(),
             generation,
+            before: None,
+            just_seen: None,
             journal,
             lock,
             steps: Vec::new(),
@@ -162,10 +189,13 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         action: Action,
     ) -> Result<String, Failure> {
         let unit = self.next_unit(kind);
-        let first = self.activation.units_before.is_none() && !is_way_back(kind);
-        let units_before = if first { self.backend.units().await } else { None };
-        let reachable = if first { super::confirm::reachable(self.tools).await } else { Vec::new() };
-        let line = Line::Firing { unit: unit.clone(), run: kind, units_before, reachable };
+        let before = self.look_before(kind).await;
+        let line = Line::Firing {
+            unit: unit.clone(),
+            run: kind,
+            units_before: before.units,
+            reachable: before.reachable,
+        };
         if is_way_back(kind) {
             self.note_if_possible(line);
         } else {
@@ -183,6 +213,16 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         failpoint::hit(after);
         fired.map_err(|why| Failure::NotFired { last_lines: why.last_lines })?;
         Ok(unit)
+    }
+
+    /// What the first fire writes down of the host before it; later ones add nothing.
+    async fn look_before(&mut self, kind: RunKind) -> Before {
+        let first = self.activation.units_before.is_none() && !is_way_back(kind);
+        match self.before.take() {
+            Some(before) if first => before,
+            None if first => Before::look(self.backend, self.tools).await,
+            Some(_) | None => Before { units: None, reachable: Vec::new() },
+        }
     }
 
     /// A switch on trial ends with its deadline; everything else has the whole budget.
@@ -268,7 +308,7 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
 
     /// The last lines of the newest run.
     pub async fn last_lines(&self, unit: &str) -> Vec<String> {
-        self.backend.last_lines(unit).await
+        self.backend.last_lines(unit, LAST_LINES).await
     }
 }
 
@@ -285,6 +325,7 @@ pub fn clean_up<'u, B: ActivationBackend>(
     }
     for unit in units {
         let _ = fs::remove(&host.end_of(unit));
+        backend.forget_run(unit);
     }
     let _ = fs::remove(&host.rescue_copy(id));
 }

@@ -12,8 +12,8 @@ use nixfleet_core::activation::judge::{Aftermath, Link};
 use nixfleet_core::activation::units::{UnitsSeen, changed, worse};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::{CONFIRM_SLACK, DEFAULT_CONFIRM_DEADLINE_SECS};
-use nixfleet_sys::fs;
 use nixfleet_sys::watch::FolderWatch;
+use nixfleet_sys::{clock, fs};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -67,6 +67,13 @@ pub fn read_end(file: &Path) -> Option<EndRecord> {
     const BYTES_MAX: u64 = 4096;
     let bytes = fs::read_bounded(file, BYTES_MAX).ok()?;
     serde_json::from_slice(&bytes).ok()
+}
+
+/// Writes the record of an end, which is the only truth about it.
+pub fn record_end(file: &Path, end: RunEnd) -> anyhow::Result<()> {
+    let recorded_at_ms = u64::try_from(clock::monotonic().as_millis()).unwrap_or(u64::MAX);
+    let record = EndRecord { end, recorded_at_ms };
+    Ok(fs::write_atomic(file, &serde_json::to_vec(&record)?)?)
 }
 
 /// Waits until the run is over, for `limit` at most.
@@ -124,21 +131,23 @@ pub fn link_of(current: Option<&StorePath>, expected: &StorePath, previous: &Sto
     }
 }
 
-/// Looks at the world after a run that was to bring `expected`.
+/// Looks at the world after a run that was to bring `expected`; also returns the units as they were seen.
 pub async fn aftermath<B: ActivationBackend>(
     backend: &B,
     end: RunEnd,
     (expected, previous): (&StorePath, &StorePath),
     before: &UnitsSeen,
     repaired: bool,
-) -> Aftermath {
+) -> (Aftermath, Option<UnitsSeen>) {
     let link = link_of(settled_link(backend).await.as_ref(), expected, previous);
     let now = backend.units().await;
     // What cannot be seen is not good news: it reads as changed, so that nothing is called untouched.
     let units_changed = now.as_ref().is_none_or(|now| changed(before, now));
-    let suspects = now.map(|now| worse(before, &now)).unwrap_or_default();
+    let suspects = now.as_ref().map(|now| worse(before, now)).unwrap_or_default();
     let troubled = if suspects.is_empty() { suspects } else { backend.clear_suspects(suspects).await };
-    Aftermath { end, link, troubled, units_changed, was_running: expected == previous, repaired }
+    let (platform, was_running) = (backend.platform(), expected == previous);
+    let seen = Aftermath { platform, end, link, troubled, units_changed, was_running, repaired };
+    (seen, now)
 }
 
 /// The running system, looked at again after a moment when there is none: some flips unlink before they link.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use nixfleet_agent::activation::linux::LinuxBackend;
 use nixfleet_agent::activation::rollback::rollback_target;
 use nixfleet_agent::activation::types::{ActivationOutcome, ActivationTarget, BusyWith, Failure, Observer};
 use nixfleet_agent::activation::{ActivationBackend, activate_with, recovery};
@@ -17,15 +16,15 @@ use nixfleet_sys::clock;
 
 use super::{ActivateArgs, USAGE, dry_run, ui};
 
-/// A host that can be activated at all: root, systemd and Nix.
-pub(crate) fn ready(state: &Path) -> Result<LinuxBackend, ExitCode> {
+/// A host that can be activated at all: root, what its platform needs, and Nix.
+pub(crate) fn ready<B: ActivationBackend>(state: &Path) -> Result<B, ExitCode> {
     if !rustix::process::geteuid().is_root() {
         return Err(ui::refuse(1, "activating a system needs root", Some("run it with sudo")));
     }
-    if !Path::new("/run/systemd/system").is_dir() {
-        return Err(ui::refuse(1, "systemd is not running here: there is no /run/systemd/system", None));
+    let backend = B::with_state(state);
+    if let Some(why) = backend.unusable() {
+        return Err(ui::refuse(1, &why, None));
     }
-    let backend = LinuxBackend::with_state(state);
     if let Err(missing) = backend.tools() {
         return Err(ui::refuse(1, &missing.to_string(), Some(&missing.hint())));
     }
@@ -36,7 +35,7 @@ fn fresh_id() -> ActivationId {
     ActivationId::new(clock::unix_ms(), std::process::id())
 }
 
-pub(crate) async fn activate(state: &Path, args: ActivateArgs) -> ExitCode {
+pub(crate) async fn activate<B: ActivationBackend>(state: &Path, args: ActivateArgs) -> ExitCode {
     let watcher = Arc::new(ui::Watcher::new());
     let as_json = args.json.json;
     let dry = args.dry_run;
@@ -47,7 +46,7 @@ pub(crate) async fn activate(state: &Path, args: ActivateArgs) -> ExitCode {
             return ui::refuse(USAGE, &why, None);
         }
     };
-    let backend = match ready(state) {
+    let backend: B = match ready(state) {
         Ok(backend) => backend,
         Err(code) => {
             watcher.end();
@@ -56,7 +55,7 @@ pub(crate) async fn activate(state: &Path, args: ActivateArgs) -> ExitCode {
     };
     if dry {
         watcher.end();
-        return dry_run::dry_run(&backend, &target.system, as_json).await;
+        return dry_run::dry_run(&backend, &target, as_json).await;
     }
     let ended = activate_with(&backend, &target).await;
     watcher.end();
@@ -89,23 +88,23 @@ fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationT
     Ok(target)
 }
 
-pub(crate) async fn confirm(state: &Path, as_json: bool) -> ExitCode {
-    with_watcher(state, as_json, "nothing is on trial", async |backend, observer| {
+pub(crate) async fn confirm<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {
+    with_watcher(state, as_json, "nothing is on trial", async |backend: &B, observer| {
         recovery::confirm_by_hand(backend, observer).await.map_err(|failure| anyhow_of(&failure))
     })
     .await
 }
 
-pub(crate) async fn recover(state: &Path, as_json: bool) -> ExitCode {
-    with_watcher(state, as_json, "there is nothing to take up", async |backend, observer| {
+pub(crate) async fn recover<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {
+    with_watcher(state, as_json, "there is nothing to take up", async |backend: &B, observer| {
         recovery::recover(backend, observer).await.map_err(|failure| anyhow_of(&failure))
     })
     .await
 }
 
 /// A trial is reverted; otherwise the system that ran before the newest activation comes back.
-pub(crate) async fn rollback(state: &Path, as_json: bool) -> ExitCode {
-    with_watcher(state, as_json, "there is nothing to go back to", async |backend, observer| {
+pub(crate) async fn rollback<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {
+    with_watcher(state, as_json, "there is nothing to go back to", async |backend: &B, observer| {
         if let Some(outcome) =
             recovery::revert_trial(backend, observer).await.map_err(|failure| anyhow_of(&failure))?
         {
@@ -122,13 +121,13 @@ fn anyhow_of(failure: &Failure) -> anyhow::Error {
     anyhow::anyhow!("{failure}")
 }
 
-async fn with_watcher(
+async fn with_watcher<B: ActivationBackend>(
     state: &Path,
     as_json: bool,
     nothing: &str,
-    act: impl AsyncFn(&LinuxBackend, &Arc<dyn Observer>) -> anyhow::Result<Option<ActivationOutcome>>,
+    act: impl AsyncFn(&B, &Arc<dyn Observer>) -> anyhow::Result<Option<ActivationOutcome>>,
 ) -> ExitCode {
-    let backend = match ready(state) {
+    let backend: B = match ready(state) {
         Ok(backend) => backend,
         Err(code) => return code,
     };

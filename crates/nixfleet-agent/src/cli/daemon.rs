@@ -35,8 +35,8 @@ impl Observer for Journalled {
     }
 }
 
-pub(crate) async fn run(state: &Path) -> ExitCode {
-    let backend = match ready(state) {
+pub(crate) async fn run<B: ActivationBackend>(state: &Path) -> ExitCode {
+    let backend: B = match ready(state) {
         Ok(backend) => backend,
         Err(code) => return code,
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::host::system_text;
-use nixfleet_agent::activation::linux::LinuxBackend;
+use nixfleet_agent::activation::types::ActivationTarget;
 use nixfleet_agent::tools::Tools;
 use nixfleet_agent::tools::nix::Reach;
 use nixfleet_core::activation::inhibit::{InhibitPolicy, Inhibitor, inhibitors, parse_inhibitors};
@@ -32,18 +32,22 @@ struct Plan {
     unpacked_bytes: u64,
     packages: Vec<PackageChange>,
     rebuilt: usize,
-    /// The switch program's own lines; `None` when the system is not here yet.
+    /// The switch program's own lines; `None` when the system is not here yet, or has no program that tells (Darwin).
     units: Option<Vec<String>>,
     /// What keeps it from being done live.
     inhibitors: Option<Vec<Inhibitor>>,
 }
 
-pub(crate) async fn dry_run(backend: &LinuxBackend, target: &StorePath, as_json: bool) -> ExitCode {
+pub(crate) async fn dry_run<B: ActivationBackend>(
+    backend: &B,
+    target: &ActivationTarget,
+    as_json: bool,
+) -> ExitCode {
     let tools = match backend.tools() {
         Ok(tools) => tools,
         Err(missing) => return ui::refuse(1, &missing.to_string(), Some(&missing.hint())),
     };
-    match plan(backend, tools, target).await {
+    match plan(backend, tools, &target.system, target.stall).await {
         Ok(plan) if as_json => {
             ui::json(&plan);
             ExitCode::SUCCESS
@@ -56,13 +60,18 @@ pub(crate) async fn dry_run(backend: &LinuxBackend, target: &StorePath, as_json:
     }
 }
 
-async fn plan(backend: &LinuxBackend, tools: &Tools, target: &StorePath) -> Result<Plan, String> {
+async fn plan<B: ActivationBackend>(
+    backend: &B,
+    tools: &Tools,
+    target: &StorePath,
+    within: Duration,
+) -> Result<Plan, String> {
     let running = backend.host().current();
     let present = tools.is_valid(target).await.unwrap_or(false);
     let fetch = if present {
         nixfleet_agent::tools::nix_store::FetchPlan::default()
     } else {
-        tools.dry_run(target).await.map_err(|error| error.to_string())?
+        tools.dry_run(target, within).await.map_err(|error| error.to_string())?
     };
     if fetch.unknown.contains(target) {
         return Err(format!("no substituter has {target}"));
@@ -107,7 +116,14 @@ async fn remote_closure(tools: &Tools, target: &StorePath) -> Vec<StorePath> {
     Vec::new()
 }
 
-fn kept_from_live(backend: &LinuxBackend, running: &StorePath, target: &StorePath) -> Vec<Inhibitor> {
+fn kept_from_live<B: ActivationBackend>(
+    backend: &B,
+    running: &StorePath,
+    target: &StorePath,
+) -> Vec<Inhibitor> {
+    if !backend.platform().defers() {
+        return Vec::new();
+    }
     let parts = |system| backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     inhibitors(InhibitPolicy::BuiltIn, (&parts(running), &parts(target)), (&own(running), &own(target)))
@@ -140,6 +156,7 @@ fn print(plan: &Plan) {
     ui::data(&format!("rebuilt   {} packages with the same version", plan.rebuilt));
     match &plan.units {
         Some(units) => units.iter().for_each(|line| ui::data(&format!("units     {line}"))),
+        None if plan.present => ui::data("units     unknown: the system's own switch program does not tell"),
         None => ui::data("units     unknown until the system is fetched"),
     }
     match plan.inhibitors.as_deref() {

@@ -1,18 +1,15 @@
 //! The verbs that units and detached processes run. They are the rescue: they return errors and never panic.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_agent::activation::darwin::{self, DarwinRun};
-use nixfleet_agent::activation::linux::LinuxBackend;
-use nixfleet_agent::activation::recovery;
+use nixfleet_agent::activation::darwin::detached::{self, DarwinRun};
 use nixfleet_agent::activation::types::{Observer, Silent};
+use nixfleet_agent::activation::{ActivationBackend, recovery, verify_poll};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::ids::ActivationId;
-use nixfleet_sys::clock;
-use tokio::time::sleep;
 
 use super::{DarwinRunArgs, USAGE, ui};
 
@@ -21,24 +18,28 @@ pub(crate) fn record_end(file: &Path) -> ExitCode {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let end =
         RunEnd::from_systemd(&variable("SERVICE_RESULT"), &variable("EXIT_CODE"), &variable("EXIT_STATUS"));
-    match darwin::record_end(file, end) {
+    match verify_poll::record_end(file, end) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ui::refuse(1, &format!("{error:#}"), None),
     }
 }
 
-pub(crate) async fn deadman(state: &Path, id: &str, wait_until_ms: Option<u64>) -> ExitCode {
+pub(crate) async fn deadman<B: ActivationBackend>(
+    state: &Path,
+    id: &str,
+    wait: Option<(u64, PathBuf)>,
+) -> ExitCode {
     let id: ActivationId = match id.parse() {
         Ok(id) => id,
         Err(error) => return ui::refuse(USAGE, &format!("{error}"), None),
     };
-    let backend = LinuxBackend::with_state(state);
+    let backend = B::with_state(state);
     let observer: Arc<dyn Observer> = Arc::new(Silent);
-    if let Some(at_ms) = wait_until_ms {
-        // Our own session: whoever armed us may be ended with its whole group.
-        let _ = rustix::process::setsid();
-        while clock::monotonic() < Duration::from_millis(at_ms) {
-            sleep(Duration::from_secs(1)).await;
+    if let Some((at_ms, armed)) = wait {
+        match detached::wait_armed(Duration::from_millis(at_ms), &armed).await {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::SUCCESS,
+            Err(error) => return ui::refuse(1, &format!("{error:#}"), None),
         }
     }
     match recovery::deadman(&backend, &id, &observer).await {
@@ -52,16 +53,15 @@ pub(crate) async fn deadman(state: &Path, id: &str, wait_until_ms: Option<u64>) 
 }
 
 pub(crate) async fn darwin_run(args: DarwinRunArgs) -> ExitCode {
-    let DarwinRunArgs { action, limit_secs, end_file, pid_file, output, program } = args;
+    let DarwinRunArgs { action, limit_secs, end_file, output, program } = args;
     let run = DarwinRun {
         program: &program,
         live: action == "live",
         limit: Duration::from_secs(limit_secs),
         end_file: &end_file,
-        pid_file: &pid_file,
         output: &output,
     };
-    match darwin::darwin_run(run).await {
+    match detached::darwin_run(run).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ui::refuse(1, &format!("{error:#}"), None),
     }

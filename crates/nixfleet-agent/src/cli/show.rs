@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::host::HostPaths;
 use nixfleet_agent::activation::journal;
 use nixfleet_agent::activation::profile::describe;
-use nixfleet_agent::tools::Tools;
+use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Verdict;
-use nixfleet_core::activation::record::{Activation, Reached};
+use nixfleet_core::activation::record::{Activation, Fired, Reached, Run};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use serde::Serialize;
 
@@ -45,8 +46,23 @@ struct Row {
     target: StorePath,
     previous: StorePath,
     step: String,
+    runs: Vec<RunRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<nixfleet_core::activation::outcome::ActivationOutcome>,
+}
+
+/// A detached run of an activation, and how it ended.
+#[derive(Serialize)]
+struct RunRow {
+    unit: String,
+    run: Run,
+    end: Option<RunEnd>,
+}
+
+impl RunRow {
+    fn of(fired: &Fired) -> Self {
+        Self { unit: fired.unit.clone(), run: fired.run, end: fired.end }
+    }
 }
 
 impl Row {
@@ -57,6 +73,7 @@ impl Row {
             target: activation.began.target.clone(),
             previous: activation.began.previous.clone(),
             step: activation.reached.step().to_string(),
+            runs: activation.runs.iter().map(RunRow::of).collect(),
             outcome: activation.outcome.clone(),
         }
     }
@@ -135,7 +152,7 @@ pub(crate) fn history(state: &Path, as_json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-pub(crate) async fn logs(state: &Path, id: &str, as_json: bool) -> ExitCode {
+pub(crate) async fn logs<B: ActivationBackend>(state: &Path, id: &str, as_json: bool) -> ExitCode {
     let id: ActivationId = match id.parse() {
         Ok(id) => id,
         Err(error) => {
@@ -153,13 +170,12 @@ pub(crate) async fn logs(state: &Path, id: &str, as_json: bool) -> ExitCode {
             Some("`nixfleet-agent history` lists them"),
         );
     };
-    let tools = match Tools::find_here() {
-        Ok(tools) => tools,
-        Err(missing) => return ui::refuse(1, &missing.to_string(), Some(&missing.hint())),
-    };
+    let backend = B::with_state(state);
+    if let Err(missing) = backend.tools() {
+        return ui::refuse(1, &missing.to_string(), Some(&missing.hint()));
+    }
     for fired in &activation.runs {
-        let Ok(unit) = fired.unit.parse() else { continue };
-        let lines = tools.last_lines(&unit, LOG_LINES).await.unwrap_or_default();
+        let lines = backend.last_lines(&fired.unit, LOG_LINES).await;
         let end = fired.end.map_or_else(|| "not over".to_owned(), |end| end.to_string());
         if as_json {
             ui::json(&serde_json::json!({ "unit": fired.unit, "end": fired.end, "lines": lines }));

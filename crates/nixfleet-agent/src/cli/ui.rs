@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use nixfleet_agent::activation::boot_space;
 use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Observer, Verdict};
 use nixfleet_agent::tools::progress::Progress;
 use nixfleet_core::activation::outcome::Step;
@@ -84,7 +85,7 @@ fn in_words(step: Step) -> &'static str {
     match step {
         Step::Check => "looking at this host",
         Step::Realise => "fetching and verifying",
-        Step::SetProfile => "setting the profile",
+        Step::SetProfile => "setting the profile, arming the deadman",
         Step::ArmDeadman => "arming the deadman",
         Step::Fire => "switching",
         Step::VerifyPoll => "watching the switch",
@@ -184,6 +185,10 @@ fn hint(verdict: &Verdict) -> Option<&'static str> {
             "sign the path with a key in `trusted-public-keys`, or find out who altered it"
         }
         Verdict::Failed { failure: F::Busy { .. } } => "wait until it is over, then try again",
+        Verdict::Failed { failure: F::NoSpace { at, .. } } if boot_space::PLACES.contains(&at.as_str()) => {
+            "old kernels fill it: delete old generations with `nix-collect-garbage --delete-older-than 30d`, then let \
+             the boot loader drop them with `/run/current-system/bin/switch-to-configuration boot`"
+        }
         Verdict::Failed { failure: F::NoSpace { .. } } => {
             "`nix-collect-garbage --delete-older-than 30d` frees old generations"
         }

@@ -38,13 +38,18 @@ pub fn realise(tools: &Tools, path: &StorePath) -> Cmd {
 }
 
 /// `nix-store --realise --dry-run`: what would be fetched.
-pub fn dry_run(tools: &Tools, path: &StorePath) -> Cmd {
+///
+/// It says nothing until it is done, so there is no stall to be seen; the caller says how long it may take. It asks
+/// the caches anew for what Nix has remembered of them for up to 30 days, and so does the realisation that follows:
+/// a path that was signed or repaired since is seen as it is now.
+pub fn dry_run(tools: &Tools, path: &StorePath, within: Duration) -> Cmd {
     bare(&tools.nix_store)
         .args(["--realise", "--dry-run"])
         .arg(path.as_str())
         .args(["--option", "narinfo-cache-negative-ttl", "0"])
+        .args(["--option", "narinfo-cache-positive-ttl", "0"])
         .args(tools.nix_option_args())
-        .deadline(Duration::from_mins(10))
+        .deadline(within)
 }
 
 /// `nix-store --query QUESTION PATHS`.
@@ -82,6 +87,23 @@ pub fn invalid(tools: &Tools, paths: &[StorePath]) -> Cmd {
         .args(["--check-validity", "--print-invalid"])
         .args(paths.iter().map(StorePath::as_str))
         .args(tools.nix_option_args())
+}
+
+/// `nix-store --verify-path`: reads the contents of valid paths; exits with 1 if one is not as the database says.
+pub fn verify_path(tools: &Tools, paths: &[StorePath]) -> Cmd {
+    bare(&tools.nix_store)
+        .arg("--verify-path")
+        .args(paths.iter().map(StorePath::as_str))
+        .args(tools.nix_option_args())
+        .deadline(Duration::from_hours(1))
+}
+
+/// `nix-store --repair-path`: fetches a valid path once more and puts it in the place of what is there.
+pub fn repair_path(tools: &Tools, path: &StorePath) -> Cmd {
+    bare(&tools.nix_store)
+        .args(["--repair-path", path.as_str(), "--option", "narinfo-cache-negative-ttl", "0"])
+        .args(tools.nix_option_args())
+        .deadline(Duration::from_hours(1))
 }
 
 /// A path of a closure with what a release signs of it.
@@ -329,8 +351,8 @@ impl Tools {
     }
 
     /// What a realisation would fetch.
-    pub async fn dry_run(&self, path: &StorePath) -> Result<FetchPlan, ToolError> {
-        let cmd = dry_run(self, path);
+    pub async fn dry_run(&self, path: &StorePath, within: Duration) -> Result<FetchPlan, ToolError> {
+        let cmd = dry_run(self, path, within);
         let line = cmd.line();
         let mut hearing = Hearing::default();
         cmd.run_heard(&mut hearing).await.and_then(Finished::success).map_err(ToolError::Exec)?;
@@ -369,6 +391,28 @@ impl Tools {
         Ok(all)
     }
 
+    /// Whether all of these valid paths have the contents that the database says; reads all of them.
+    pub async fn are_whole(&self, paths: &[StorePath]) -> Result<bool, ToolError> {
+        for some in paths.chunks(PATHS_PER_CALL) {
+            let finished = verify_path(self, some).run().await.map_err(ToolError::Exec)?;
+            if finished.ended != Ended::Exited(0) {
+                // 1 for a path that was modified, and also for one whose folder is gone.
+                return if finished.ended == Ended::Exited(1) {
+                    Ok(false)
+                } else {
+                    finished.success().map(|_| false).map_err(ToolError::Exec)
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fetches a valid path once more, in the place of what is there.
+    pub async fn repair(&self, path: &StorePath) -> Result<(), ToolError> {
+        repair_path(self, path).run().await.and_then(Finished::success).map_err(ToolError::Exec)?;
+        Ok(())
+    }
+
     /// Whether the path is valid in the local store, and so its whole closure.
     pub async fn is_valid(&self, path: &StorePath) -> Result<bool, ToolError> {
         Ok(self.invalid(std::slice::from_ref(path)).await?.is_empty())
@@ -394,6 +438,7 @@ pub(super) fn with_words(error: ExecError, words: &NixWords) -> ExecError {
         }
         ExecError::Deadline { line, limit, last_words: _ } => ExecError::Deadline { line, limit, last_words },
         ExecError::Stalled { line, limit, last_words: _ } => ExecError::Stalled { line, limit, last_words },
+        ExecError::Stopped { line, last_words: _ } => ExecError::Stopped { line, last_words },
         ExecError::Start { .. } | ExecError::TooMuchOutput { .. } | ExecError::Lost { .. } => error,
     }
 }

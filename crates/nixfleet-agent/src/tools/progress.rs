@@ -28,6 +28,9 @@ const ACTIVITIES_MAX: usize = 4_096;
 const MESSAGES_MAX: usize = 256;
 /// Bytes kept of one message.
 const MESSAGE_BYTES_MAX: usize = 2_048;
+/// How much more than announced may come of one path before the download is ended: the size is part of what was
+/// signed, so this is slack for how a version counts and not for what a cache sends.
+const BEYOND_BYTES_MAX: u64 = 1 << 20;
 /// Paths kept that Nix itself called untrusted or corrupt.
 const PATHS_MAX: usize = 10_000;
 
@@ -60,6 +63,8 @@ pub enum NixLine {
         id: u64,
         /// Its type.
         kind: u64,
+        /// The first of its fields that is a text: the path, for one that copies a path.
+        about: String,
     },
     /// An activity is over.
     Stop {
@@ -127,11 +132,19 @@ pub fn parse_line(line: &[u8]) -> Option<NixLine> {
     let raw: Raw = serde_json::from_slice(json).ok()?;
     Some(match raw.action.as_str() {
         "msg" => NixLine::Message { level: raw.level, text: plain(&raw.msg) },
-        "start" => NixLine::Start { id: raw.id, kind: raw.kind },
+        "start" => NixLine::Start { id: raw.id, kind: raw.kind, about: first_text(raw.fields) },
         "stop" => NixLine::Stop { id: raw.id },
         "result" => result_line(raw),
         _ => NixLine::Other,
     })
+}
+
+fn first_text(fields: Vec<Field>) -> String {
+    let mut texts = fields.into_iter().filter_map(|field| match field {
+        Field::Text(text) => Some(plain(&text)),
+        Field::Number(_) | Field::Odd(_) => None,
+    });
+    texts.next().unwrap_or_default()
 }
 
 fn result_line(raw: Raw) -> NixLine {
@@ -153,8 +166,9 @@ fn result_line(raw: Raw) -> NixLine {
 
 /// Hears a Nix command that runs with `--log-format internal-json`.
 ///
-/// It calls back on each change of the totals, tells the stall watch that only growth is progress, and keeps the
-/// messages, since `exec` would keep them as JSON.
+/// It calls back on each change of the totals, tells the stall watch that only growth is progress, ends a cache that
+/// sends more of a path than it announced (it would fill the disk), and keeps the messages, since `exec` would keep
+/// them as JSON.
 pub struct NixListener<F> {
     on_progress: F,
     told: Progress,
@@ -169,10 +183,11 @@ pub struct NixListener<F> {
 }
 
 /// One activity whose bytes count.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Copy {
     counts: bool,
     done: u64,
+    about: String,
 }
 
 /// What a Nix command said, bounded.
@@ -243,7 +258,7 @@ impl<F: FnMut(Progress)> NixListener<F> {
             NixLine::BuildLog(text) => self.heard.keep(&text),
             NixLine::Untrusted(path) => keep_path(&mut self.heard.untrusted, path),
             NixLine::Corrupted(path) => keep_path(&mut self.heard.corrupted, path),
-            NixLine::Start { id, kind } => self.start(id, kind),
+            NixLine::Start { id, kind, about } => self.start(id, kind, about),
             NixLine::Stop { id } => self.stop(id),
             NixLine::Progress { id, done, expected } => return self.advance(id, done, expected),
             NixLine::Expected { kind: COPY_PATH, expected } => {
@@ -264,13 +279,13 @@ impl<F: FnMut(Progress)> NixListener<F> {
         }
     }
 
-    fn start(&mut self, id: u64, kind: u64) {
+    fn start(&mut self, id: u64, kind: u64, about: String) {
         if self.copies.len() + self.counters.len() >= ACTIVITIES_MAX {
             return;
         }
         match kind {
-            COPY_PATH => drop(self.copies.insert(id, Copy { counts: true, done: 0 })),
-            FILE_TRANSFER => drop(self.copies.insert(id, Copy { counts: false, done: 0 })),
+            COPY_PATH => drop(self.copies.insert(id, Copy { counts: true, done: 0, about })),
+            FILE_TRANSFER => drop(self.copies.insert(id, Copy { counts: false, done: 0, about })),
             COPY_PATHS => drop(self.counters.insert(id, (0, 0))),
             _ => {}
         }
@@ -284,6 +299,11 @@ impl<F: FnMut(Progress)> NixListener<F> {
 
     fn advance(&mut self, id: u64, done: u64, expected: u64) -> Heard {
         let grown = if let Some(copy) = self.copies.get_mut(&id) {
+            if copy.counts && expected > 0 && done.saturating_sub(expected) > BEYOND_BYTES_MAX {
+                let sent = format!("{}: {done} bytes came, and {expected} were announced", copy.about);
+                self.heard.keep(&sent);
+                return Heard::Enough;
+            }
             let grown = done > copy.done;
             copy.done = copy.done.max(done);
             grown

@@ -9,7 +9,7 @@ use nixfleet_core::ids::StorePath;
 
 use super::Tools;
 use super::nix::{Reach, Verified};
-use super::nix_store::{Complaint, Realised, realise};
+use super::nix_store::{Complaint, REALISE_STALL, Realised, realise};
 
 struct Real {
     tools: Tools,
@@ -50,9 +50,9 @@ async fn a_real_nix_answers_every_question() {
     assert_eq!(settings.substituters, std::slice::from_ref(&real.cache));
     assert!(settings.require_sigs && settings.trusted_keys.len() == 1);
 
-    let plan = tools.dry_run(good).await.expect("a plan");
+    let plan = tools.dry_run(good, REALISE_STALL).await.expect("a plan");
     assert!(plan.paths.contains(good) && plan.unknown.is_empty());
-    assert_eq!(tools.dry_run(&real.paths["nowhere"]).await.expect("a plan").unknown.len(), 1);
+    assert_eq!(tools.dry_run(&real.paths["nowhere"], REALISE_STALL).await.expect("a plan").unknown.len(), 1);
     assert!(!tools.is_valid(good).await.expect("an answer"));
 
     let there =

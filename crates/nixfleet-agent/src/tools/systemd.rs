@@ -202,6 +202,11 @@ pub fn stop(tools: &Tools, unit: &UnitName) -> Cmd {
     systemctl(tools, &["stop", "--", unit.as_str()]).deadline(STOP_DEADLINE)
 }
 
+/// `systemctl stop --no-block`: returns when the service manager has taken the job.
+pub fn stop_soon(tools: &Tools, unit: &UnitName) -> Cmd {
+    systemctl(tools, &["stop", "--no-block", "--", unit.as_str()])
+}
+
 /// `systemctl kill` with SIGKILL, of the main process; systemd then ends the rest of the cgroup itself.
 ///
 /// Killing all at once loses the record of the end: systemd 257 then does not run `ExecStopPost=` (10 of 10 times).
@@ -258,6 +263,11 @@ impl Tools {
     /// Stops the unit and waits for its end; a unit that is not loaded is an error.
     pub async fn stop_unit(&self, unit: &UnitName) -> Result<(), ToolError> {
         done(stop(self, unit)).await
+    }
+
+    /// Has the unit stopped without waiting for its end; a unit that is not loaded is an error.
+    pub async fn stop_unit_soon(&self, unit: &UnitName) -> Result<(), ToolError> {
+        done(stop_soon(self, unit)).await
     }
 
     /// Kills the main process of the unit, whereupon systemd ends the others and the record is written.

@@ -89,6 +89,6 @@ fn all_missing_tools_are_named_at_once_with_where_and_what_to_install() {
 fn settings_come_after_the_sub_command() {
     let tools = tools().with_nix_option("substituters", "http://cache.example");
     let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a".parse().expect("well-formed");
-    let line = nix_store::dry_run(&tools, &path).line();
+    let line = nix_store::dry_run(&tools, &path, std::time::Duration::from_mins(5)).line();
     assert!(line.ends_with("--option substituters http://cache.example"), "{line}");
 }

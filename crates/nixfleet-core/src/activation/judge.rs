@@ -4,6 +4,7 @@
 //! two meanings, a killed run is healed by running it again, and an end that nobody recorded is not a success.
 
 use super::end::RunEnd;
+use super::platform::Platform;
 use super::units::TroubledUnit;
 
 /// Where the running system's link points after the run.
@@ -20,6 +21,8 @@ pub enum Link {
 /// What a run left behind.
 #[derive(Debug, Clone)]
 pub struct Aftermath {
+    /// Whose codes these are.
+    pub platform: Platform,
     /// How it ended.
     pub end: RunEnd,
     /// Where the link points.
@@ -69,12 +72,25 @@ mod code {
     pub(super) const OUTPUT_LOST: i32 = 101;
 }
 
-/// Judges the aftermath of a switch (`test` or `switch`).
+/// Judges the aftermath of a switch (`test` or `switch`; on Darwin `activate`).
 pub fn judge(after: &Aftermath) -> Judgement {
-    match after.link {
-        Link::Third => Judgement::RevertUnexpected,
-        Link::Expected => judge_flipped(after),
-        Link::Previous => judge_not_flipped(after),
+    match (after.link, after.platform) {
+        (Link::Third, _) => Judgement::RevertUnexpected,
+        (Link::Expected, Platform::NixOs) => judge_flipped(after),
+        (Link::Previous, Platform::NixOs) => judge_not_flipped(after),
+        (Link::Expected | Link::Previous, Platform::NixDarwin) => judge_darwin(after),
+    }
+}
+
+/// No code of `activate` but 0 has a meaning: any failing step stops the rest, and what came before it is done. So
+/// nothing that failed counts as "nothing happened", and a link that did not move proves nothing.
+fn judge_darwin(after: &Aftermath) -> Judgement {
+    match after.end {
+        RunEnd::Exited { code: code::DONE } if after.link == Link::Expected => by_units(after, false),
+        RunEnd::Killed { .. } | RunEnd::Unknown if !after.repaired => Judgement::Repair,
+        RunEnd::Exited { .. } | RunEnd::TimedOut | RunEnd::Killed { .. } | RunEnd::Unknown => {
+            Judgement::Revert
+        }
     }
 }
 
@@ -126,7 +142,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn after(end: RunEnd, link: Link) -> Aftermath {
-        Aftermath { end, link, troubled: vec![], units_changed: false, was_running: false, repaired: false }
+        Aftermath {
+            platform: Platform::NixOs,
+            end,
+            link,
+            troubled: vec![],
+            units_changed: false,
+            was_running: false,
+            repaired: false,
+        }
+    }
+
+    fn on_darwin(end: RunEnd, link: Link) -> Aftermath {
+        Aftermath { platform: Platform::NixDarwin, ..after(end, link) }
     }
 
     fn exit(code: i32) -> RunEnd {
@@ -196,6 +224,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn on_darwin_the_switch_programs_codes_are_failures_like_any_other() {
+        for code in [1, 2, 4, 11, 100, 101, 255] {
+            for link in [Link::Expected, Link::Previous] {
+                for was_running in [false, true] {
+                    let seen = Aftermath { was_running, ..on_darwin(exit(code), link) };
+                    assert_eq!(judge(&seen), Judgement::Revert, "{code} {link:?} {was_running}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn on_darwin_a_zero_without_the_flip_is_no_success() {
+        assert_eq!(judge(&on_darwin(exit(0), Link::Expected)), Judgement::Settled { unrelated: false });
+        assert_eq!(judge(&on_darwin(exit(0), Link::Previous)), Judgement::Revert);
+        assert_eq!(judge(&on_darwin(exit(0), Link::Third)), Judgement::RevertUnexpected);
+    }
+
+    #[test]
+    fn on_darwin_a_killed_run_is_repaired_once_and_a_hung_one_is_not() {
+        for link in [Link::Expected, Link::Previous] {
+            for end in [RunEnd::Killed { signal: 9 }, RunEnd::Unknown] {
+                let mut seen = on_darwin(end, link);
+                assert_eq!(judge(&seen), Judgement::Repair, "{end}");
+                seen.repaired = true;
+                assert_eq!(judge(&seen), Judgement::Revert, "{end}");
+            }
+            assert_eq!(judge(&on_darwin(RunEnd::TimedOut, link)), Judgement::Revert);
+        }
+    }
+
     fn any_end() -> impl Strategy<Value = RunEnd> {
         prop_oneof![
             (-1..260i32).prop_map(|code| RunEnd::Exited { code }),
@@ -208,15 +268,21 @@ mod tests {
     proptest! {
         #[test]
         fn success_needs_the_flip_a_readable_good_code_and_healthy_units(
-            end in any_end(), link in 0usize..3, hurt: bool, units_changed: bool, was_running: bool, repaired: bool
+            end in any_end(), link in 0usize..3, hurt: bool, units_changed: bool, was_running: bool, repaired: bool,
+            darwin: bool
         ) {
+            let platform = if darwin { Platform::NixDarwin } else { Platform::NixOs };
             let link = [Link::Expected, Link::Previous, Link::Third][link];
             let list = if hurt { troubled(UnitTrouble::Failed) } else { vec![] };
-            let seen = Aftermath { end, link, troubled: list, units_changed, was_running, repaired };
+            let seen = Aftermath { platform, end, link, troubled: list, units_changed, was_running, repaired };
             let judged = judge(&seen);
             if matches!(judged, Judgement::Settled { .. }) {
                 prop_assert!(link == Link::Expected && !hurt);
-                prop_assert!([exit(0), exit(4)].contains(&end));
+                prop_assert!(end == exit(0) || (end == exit(4) && !darwin));
+            }
+            if darwin {
+                let unknown_there = matches!(judged, Judgement::Refused | Judgement::Busy | Judgement::Defer);
+                prop_assert!(!unknown_there, "nobody can say that nothing changed, and nothing is put off");
             }
             if matches!(judged, Judgement::Refused | Judgement::Busy) {
                 prop_assert!(!units_changed && !hurt, "something changed, so it must be undone");

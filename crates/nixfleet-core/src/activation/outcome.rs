@@ -17,7 +17,7 @@ pub enum Step {
     Check,
     /// Fetch the closure and verify it.
     Realise,
-    /// Point the system profile at the target.
+    /// Point the system profile at the target, and arm the deadman beside it.
     SetProfile,
     /// Arm the unit that reverts at the deadline.
     ArmDeadman,
@@ -173,7 +173,7 @@ pub enum Failure {
     BootNotWritten { end: RunEnd, last_lines: Vec<String> },
     /// The host came up on another system than the one it was to boot.
     BootedElsewhere { expected: StorePath, actual: String },
-    /// The host restarted while the target was on trial; the boot default was still the previous system.
+    /// The host restarted before the target was confirmed, or while it was being switched to.
     Rebooted { at: Step },
     /// The activation was cut off before it changed anything.
     Interrupted { at: Step },
@@ -302,7 +302,12 @@ impl fmt::Display for Failure {
                 write!(f, "no substituter answered (asked {})", list(asked))
             }
             Self::NoSpace { at, need_bytes, free_bytes } => {
-                write!(f, "not enough space in {at}: {} needed, {} free", mib(*need_bytes), mib(*free_bytes))
+                write!(
+                    f,
+                    "not enough space in {at}: {} needed, {} free",
+                    size(*need_bytes),
+                    size(*free_bytes)
+                )
             }
             Self::Corrupt { .. } => {
                 f.write_str("what was downloaded is not what its signed description says")
@@ -333,7 +338,7 @@ impl fmt::Display for Failure {
             Self::BootedElsewhere { expected, actual } => {
                 write!(f, "the host booted {actual} instead of {expected}")
             }
-            Self::Rebooted { at } => write!(f, "the host restarted during {at}, on the previous system"),
+            Self::Rebooted { at } => write!(f, "the host restarted during {at}"),
             Self::Interrupted { at } => write!(f, "cut off during {at}"),
             Self::Asked => f.write_str("asked for"),
             Self::Internal { what } => f.write_str(what),
@@ -513,8 +518,13 @@ fn some(paths: &[StorePath]) -> String {
     }
 }
 
-fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
+/// Bytes for people, rounded up; small numbers in KiB, as a `/boot` is counted in those.
+fn size(bytes: u64) -> String {
+    if bytes < 10 << 20 {
+        format!("{} KiB", bytes.div_ceil(1 << 10))
+    } else {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::end::RunEnd;
 use super::outcome::Failure;
+use super::platform::Platform;
 use super::record::{Activation, Reached, Run};
 use crate::ids::StorePath;
 
@@ -22,6 +23,8 @@ pub enum RunSeen {
 /// The world as an interrupted activation finds it.
 #[derive(Debug, Clone)]
 pub struct World {
+    /// What a restart of this host brings.
+    pub platform: Platform,
     /// Whether the newest line was written in this boot.
     pub same_boot: bool,
     /// What runs.
@@ -58,12 +61,20 @@ pub fn resume(activation: &Activation, world: &World) -> Resume {
     if let Some(failure) = &activation.reverting {
         return resume_revert(activation, world, failure.clone());
     }
-    if world.same_boot { resume_same_boot(activation, world) } else { resume_after_reboot(activation, world) }
+    match (world.same_boot, world.platform) {
+        (true, Platform::NixOs | Platform::NixDarwin) => resume_same_boot(activation, world),
+        (false, Platform::NixOs) => resume_after_reboot(activation, world),
+        (false, Platform::NixDarwin) => resume_after_darwins_reboot(activation, world),
+    }
 }
 
 fn resume_revert(activation: &Activation, world: &World, failure: Failure) -> Resume {
     let on_previous = world.current.as_ref() == Some(&activation.began.previous);
-    if on_previous && !world.same_boot { Resume::LandedOnPrevious(failure) } else { Resume::Revert(failure) }
+    match world.platform {
+        Platform::NixOs if on_previous && !world.same_boot => Resume::LandedOnPrevious(failure),
+        // On Darwin the link may be back and what `activate` does beside it is not.
+        Platform::NixOs | Platform::NixDarwin => Resume::Revert(failure),
+    }
 }
 
 fn resume_same_boot(activation: &Activation, world: &World) -> Resume {
@@ -125,6 +136,44 @@ fn resume_after_reboot(activation: &Activation, world: &World) -> Resume {
     }
 }
 
+/// A boot of nix-darwin makes the links of the system that the profile names, and runs nothing else of its activation:
+/// services, users and settings are still those of whatever was activated last, wholly or in part. So the previous
+/// system is never "just there", and the target only if its switch had ended well before.
+fn resume_after_darwins_reboot(activation: &Activation, world: &World) -> Resume {
+    let on = |system: &StorePath| world.current.as_ref() == Some(system);
+    let (on_target, on_previous) = (on(&activation.began.target), on(&activation.began.previous));
+    let ended_well = matches!(world.run, RunSeen::Ended(RunEnd::Exited { code: 0 }));
+    let cut_off = if on_target || on_previous {
+        Failure::Rebooted { at: activation.reached.step() }
+    } else {
+        Failure::BootedElsewhere {
+            expected: activation.began.target.clone(),
+            actual: world.current.as_ref().map_or_else(|| "no system".to_owned(), ToString::to_string),
+        }
+    };
+    match &activation.reached {
+        // The profile named the target already, and the boot made its links without any switch.
+        Reached::SettingProfile | Reached::ArmingDeadman if on_target && !on_previous => {
+            Resume::Revert(cut_off)
+        }
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Finished => Resume::Abandon,
+        Reached::Running { run: Run::Switch | Run::Repair, .. } if on_target && ended_well => {
+            Resume::LandedOnTarget
+        }
+        Reached::Confirming if on_target => Resume::LandedOnTarget,
+        Reached::Confirmed | Reached::Running { run: Run::Commit, .. } if on_target => Resume::Commit,
+        Reached::Running { .. }
+        | Reached::Confirming
+        | Reached::Confirmed
+        | Reached::AwaitingReboot
+        | Reached::Reverting => Resume::Revert(cut_off),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +232,7 @@ mod tests {
     }
 
     fn world(same_boot: bool, current: &str, run: RunSeen, deadline_passed: bool) -> World {
-        World { same_boot, current: Some(system(current)), run, deadline_passed }
+        World { platform: Platform::NixOs, same_boot, current: Some(system(current)), run, deadline_passed }
     }
 
     #[test]
@@ -251,10 +300,89 @@ mod tests {
         assert_eq!(got, Resume::LandedOnPrevious(Failure::Asked));
     }
 
+    fn darwin_rebooted(current: &str, run: RunSeen) -> World {
+        World { platform: Platform::NixDarwin, ..world(false, current, run, true) }
+    }
+
+    #[test]
+    fn a_reboot_of_darwin_on_trial_goes_all_the_way_back_although_the_link_is_back_already() {
+        for reached in [running(Run::Switch), running(Run::Repair), Reached::Confirming, Reached::Confirmed] {
+            let step = reached.step();
+            let got = resume(&activation(reached), &darwin_rebooted("old", RunSeen::Absent));
+            assert_eq!(got, Resume::Revert(Failure::Rebooted { at: step }));
+        }
+        let got = resume(&activation(Reached::Reverting), &darwin_rebooted("old", RunSeen::Absent));
+        assert_eq!(got, Resume::Revert(Failure::Asked));
+    }
+
+    #[test]
+    fn a_target_that_a_reboot_of_darwin_brought_counts_only_if_its_switch_had_ended_well() {
+        let ended = |code| RunSeen::Ended(RunEnd::Exited { code });
+        let at = running(Run::Switch).step();
+        for (run, want) in [
+            (ended(0), Resume::LandedOnTarget),
+            (ended(1), Resume::Revert(Failure::Rebooted { at })),
+            (RunSeen::Absent, Resume::Revert(Failure::Rebooted { at })),
+            (RunSeen::Ended(RunEnd::Unknown), Resume::Revert(Failure::Rebooted { at })),
+        ] {
+            assert_eq!(
+                resume(&activation(running(Run::Switch)), &darwin_rebooted("new", run)),
+                want,
+                "{run:?}"
+            );
+        }
+        let confirming = resume(&activation(Reached::Confirming), &darwin_rebooted("new", RunSeen::Absent));
+        assert_eq!(confirming, Resume::LandedOnTarget);
+        let confirmed = resume(&activation(Reached::Confirmed), &darwin_rebooted("new", RunSeen::Absent));
+        assert_eq!(confirmed, Resume::Commit);
+    }
+
+    #[test]
+    fn links_of_a_target_that_was_never_switched_to_are_taken_back() {
+        for reached in [Reached::SettingProfile, Reached::ArmingDeadman] {
+            let at = reached.step();
+            let got = resume(&activation(reached.clone()), &darwin_rebooted("new", RunSeen::Absent));
+            assert_eq!(got, Resume::Revert(Failure::Rebooted { at }));
+            let got = resume(&activation(reached), &darwin_rebooted("old", RunSeen::Absent));
+            assert_eq!(got, Resume::Abandon);
+        }
+    }
+
+    #[test]
+    fn another_system_than_both_is_said_and_left() {
+        let got = resume(&activation(Reached::Confirming), &darwin_rebooted("third", RunSeen::Absent));
+        assert!(matches!(got, Resume::Revert(Failure::BootedElsewhere { .. })), "{got:?}");
+    }
+
     proptest! {
         #[test]
+        fn after_a_reboot_of_darwin_nothing_half_done_is_kept(at in 0usize..11, on in 0usize..3, run in 0usize..4) {
+            let reached = [
+                Reached::Began, Reached::Realising, Reached::SettingProfile, Reached::ArmingDeadman,
+                running(Run::Switch), running(Run::Repair), Reached::Confirming, Reached::Confirmed,
+                running(Run::Commit), Reached::Reverting, running(Run::Revert),
+            ][at].clone();
+            let run = [
+                RunSeen::Absent, RunSeen::Ended(RunEnd::Unknown),
+                RunSeen::Ended(RunEnd::Exited { code: 1 }), RunSeen::Ended(RunEnd::Exited { code: 0 }),
+            ][run];
+            let on = ["old", "new", "third"][on];
+            let switched = at >= 4;
+            let got = resume(&activation(reached), &darwin_rebooted(on, run));
+            // The links alone are never taken for a system: what was switched is kept only on the target, and left whole.
+            prop_assert!(!matches!(got, Resume::LandedOnPrevious(_)));
+            if switched && on != "new" {
+                prop_assert!(matches!(got, Resume::Revert(_)), "{:?}", got);
+            }
+            if matches!(got, Resume::LandedOnTarget | Resume::Commit) {
+                prop_assert_eq!(on, "new");
+            }
+            prop_assert!(!matches!(got, Resume::Await | Resume::Confirm), "no run outlives a boot");
+        }
+
+        #[test]
         fn the_boot_side_is_never_left_to_an_unconfirmed_target(
-            at in 0usize..9, same_boot: bool, on in 0usize..3, run in 0usize..3, deadline_passed: bool
+            at in 0usize..9, same_boot: bool, on in 0usize..3, run in 0usize..3, deadline_passed: bool, darwin: bool
         ) {
             let reached = [
                 Reached::Began, Reached::Realising, Reached::SettingProfile, Reached::ArmingDeadman,
@@ -262,7 +390,9 @@ mod tests {
                 running(Run::Revert),
             ][at].clone();
             let run = [RunSeen::Alive, RunSeen::Absent, RunSeen::Ended(RunEnd::Unknown)][run];
-            let got = resume(&activation(reached), &world(same_boot, ["old", "new", "third"][on], run, deadline_passed));
+            let platform = if darwin { Platform::NixDarwin } else { Platform::NixOs };
+            let seen = world(same_boot, ["old", "new", "third"][on], run, deadline_passed);
+            let got = resume(&activation(reached), &World { platform, ..seen });
             prop_assert_ne!(got, Resume::Commit);
         }
     }

@@ -12,7 +12,7 @@ use super::{Cmd, Ended, ExecError, Heard, Listener, STDERR_TAIL_BYTES};
 use crate::text;
 
 /// From SIGTERM to SIGKILL for a program that reached a limit.
-const TERM_GRACE: Duration = Duration::from_secs(2);
+pub(super) const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long a pipe may stay open after the program ended, in the hands of a grandchild.
 pub(super) const PIPE_GRACE: Duration = Duration::from_millis(500);
 
@@ -23,6 +23,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 pub(super) enum Limit {
     Deadline,
     Stall(Duration),
+    Enough,
     Output,
     Lost(std::io::Error),
 }
@@ -32,6 +33,7 @@ impl Limit {
         match self {
             Self::Deadline => ExecError::Deadline { line, limit: cmd.deadline, last_words },
             Self::Stall(limit) => ExecError::Stalled { line, limit, last_words },
+            Self::Enough => ExecError::Stopped { line, last_words },
             Self::Output => ExecError::TooMuchOutput { line, bytes_max: cmd.stdout_bytes_max },
             Self::Lost(source) => ExecError::Lost { line, source },
         }
@@ -77,7 +79,11 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Running<O, E> {
             tokio::select! {
                 // A read may be cancelled: what it had read is kept in `self` or still in the pipe.
                 chunk = self.read(listener) => {
-                    if chunk? == Heard::Progress { moved = tokio::time::Instant::now(); }
+                    match chunk? {
+                        Heard::Progress => moved = tokio::time::Instant::now(),
+                        Heard::Words => {}
+                        Heard::Enough => return Err(Limit::Enough),
+                    }
                     if self.out.len() > cmd.stdout_bytes_max { return Err(Limit::Output); }
                 }
                 // Waiting is cancel-safe by its documentation.
@@ -151,9 +157,11 @@ impl Words {
             }
             if *byte == b'\n' || self.partial.len() >= Self::LINE_BYTES_MAX {
                 let line = std::mem::take(&mut self.partial);
-                if listener.line(&line) == Heard::Progress {
-                    heard = Heard::Progress;
-                }
+                heard = match (heard, listener.line(&line)) {
+                    (Heard::Enough, _) | (_, Heard::Enough) => Heard::Enough,
+                    (Heard::Progress, _) | (_, Heard::Progress) => Heard::Progress,
+                    (Heard::Words, Heard::Words) => Heard::Words,
+                };
                 if listener.is_word(&line) {
                     self.keep(&line);
                 }

@@ -46,7 +46,11 @@ struct Counts(usize);
 impl Listener for Counts {
     fn line(&mut self, line: &[u8]) -> Heard {
         self.0 += 1;
-        if line == b"more" { Heard::Progress } else { Heard::Words }
+        match line {
+            b"more" => Heard::Progress,
+            b"stop me" => Heard::Enough,
+            _ => Heard::Words,
+        }
     }
     fn is_word(&self, line: &[u8]) -> bool {
         line != b"more"
@@ -93,4 +97,15 @@ async fn standard_input_reaches_the_program_and_a_missing_program_is_named() {
 async fn the_environment_is_empty_but_for_what_was_given() {
     let got = Cmd::new("/usr/bin/env").env("A", "b").run().await.expect("it runs");
     assert_eq!(got.stdout_text(), "A=b\nLC_ALL=C\n");
+}
+
+#[tokio::test]
+async fn a_program_that_its_listener_has_heard_enough_of_is_ended_at_once() {
+    let mut heard = Counts(0);
+    let started = std::time::Instant::now();
+    // Progress in the same breath does not save it.
+    let script = "printf 'more\\nstop me\\nmore\\n' >&2; sleep 30";
+    let got = sh(script).run_heard(&mut heard).await;
+    assert!(matches!(&got, Err(ExecError::Stopped { last_words, .. }) if last_words == "stop me"), "{got:?}");
+    assert!(started.elapsed() < Duration::from_secs(10));
 }

@@ -2,8 +2,8 @@
 //! stdout, nothing else.
 //!
 //! What is measured: wall time inside the host of an activation of an already fetched closure of 1,100 paths with 20
-//! changed units, back and forth between two such systems; of a no-change activation; the idle agent's memory; the
-//! binary's size. Not measured yet: from the unit's end to the verdict.
+//! changed units, back and forth between two such systems; from the end of the switch program to our verdict on it; a
+//! no-change activation; the idle agent's memory; the binary's size.
 #![allow(clippy::print_stdout, reason = "tables are the result")]
 
 use std::collections::BTreeMap;
@@ -14,6 +14,8 @@ use nixfleet_testbed::{Flavour, Host, System};
 
 const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
 const LIMIT: Duration = Duration::from_mins(3);
+/// Generations kept between two runs, in the words of `nix-env`.
+const GENERATIONS: &str = "+5";
 /// Pairs of runs: enough for a median that one slow run does not move.
 const PAIRS: usize = 9;
 
@@ -24,12 +26,15 @@ fn main() -> Result<()> {
     host.fetch(&b)?;
     bare(&host, &a)?;
     let (mut ours, mut theirs, mut steps) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut verdicts = Vec::new();
     for _ in 0..PAIRS {
         theirs.push(bare(&host, &b)?);
         ours.push(agent(&host, &a, &mut steps)?);
+        verdicts.push(verdict(&host)?);
         theirs.push(bare(&host, &b)?);
         bare(&host, &a)?;
         ours.push(agent(&host, &b, &mut steps)?);
+        verdicts.push(verdict(&host)?);
         bare(&host, &a)?;
     }
     let (ours, theirs) = (median(&mut ours), median(&mut theirs));
@@ -37,8 +42,43 @@ fn main() -> Result<()> {
     println!("| three bare commands | {theirs} |\n| `nixfleet-agent activate` | {ours} |");
     println!("| ratio | {:.2} |\n", f64::from(ours) / f64::from(theirs));
     table("where ours goes", &mut steps);
+    let mut after_unit: Vec<u32> = verdicts.iter().map(|verdict| verdict.after_unit).collect();
+    let mut after_program: Vec<u32> = verdicts.iter().map(|verdict| verdict.after_program).collect();
+    println!("| how soon we judge | median, ms | worst, ms |\n|---|---|---|");
+    let worst = |sorted: &[u32]| sorted.last().copied().unwrap_or(0);
+    println!("| after the switch's unit ended | {} | {} |", median(&mut after_unit), worst(&after_unit));
+    println!("| after its program ended | {} | {} |\n", median(&mut after_program), worst(&after_program));
     no_change(&host, &a)?;
     footprint(&host)
+}
+
+/// How soon the newest switch was judged, in milliseconds.
+struct Verdict {
+    /// From the end of the switch program, by its own log.
+    after_program: u32,
+    /// From the end of its unit, as the service manager tells it; the unit ends when the record is written.
+    after_unit: u32,
+}
+
+/// The journal's line `confirming` is written as soon as the switch has been judged.
+fn verdict(host: &Host) -> Result<Verdict> {
+    let journal = host.read_file("/var/lib/nixfleet/journal.jsonl")?;
+    let newest = |line: &str| -> Result<serde_json::Value> {
+        let found = journal.lines().rfind(|text| text.contains(line)).context("a line in the journal")?;
+        Ok(serde_json::from_str::<serde_json::Value>(found)?["entry"].take())
+    };
+    let judged_ms = newest("\"confirming\"")?["at_ms"].as_u64().context("a time")?;
+    let log = host.read_file("/var/log/switch-runs.log")?;
+    let ended = log.lines().rfind(|line| line.contains(" test ") && line.contains(" end code="));
+    let ended_us: u64 =
+        ended.and_then(|line| line.rsplit_once("at=")).context("an end in the log")?.1.parse()?;
+    let fired = newest("\"run\":\"switch\"")?;
+    let unit = format!("--unit={}", fired["unit"].as_str().context("a unit")?);
+    let told = host.run(&["journalctl", "--quiet", "-o", "json", "--grep=Deactivated", &unit])?.success()?;
+    let told: serde_json::Value = serde_json::from_str(told.text())?;
+    let unit_us: u64 = told["_SOURCE_REALTIME_TIMESTAMP"].as_str().context("a time")?.parse()?;
+    let after = |us: u64| u32::try_from(judged_ms.saturating_sub(us / 1000)).context("a short time");
+    Ok(Verdict { after_program: after(ended_us)?, after_unit: after(unit_us)? })
 }
 
 fn no_change(host: &Host, system: &str) -> Result<()> {
@@ -78,11 +118,16 @@ fn bare(host: &Host, system: &str) -> Result<u32> {
          nix-env -p /nix/var/nix/profiles/system --set {system} && \
          {system}/bin/switch-to-configuration switch >/dev/null 2>&1; e=$(date +%s%N); echo $(( (e - s) / 1000000 ))"
     );
-    host.run_for(LIMIT, &["/bin/bash", "-c", &script])?
-        .stdout
-        .trim()
-        .parse()
-        .context("a number of milliseconds")
+    let ms = host.run_for(LIMIT, &["/bin/bash", "-c", &script])?;
+    forget_generations(host)?;
+    ms.text().parse().context("a number of milliseconds")
+}
+
+/// As on a host with a limit of boot entries: their number is the same for every run that is measured.
+fn forget_generations(host: &Host) -> Result<()> {
+    let profile = "/nix/var/nix/profiles/system";
+    host.run(&["nix-env", "--profile", profile, "--delete-generations", GENERATIONS])?.success()?;
+    Ok(())
 }
 
 fn agent(host: &Host, system: &str, steps: &mut BTreeMap<String, Vec<u32>>) -> Result<u32> {
@@ -97,6 +142,7 @@ fn agent(host: &Host, system: &str, steps: &mut BTreeMap<String, Vec<u32>>) -> R
         let (Some(name), Some(ms)) = (step["step"].as_str(), step["ms"].as_u64()) else { continue };
         steps.entry(name.to_owned()).or_default().push(u32::try_from(ms)?);
     }
+    forget_generations(host)?;
     ms.trim().parse().context("a number of milliseconds")
 }
 

@@ -2,9 +2,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's results and conversation")]
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nixfleet_testbed::{APT_PACKAGES, Flavour, Host, Image, System};
+use nixfleet_testbed::{APT_PACKAGES, Flavour, Host, Image, Machine, System, Vm};
 
 const USAGE: &str = "usage: testbed packages               list the Debian packages that hosts need
        testbed prepare [FLAVOUR]      make the images that are missing
@@ -12,6 +13,7 @@ const USAGE: &str = "usage: testbed packages               list the Debian packa
        testbed systems [FLAVOUR]      list the systems, with their store paths if FLAVOUR is given
        testbed shell FLAVOUR          boot a host and give a shell in it
        testbed run FLAVOUR -- CMD...  boot a host, run a command in it, remove it
+       testbed vm FLAVOUR -- CMD...   the same in a virtual machine, without a terminal
 FLAVOUR is trixie (Nix 2.26, systemd 257) or bookworm (Nix 2.8, systemd 252)";
 
 fn main() -> ExitCode {
@@ -29,7 +31,10 @@ fn main() -> ExitCode {
 fn command(words: &[&str]) -> Result<ExitCode> {
     match words {
         ["packages"] => println!("{}", APT_PACKAGES.join("\n")),
-        ["prepare"] => Flavour::ALL.iter().try_for_each(|flavour| prepare(*flavour))?,
+        ["prepare"] => {
+            Flavour::ALL.iter().try_for_each(|flavour| prepare(*flavour))?;
+            nixfleet_testbed::prepare_vm(Flavour::Trixie, &mut |line| eprintln!("{line}"))?;
+        }
         ["prepare", name] => prepare(flavour(name)?)?,
         ["sweep"] => sweep()?,
         ["systems"] => systems(|system| system.about().to_owned()),
@@ -39,6 +44,7 @@ fn command(words: &[&str]) -> Result<ExitCode> {
         }
         ["shell", name] => return run(flavour(name)?, &["/bin/bash", "-l"]),
         ["run", name, "--", argv @ ..] if !argv.is_empty() => return run(flavour(name)?, argv),
+        ["vm", name, "--", argv @ ..] if !argv.is_empty() => return run_vm(flavour(name)?, argv),
         _ => {
             eprintln!("{USAGE}");
             return Ok(ExitCode::from(2));
@@ -73,6 +79,18 @@ fn run(flavour: Flavour, argv: &[&str]) -> Result<ExitCode> {
     let host = Host::boot(flavour)?;
     let code = host.run_interactive(argv)?;
     host.destroy();
+    exit_code(code)
+}
+
+fn run_vm(flavour: Flavour, argv: &[&str]) -> Result<ExitCode> {
+    let vm = Vm::boot(flavour)?;
+    let output = vm.run_for(Duration::from_hours(1), argv)?;
+    print!("{}", output.stdout);
+    eprint!("{}", output.stderr);
+    exit_code(output.code)
+}
+
+fn exit_code(code: i32) -> Result<ExitCode> {
     let Ok(code) = u8::try_from(code) else { bail!("ended with {code}") };
     Ok(ExitCode::from(code))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nixfleet_testbed::{Flavour, Host, Output, System, available};
+use nixfleet_testbed::{Flavour, Host, Machine, Output, System, Vm, available};
 use serde_json::Value;
 
 /// The agent of the running system, as a person would call it.
@@ -22,6 +22,60 @@ pub(crate) fn hosts_run() -> bool {
     assert!(std::env::var_os("CI").is_none(), "in CI nothing is left out: {why}");
     println!("LEFT OUT: a scenario on a real host ({why})");
     false
+}
+
+/// A machine that an agent is tested on.
+pub(crate) trait Subject: Machine {
+    /// Longer than any activation here: a test waits for a condition, never for a time.
+    const LIMIT: Duration;
+}
+
+impl Subject for Host {
+    const LIMIT: Duration = LIMIT;
+}
+
+impl Subject for Vm {
+    /// Some twenty times slower than a host.
+    const LIMIT: Duration = Duration::from_mins(8);
+}
+
+/// The unit in which [`begin`] activates, as if a person or a timer had started it.
+pub(crate) const UNIT: &str = "activation.service";
+/// What an agent leaves that stands still at a crash point.
+const MARK: &str = "/run/nixfleet-failpoint";
+
+/// Starts an activation in a unit of its own and returns at once.
+pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, environment: &[&str]) {
+    let mut start = vec!["systemd-run", "--quiet", "--unit", UNIT];
+    start.extend(environment.iter().flat_map(|variable| ["--setenv", variable]));
+    start.extend([AGENT, "activate", path, "--confirm-within", confirm_within]);
+    let started = machine.run(&start).expect("it runs");
+    assert_eq!(started.code, 0, "{started}");
+}
+
+/// Starts an activation and returns when it stands still at a crash point.
+pub(crate) fn reach(machine: &impl Subject, point: &str, path: &str, confirm_within: &str) {
+    begin(machine, path, confirm_within, &[&format!("NIXFLEET_FAILPOINT={point}")]);
+    // The daemon would take an activation up as soon as its agent is gone; here it may, as on any host.
+    await_on(machine, &format!("{point} is reached"), |machine| machine.exists(MARK));
+}
+
+/// Waits, as long as this kind of machine may need, and shows what the activation said if it is in vain.
+pub(crate) fn await_on<M: Subject>(machine: &M, what: &str, condition: impl FnMut(&M) -> bool) {
+    if let Err(error) = Machine::wait_until(machine, what, M::LIMIT, condition) {
+        let journal = |unit| machine.journal(unit).unwrap_or_default();
+        panic!("{error:#}\n{}\n{}\n{:?}", journal(UNIT), journal("nixfleet-agent.service"), history(machine));
+    }
+}
+
+/// Waits until nothing is pending, or only what `but` names (a step).
+pub(crate) fn await_settled(machine: &impl Subject, but: Option<&str>) {
+    await_on(machine, "nothing is pending", |machine| {
+        let said = machine.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
+        let status: Value = serde_json::from_str(&said).unwrap_or_default();
+        let pending = &status["pending"];
+        status["version"] == 1 && (pending.is_null() || (but.is_some() && pending["step"].as_str() == but))
+    });
 }
 
 /// What an activation said.
@@ -52,9 +106,9 @@ impl Said {
 }
 
 /// Activates a store path and returns what was said.
-pub(crate) fn activate(host: &Host, path: &str, flags: &[&str]) -> Said {
+pub(crate) fn activate<M: Subject>(host: &M, path: &str, flags: &[&str]) -> Said {
     let argv = [&[AGENT, "activate", "--json", path], flags].concat();
-    Said::of(&host.run_for(LIMIT, &argv).expect("the agent runs"))
+    Said::of(&host.run_for(M::LIMIT, &argv).expect("the agent runs"))
 }
 
 /// A fresh host.
@@ -63,8 +117,13 @@ pub(crate) fn host(flavour: Flavour) -> Host {
 }
 
 /// The running system, the profile and the boot default are all this one, and nothing is left of any activation.
-pub(crate) fn assert_rests_on(host: &Host, system: System) {
-    let want = Some(host.system(system).to_owned());
+pub(crate) fn assert_rests_on(host: &impl Subject, system: System) {
+    assert_rests_on_path(host, host.system(system));
+}
+
+/// [`assert_rests_on`], for whoever has its path.
+pub(crate) fn assert_rests_on_path(host: &impl Subject, path: &str) {
+    let want = Some(path.to_owned());
     assert_eq!(host.current_system(), want, "the running system");
     assert_eq!(host.profile_system(), want, "the profile");
     assert_eq!(host.boot_default(), want, "the boot default");
@@ -72,7 +131,7 @@ pub(crate) fn assert_rests_on(host: &Host, system: System) {
 }
 
 /// No unit, timer, root, record or rescue copy of an activation is left over.
-pub(crate) fn assert_nothing_left(host: &Host) {
+pub(crate) fn assert_nothing_left<M: Subject>(host: &M) {
     let left = || {
         let units = host.units().unwrap_or_default();
         let ours =
@@ -84,7 +143,7 @@ pub(crate) fn assert_nothing_left(host: &Host) {
         (units, files.map(|output| output.stdout).unwrap_or_default())
     };
     // What an agent that was killed left is found by the daemon's slow poll, 30 s apart.
-    let clean = host.wait_until("nothing is left", LIMIT, |_| {
+    let clean = Machine::wait_until(host, "nothing is left", M::LIMIT, |_| {
         let (units, files) = left();
         units.is_empty() && files.trim().is_empty()
     });
@@ -92,14 +151,23 @@ pub(crate) fn assert_nothing_left(host: &Host) {
 }
 
 /// The activations of the host as `history --json` tells them.
-pub(crate) fn history(host: &Host) -> Vec<Value> {
+pub(crate) fn history(host: &impl Subject) -> Vec<Value> {
     let output = host.run(&[AGENT, "history", "--json"]).expect("the agent runs");
     output.stdout.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
 }
 
 /// How often the switch program of `path` was started live (`test` or `switch`), by its own log.
-pub(crate) fn fires(host: &Host, path: &str) -> usize {
-    let log = host.read_file("/var/log/switch-runs.log").unwrap_or_default();
+pub(crate) fn fires(host: &impl Subject, path: &str) -> usize {
+    fires_in(&switch_log(host), path)
+}
+
+/// What the switch program of every system says of its runs, a line for each phase.
+pub(crate) fn switch_log(host: &impl Subject) -> String {
+    host.read_file("/var/log/switch-runs.log").unwrap_or_default()
+}
+
+/// [`fires`], in a piece of the log.
+pub(crate) fn fires_in(log: &str, path: &str) -> usize {
     let live =
         |line: &&str| line.contains(" begin ") && (line.contains(" test ") || line.contains(" switch "));
     log.lines().filter(live).filter(|line| line.contains(path)).count()

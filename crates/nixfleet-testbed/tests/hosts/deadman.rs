@@ -92,6 +92,22 @@ fn a_daemon_reload_does_not_move_the_deadman() {
 }
 
 #[test]
+fn a_broken_agent_in_the_new_system_cannot_break_the_rescue() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    let target = host.system(System::AgentBroken).to_owned();
+    let start = ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", &target];
+    let trial = ["--trial", "--keep-failed-units", "--confirm-within", "12s"];
+    assert_eq!(host.run(&[start.as_slice(), &trial].concat()).expect("it runs").code, 0);
+    kill_all_agents(&host);
+    assert_eq!(host.current_system(), Some(target), "it is on trial");
+    assert_eq!(host.run(&[AGENT, "status"]).expect("it runs").code, 1, "the new system's agent is broken");
+    assert_brought_back(&host);
+}
+
+#[test]
 fn a_trial_that_is_confirmed_by_hand_stays() {
     if !hosts_run() {
         return;

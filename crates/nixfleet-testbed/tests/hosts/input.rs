@@ -116,16 +116,82 @@ fn a_full_disk_is_refused_with_numbers_and_changes_nothing() {
     activate(&host, host.system(System::Good), &[]).assert(0, "converged");
 }
 
-#[test]
-fn a_full_boot_partition_is_reverted_and_says_so() {
+/// A host whose `/boot` is a file system of its own, with room for one more kernel and initrd (96 KiB) and entries.
+fn small_boot(flavour: Flavour) -> Host {
+    Host::builder(flavour).boot_limit(256 << 10).boot().expect("the host boots")
+}
+
+fn assert_no_room_in_boot(said: &crate::common::Said) {
+    said.assert(1, "failed");
+    assert_eq!(said.failure(), "no-space", "{}", said.json);
+    let failure = &said.json["failure"];
+    assert_eq!(failure["at"], "/boot", "{failure}");
+    assert!(failure["need_bytes"].as_u64() > failure["free_bytes"].as_u64(), "{failure}");
+}
+
+fn a_full_boot_is_refused(flavour: Flavour) {
     if !hosts_run() {
         return;
     }
-    let host = Host::builder(Flavour::Trixie).boot_limit(2 << 20).boot().expect("the host boots");
+    let host = small_boot(flavour);
     host.fill_boot().expect("full");
-    let said = activate(&host, host.system(System::OtherKernel), &[]);
-    assert_ne!(said.code, 0);
-    assert_ne!(said.code, 6, "{}", said.json);
-    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)));
-    assert_eq!(host.profile_system().as_deref(), Some(host.system(System::Base)));
+    let target = host.system(System::OtherKernel).to_owned();
+    let fetched = |host: &Host| host.run(&["nix-store", "--check-validity", &target]).expect("it runs").ok();
+    assert_no_room_in_boot(&activate(&host, &target, &[]));
+    assert!(!fetched(&host), "it is refused before the download");
+    host.fetch(&target).expect("fetched");
+    assert_no_room_in_boot(&activate(&host, &target, &[]));
+    // Without a new kernel there is still an entry to write.
+    assert_no_room_in_boot(&activate(&host, host.system(System::Good), &[]));
+    assert_rests_on(&host, System::Base);
+    host.free_boot().expect("free again");
+    activate(&host, host.system(System::Good), &[]).assert(0, "converged");
+    activate(&host, &target, &[]).assert(6, "deferred-pending-reboot");
+}
+
+#[test]
+fn a_full_boot_is_refused_before_the_download_and_changes_nothing_on_trixie() {
+    a_full_boot_is_refused(Flavour::Trixie);
+}
+
+#[test]
+fn a_full_boot_is_refused_before_the_download_and_changes_nothing_on_bookworm() {
+    a_full_boot_is_refused(Flavour::Bookworm);
+}
+
+#[test]
+fn a_boot_with_room_for_an_entry_and_none_for_a_kernel_takes_what_needs_no_kernel() {
+    if !hosts_run() {
+        return;
+    }
+    let host = small_boot(Flavour::Trixie);
+    host.sh("head -c 90112 /dev/zero > /boot/something-else").expect("written");
+    assert_no_room_in_boot(&activate(&host, host.system(System::OtherKernel), &[]));
+    activate(&host, host.system(System::Good), &[]).assert(0, "converged");
+    assert_rests_on(&host, System::Good);
+}
+
+#[test]
+fn a_boot_in_which_no_kernel_of_ours_lies_says_nothing_and_refuses_nothing() {
+    if !hosts_run() {
+        return;
+    }
+    let host = small_boot(Flavour::Trixie);
+    host.sh("mv /boot/EFI/nixos /boot/EFI/elsewhere").expect("moved");
+    host.fill_boot().expect("full");
+    activate(&host, host.system(System::Good), &["--trial"]).assert(0, "on-trial");
+}
+
+#[test]
+fn a_boot_that_fills_up_during_the_trial_is_reverted() {
+    if !hosts_run() {
+        return;
+    }
+    let host = small_boot(Flavour::Trixie);
+    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
+    host.fill_boot().expect("full");
+    let confirmed = host.run_for(crate::common::LIMIT, &[AGENT, "confirm", "--json"]).expect("it runs");
+    assert!([5, 7].contains(&confirmed.code), "{confirmed}");
+    assert!(confirmed.stdout.contains("boot-not-written"), "{confirmed}");
+    assert_rests_on(&host, System::Base);
 }

@@ -5,7 +5,12 @@
 
 mod common;
 mod crashes;
+mod darwin;
 mod deadman;
 mod input;
+mod mending;
+mod observed;
 mod outcomes;
+mod power;
+mod slow_caches;
 mod trust;

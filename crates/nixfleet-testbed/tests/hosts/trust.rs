@@ -88,3 +88,28 @@ fn an_unsigned_path_is_accepted_only_if_asked() {
     activate(&host, &target, &["--allow-unsigned"]).assert(0, "converged");
     assert_rests_on(&host, System::Good);
 }
+
+fn is_repaired(flavour: Flavour, damage: Damage, failure: &str) {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(flavour);
+    let target = host.system(System::Good).to_owned();
+    let cache = host.cache().expect("it has one");
+    cache.damage(&target, damage).expect("damaged");
+    assert_eq!(activate(&host, &target, &[]).failure(), failure);
+    cache.repair(&target).expect("repaired");
+    activate(&host, &target, &[]).assert(0, "converged");
+}
+
+#[test]
+fn a_path_that_was_signed_after_a_refusal_is_taken_although_nix_remembers_the_old_answer() {
+    is_repaired(Flavour::Trixie, Damage::Unsigned, "signature-mismatch");
+    is_repaired(Flavour::Bookworm, Damage::Unsigned, "signature-mismatch");
+}
+
+#[test]
+fn a_path_that_was_uploaded_after_a_refusal_is_taken_although_nix_remembers_the_old_answer() {
+    is_repaired(Flavour::Trixie, Damage::Absent, "not-in-cache");
+    is_repaired(Flavour::Bookworm, Damage::Absent, "not-in-cache");
+}

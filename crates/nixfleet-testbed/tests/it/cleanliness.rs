@@ -95,6 +95,29 @@ fn a_killed_test_process_takes_its_hosts_along() -> Result<()> {
 }
 
 #[test]
+fn a_killed_test_process_takes_its_virtual_machines_along() -> Result<()> {
+    needs_hosts!();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_testbed"))
+        .args(["vm", "trixie", "--", "sleep", "1000"])
+        .stdin(Stdio::null())
+        .spawn()
+        .context("start testbed")?;
+    let pid = child.id();
+    let folder = wait_until("the other process's qemu", SOON, || {
+        let folder = folders_of(pid).pop()?;
+        processes_of(&folder).iter().any(|line| line.starts_with("qemu-system")).then_some(folder)
+    })?;
+    child.kill()?;
+    child.wait()?;
+    wait_until("the dead process's machine to be gone", SOON, || {
+        (!folder.exists() && processes_of(&folder).is_empty()).then_some(())
+    })
+    .with_context(|| format!("left: {:?}", processes_of(&folder)))?;
+    ensure!(!mounted(&folder));
+    Ok(())
+}
+
+#[test]
 fn a_sweep_removes_what_a_killed_keeper_left_and_spares_the_living() -> Result<()> {
     needs_hosts!();
     let mine = Host::builder(Flavour::Trixie).name("spared").boot()?;

@@ -9,6 +9,7 @@ mod cleanliness;
 mod hosts;
 mod knobs;
 mod switching;
+mod vm;
 
 /// Leaves the test if hosts cannot be had here; in CI that is a failure.
 macro_rules! needs_hosts {
@@ -21,6 +22,16 @@ macro_rules! needs_hosts {
     };
 }
 pub(crate) use needs_hosts;
+
+/// Leaves the test unless power cuts were asked for: a virtual machine takes minutes.
+macro_rules! needs_power {
+    () => {
+        if std::env::var_os("NIXFLEET_POWER").is_none() {
+            return Ok(());
+        }
+    };
+}
+pub(crate) use needs_power;
 
 /// Fetches a system, makes it the profile and runs its switch program; the exit code and what it said on stderr.
 pub(crate) fn switch(host: &Host, system: System, action: &str) -> Result<(i32, String)> {

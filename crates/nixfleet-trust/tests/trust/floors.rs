@@ -398,7 +398,7 @@ fn floors(trust: &Trust) -> [(u32, u64); 2] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_of_documents_lowers_a_floor_or_is_accepted_without_a_threshold(

@@ -5,9 +5,17 @@
 
 mod accept;
 mod attacks;
+mod authors;
+#[cfg(feature = "sign")]
+mod corpus;
 mod floors;
+mod golden;
 mod growth;
+#[cfg(feature = "sign")]
+mod inputs;
 mod order;
+mod replays;
 #[cfg(feature = "sign")]
 mod signers;
+mod state;
 mod support;

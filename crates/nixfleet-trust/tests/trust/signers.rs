@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::support::*;
 
 /// A program of OpenSSH's, or a line that says that it is missing. In CI nothing may be missing.
+#[expect(clippy::print_stdout, reason = "`cargo xtask test` collects these lines from tests that passed")]
 fn program(name: &str) -> Option<PathBuf> {
     let found = ["/usr/bin", "/usr/local/bin", "/run/current-system/sw/bin"]
         .iter()

@@ -7,8 +7,11 @@ use data_encoding::{BASE64, BASE64_NOPAD};
 use serde_json::{Value, json};
 
 use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_core::model::release::Release;
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_trust::check::Verified;
 use nixfleet_trust::check::entry::HostIdentity;
+use nixfleet_trust::check::release::ReleaseRefused;
 use nixfleet_trust::key::PublicKey;
 use nixfleet_trust::trust::Trust;
 
@@ -299,4 +302,22 @@ fn leaves(entries: &[Value]) -> Vec<Vec<u8>> {
 /// The envelope of entry `index` of `entries`, with its proof.
 pub(crate) fn proven(entries: &[Value], index: usize) -> Vec<u8> {
     entry_envelope(&entries[index], index, &merkle_path(index, &leaves(entries)))
+}
+
+/// What comes of `envelope` on a host that trusts `trust`.
+pub(crate) fn refused(trust: &Trust, envelope: &[u8]) -> ReleaseRefused {
+    trust.accept_release(&stable(), envelope, at(NOW)).expect_err("it must be refused")
+}
+
+/// What comes of `envelope`, which must be good, on such a host.
+pub(crate) fn accepted(trust: &Trust, envelope: &[u8]) -> (Verified<Release>, Trust) {
+    let accepted = trust.accept_release(&stable(), envelope, at(NOW)).expect("it must be accepted");
+    (accepted.release, accepted.trust)
+}
+
+/// `document` with `field` set to `value`.
+pub(crate) fn with(document: &Value, field: &str, value: impl Into<Value>) -> Value {
+    let mut changed = document.clone();
+    changed[field] = value.into();
+    changed
 }

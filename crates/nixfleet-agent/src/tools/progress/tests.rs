@@ -49,6 +49,24 @@ fn repeated_numbers_are_no_progress() {
 }
 
 #[test]
+fn a_path_that_does_not_end_where_it_was_announced_to_is_enough() {
+    let start =
+        br#"@nix {"action":"start","id":7,"type":100,"fields":["/nix/store/x-endless","http://c","local"]}"#;
+    let at = |done: u64| {
+        format!("@nix {{\"action\":\"result\",\"id\":7,\"type\":105,\"fields\":[{done},512,0,0]}}")
+            .into_bytes()
+    };
+    let mut listener = NixListener::new(|_| ());
+    listener.line(start);
+    assert_eq!(listener.line(&at(512)), Heard::Progress);
+    // A little more may be a matter of counting; Nix itself refuses it at the end.
+    assert_eq!(listener.line(&at(512 + (1 << 20))), Heard::Progress);
+    assert_eq!(listener.line(&at(513 + (1 << 20))), Heard::Enough);
+    let said = listener.into_words().text();
+    assert_eq!(said, "/nix/store/x-endless: 1049089 bytes came, and 512 were announced");
+}
+
+#[test]
 fn messages_lose_their_colour_and_broken_lines_are_words() {
     let text = b"@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"\\u001b[31;1merror:\\u001b[0m no\"}\n@nix {broken\nplain \x1b[1mwords";
     let (_, words, _) = hear(text);
