@@ -5,6 +5,7 @@
 //! answer says.
 
 pub mod activation;
+pub mod host;
 pub mod ids;
 pub mod model;
 

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{ActivationOutcome, Failure};
 use super::record::Probe;
 use crate::ids::{ActivationId, ClosureDigest, StorePath};
 
@@ -34,40 +33,4 @@ pub struct ActivationIntent {
     pub probes: Vec<Probe>,
 }
 
-/// A fact about a local activation, in the past tense; the events are also the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Event {
-    /// The activation was written to the journal and begins.
-    LocalActivationStarted {
-        /// Which one.
-        id: ActivationId,
-        /// The system.
-        target: StorePath,
-        /// Host time, milliseconds since 1970.
-        at_ms: u64,
-    },
-    /// The target runs, committed or on trial, perhaps with units worse off; the outcome says which.
-    LocalActivationCompleted {
-        /// Everything known.
-        outcome: ActivationOutcome,
-        /// Host time, milliseconds since 1970.
-        at_ms: u64,
-    },
-    /// The target does not run.
-    LocalActivationFailed {
-        /// Why.
-        failure: Failure,
-        /// Everything known; `None` when it ended before there was an activation at all.
-        outcome: Option<ActivationOutcome>,
-        /// Host time, milliseconds since 1970.
-        at_ms: u64,
-    },
-    /// A reboot will finish it. It does not count as done (lesson 6).
-    LocalActivationDeferred {
-        /// Everything known.
-        outcome: ActivationOutcome,
-        /// Host time, milliseconds since 1970.
-        at_ms: u64,
-    },
-}
+pub use crate::host::event::Event;

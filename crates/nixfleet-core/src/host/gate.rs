@@ -1,0 +1,175 @@
+//! What must be open before a host switches, and before it restarts.
+//!
+//! Asked by the machine on the host only. Whoever folds its reports is told the answer as an event, and needs neither
+//! its clock nor its time zones.
+
+use super::phase::{Done, Reboot, Rebooted};
+use super::state::HostState;
+use super::terms::Terms;
+use super::time::Now;
+use super::waiting::WaitingOn;
+use super::window::{Opening, opening};
+use super::world::SourceKind;
+use crate::model::names::ReleaseId;
+use crate::model::policy::Approval;
+use crate::model::schedule::{RebootMode, Window};
+use crate::model::time::UnixMs;
+
+/// Whether something may begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It may.
+    Open,
+    /// It may not.
+    Shut(Waits),
+}
+
+/// What is waited for, and when to look again without being told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waits {
+    pub(super) on: WaitingOn,
+    pub(super) until: Option<UnixMs>,
+}
+
+impl Waits {
+    /// For something that somebody will tell.
+    pub(super) fn for_news(on: WaitingOn) -> Self {
+        Self { on, until: None }
+    }
+
+    /// For a time.
+    pub(super) fn until(on: WaitingOn, at: UnixMs) -> Self {
+        Self { on, until: Some(at) }
+    }
+}
+
+/// Why a host restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To finish what was begun: its turn had come, and the reboot is part of it.
+    Finish,
+    /// For a release that is done already; under a control plane that is a turn of its own.
+    Upkeep,
+}
+
+/// Whether the host may switch to `target`.
+pub(super) fn may_switch(state: &HostState, target: &Terms, now: Now) -> Gate {
+    let checks = [
+        hold(state, now),
+        expiry(state, target, now),
+        turn(state, target, now),
+        known(state),
+        windows(&target.windows, target, now),
+    ];
+    first_shut(checks)
+}
+
+/// Whether the host may restart for `target`.
+pub(super) fn may_reboot(state: &HostState, target: &Terms, purpose: Purpose, now: Now) -> Gate {
+    let person = match target.reboot.mode {
+        RebootMode::Never => Some(Waits::for_news(WaitingOn::PersonToReboot)),
+        RebootMode::WhenNeeded | RebootMode::Always => None,
+    };
+    let order = match (purpose, source(state)) {
+        (Purpose::Upkeep, SourceKind::ControlPlane) => {
+            ordered(state.reboot_go.as_ref(), target, WaitingOn::RebootOrder)
+        }
+        (Purpose::Upkeep, SourceKind::Static)
+        | (Purpose::Finish, SourceKind::Static | SourceKind::ControlPlane) => None,
+    };
+    first_shut([person, hold(state, now), order, windows(target.reboot_windows(), target, now)])
+}
+
+/// Whether the policy wants a host restarted into a release that is done: once, and not again if that did not help.
+pub(super) fn wants_reboot(state: &HostState, done: &Done) -> bool {
+    let wanted = match done.terms.reboot.mode {
+        RebootMode::Never => false,
+        RebootMode::WhenNeeded => !state.world.reboot_needed.is_empty(),
+        RebootMode::Always => true,
+    };
+    wanted && done.rebooted == Rebooted::No
+}
+
+/// Whether a reboot that waits may be tried now: its pause is over, and the gate is open.
+pub(super) fn may_try_reboot(
+    state: &HostState,
+    (target, reboot): (&Terms, &Reboot),
+    purpose: Purpose,
+    now: Now,
+) -> Gate {
+    match reboot {
+        Reboot::Waiting { trouble: Some(trouble) } if now.up < trouble.again_up_ms => {
+            let at = now.clock_at(trouble.again_up_ms);
+            let on = WaitingOn::RebootAgain { why: trouble.why.clone(), at_ms: at };
+            Gate::Shut(Waits::until(on, at))
+        }
+        Reboot::Waiting { .. } => may_reboot(state, target, purpose, now),
+        Reboot::Draining { .. } => Gate::Shut(Waits::for_news(WaitingOn::Hooks)),
+        Reboot::Ordered { until_up_ms, .. } => {
+            Gate::Shut(Waits::until(WaitingOn::Reboot, now.clock_at(*until_up_ms)))
+        }
+    }
+}
+
+fn first_shut(checks: impl IntoIterator<Item = Option<Waits>>) -> Gate {
+    checks.into_iter().flatten().next().map_or(Gate::Open, Gate::Shut)
+}
+
+fn hold(state: &HostState, now: Now) -> Option<Waits> {
+    let hold = state.held(now.at)?;
+    let on = WaitingOn::Hold { by: hold.by.clone(), why: hold.why.clone(), until_ms: hold.until_ms };
+    Some(Waits { on, until: hold.until_ms })
+}
+
+/// Computed each time, and not kept: a clock that was in 2030 for one boot must not leave a mark (lesson 16).
+fn expiry(state: &HostState, target: &Terms, now: Now) -> Option<Waits> {
+    let expired = state.signed_time(now.at) >= target.expires_ms;
+    expired.then(|| Waits::for_news(WaitingOn::ReleaseExpired { since_ms: target.expires_ms }))
+}
+
+/// The host's turn: nobody hurries it past the signed time, and under a control plane that alone is not enough.
+fn turn(state: &HostState, target: &Terms, now: Now) -> Option<Waits> {
+    let wave = &target.wave;
+    if state.signed_time(now.at) < wave.opens_at_ms {
+        let on = WaitingOn::Wave { wave: wave.index, name: wave.name.clone(), opens_at_ms: wave.opens_at_ms };
+        return Some(Waits::until(on, wave.opens_at_ms));
+    }
+    match (source(state), wave.approval) {
+        (SourceKind::ControlPlane, Approval::NotNeeded | Approval::ByAPerson) => {
+            ordered(state.go.as_ref(), target, WaitingOn::Order)
+        }
+        (SourceKind::Static, Approval::NotNeeded) => None,
+        (SourceKind::Static, Approval::ByAPerson) => {
+            let on = WaitingOn::Approval { name: wave.name.clone(), source: SourceKind::Static };
+            Some(Waits::for_news(on))
+        }
+    }
+}
+
+fn ordered(order: Option<&ReleaseId>, target: &Terms, on: WaitingOn) -> Option<Waits> {
+    (order != Some(&target.release)).then(|| Waits::for_news(on))
+}
+
+fn known(state: &HostState) -> Option<Waits> {
+    state.world.current.is_none().then(|| Waits::for_news(WaitingOn::RunningSystemUnknown))
+}
+
+fn windows(windows: &[Window], target: &Terms, now: Now) -> Option<Waits> {
+    if windows.is_empty() {
+        return None;
+    }
+    if now.at < target.created_ms {
+        let reach_ms = target.created_ms;
+        return Some(Waits::until(WaitingOn::Clock { reach_ms }, reach_ms));
+    }
+    match opening(windows, now.at) {
+        Ok(Opening::Open { .. }) => None,
+        Ok(Opening::Opens { at }) => Some(Waits::until(WaitingOn::Window { opens_at_ms: at }, at)),
+        Err(never) => Some(Waits::for_news(WaitingOn::WindowNeverOpens { never })),
+    }
+}
+
+/// Before the first start nothing is due anyway; the stricter kind then.
+fn source(state: &HostState) -> SourceKind {
+    state.setup.as_ref().map_or(SourceKind::ControlPlane, |setup| setup.source)
+}

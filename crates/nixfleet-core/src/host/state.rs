@@ -1,0 +1,188 @@
+//! Everything that a host must remember: written before anything is done because of it, read at the next start.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Refusal;
+use super::phase::{Done, FailedAt, Phase, RebootCause};
+use super::terms::Terms;
+use super::world::{Setup, World};
+use crate::ids::{ActivationId, StorePath};
+use crate::model::names::ReleaseId;
+use crate::model::time::UnixMs;
+
+/// What a host remembers. [`super::saved`] is its form on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostState {
+    /// How many events have changed it: the number of the newest report. It never goes back.
+    pub seq: u64,
+    /// The last number given to a watch, an activation or a run of hooks.
+    pub serial: u32,
+    /// Who the agent is; `None` before its first start.
+    pub setup: Option<Setup>,
+    /// What runs.
+    pub world: World,
+    /// What is known of the release source.
+    pub source: Source,
+    /// The newest verified release of the channel that is followed.
+    pub newest: Option<Box<Terms>>,
+    /// The release that is done here; `None` on a fresh host.
+    pub settled: Option<Done>,
+    /// The release that the control plane wants switched to.
+    pub go: Option<ReleaseId>,
+    /// The release for which the control plane lets the host restart.
+    pub reboot_go: Option<ReleaseId>,
+    /// The person who keeps the host where it is.
+    pub hold: Option<Hold>,
+    /// When it came into the state that it is in, by the host's clock.
+    pub since_ms: UnixMs,
+    /// The state that it is in.
+    pub phase: Phase,
+}
+
+/// What is known of the release source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Whether it answers.
+    pub contact: Contact,
+    /// What it served last that was refused, unless it has served something good since.
+    pub refused: Option<Refused>,
+}
+
+/// Whether a source answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "contact", rename_all = "kebab-case")]
+pub enum Contact {
+    /// It was not asked yet.
+    #[default]
+    NotAsked,
+    /// It answers.
+    Answers {
+        /// Since then.
+        since_ms: UnixMs,
+    },
+    /// It does not.
+    Silent {
+        /// Since then.
+        since_ms: UnixMs,
+        /// What was seen first.
+        why: String,
+    },
+}
+
+/// Something that the source served and that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refused {
+    /// In which way.
+    pub kind: Refusal,
+    /// What was seen first.
+    pub why: String,
+    /// Since then.
+    pub since_ms: UnixMs,
+}
+
+/// A person keeps a host where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// Until then; `None` until somebody lets it go.
+    pub until_ms: Option<UnixMs>,
+}
+
+impl HostState {
+    /// The state of a host that has no state file: nothing is known, and nothing was done.
+    pub fn fresh() -> Self {
+        Self::default()
+    }
+
+    /// The activation in flight, which the agent must look up in the journal when it starts.
+    pub fn activation_in_flight(&self) -> Option<&ActivationId> {
+        match &self.phase {
+            Phase::Activating(activating) => Some(&activating.flight.id),
+            Phase::Confirming(confirming) => Some(&confirming.flight.id),
+            Phase::Reverting(reverting) => Some(&reverting.id),
+            Phase::AwaitingReboot(waiting) => match &waiting.cause {
+                RebootCause::Deferred { flight, .. } => Some(&flight.id),
+                RebootCause::Wanted(_) => None,
+            },
+            Phase::Converged
+            | Phase::Staging(_)
+            | Phase::Staged(_)
+            | Phase::Soaking(_)
+            | Phase::Reverted(_)
+            | Phase::Failed(_) => None,
+        }
+    }
+
+    /// The system that failed here and is not tried again until a newer release, or until a person asks for it.
+    pub fn quarantined(&self) -> Option<&StorePath> {
+        match &self.phase {
+            Phase::Reverted(reverted) => Some(&reverted.target.system),
+            Phase::Failed(failed) => match &failed.at {
+                FailedAt::Soak | FailedAt::Revert { .. } => Some(&failed.target.system),
+                FailedAt::Stage | FailedAt::Activate | FailedAt::AfterHooks(_) | FailedAt::Found => None,
+            },
+            Phase::Converged
+            | Phase::Staging(_)
+            | Phase::Staged(_)
+            | Phase::Activating(_)
+            | Phase::AwaitingReboot(_)
+            | Phase::Confirming(_)
+            | Phase::Soaking(_)
+            | Phase::Reverting(_) => None,
+        }
+    }
+
+    /// Systems that must be kept from collection now, beside what runs and what an activation keeps by itself: a
+    /// staged target, and the system that a committed one may still be reverted to.
+    pub fn wanted_systems(&self) -> Vec<&StorePath> {
+        match &self.phase {
+            Phase::Staging(staging) => vec![&staging.target.system],
+            Phase::Staged(staged) => vec![&staged.target.system],
+            Phase::Activating(activating) => {
+                vec![&activating.flight.target.system, &activating.flight.previous]
+            }
+            Phase::Confirming(confirming) => {
+                vec![&confirming.flight.target.system, &confirming.flight.previous]
+            }
+            Phase::Soaking(soaking) => soaking.done.previous.iter().collect(),
+            Phase::AwaitingReboot(waiting) => match &waiting.cause {
+                RebootCause::Deferred { flight, .. } => vec![&flight.target.system, &flight.previous],
+                RebootCause::Wanted(done) => done.previous.iter().collect(),
+            },
+            Phase::Reverting(reverting) => vec![&reverting.to],
+            Phase::Failed(failed) => match &failed.at {
+                FailedAt::Revert { to, .. } => vec![to],
+                FailedAt::Stage
+                | FailedAt::Activate
+                | FailedAt::Soak
+                | FailedAt::AfterHooks(_)
+                | FailedAt::Found => Vec::new(),
+            },
+            Phase::Converged | Phase::Reverted(_) => Vec::new(),
+        }
+    }
+
+    /// The newest verified release, if it comes after `done`.
+    pub(super) fn news(&self, done: Option<&ReleaseId>) -> Option<&Terms> {
+        let newest = self.newest.as_deref()?;
+        done.is_none_or(|done| newest.come_after(done)).then_some(newest)
+    }
+
+    /// What time it is by the clock or by what was signed, whichever is later (lesson 16): a clock that is behind makes
+    /// nothing valid again that has expired.
+    pub(super) fn signed_time(&self, clock: UnixMs) -> UnixMs {
+        self.newest.as_ref().map_or(clock, |newest| clock.max(newest.created_ms))
+    }
+
+    /// The hold, if one is in force.
+    pub(super) fn held(&self, clock: UnixMs) -> Option<&Hold> {
+        self.hold.as_ref().filter(|hold| hold.until_ms.is_none_or(|until| clock < until))
+    }
+}

@@ -1,0 +1,256 @@
+//! `AwaitingReboot`: only a reboot brings the target, or the policy wants the host restarted into one that is done.
+
+use super::super::effect::Back;
+use super::super::event::{Event, HookTime};
+use super::super::gate::{Gate, Purpose, Waits, may_switch, may_try_reboot};
+use super::super::phase::{
+    AwaitingReboot, Confirmer, Done, Flight, Phase, Reboot, RebootCause, RebootTrouble, Rebooted,
+};
+use super::super::retry::pause_ms;
+use super::super::state::HostState;
+use super::super::terms::Terms;
+use super::super::time::Now;
+use super::super::waiting::WaitingOn;
+use super::Effect;
+use super::activating::{confirm, going_back, hooks_after, not_live, recorded};
+use super::draft::Draft;
+use super::told::{End, Ended, Told};
+use crate::activation::outcome::Failure;
+
+pub(super) fn told(draft: &mut Draft<'_>, at: &AwaitingReboot, told: &Told<'_>) {
+    match told {
+        Told::Started { rebooted: true, journal: _ } => booted(draft, at),
+        Told::Started { rebooted: false, journal: _ } => {
+            let reboot = ask_again(draft, at.cause.target(), &at.reboot);
+            keep(draft, at, reboot);
+        }
+        Told::HooksRan(run) => {
+            let reboot = drained(draft, at.cause.target(), &at.reboot, |asked| asked == *run);
+            keep(draft, at, reboot);
+        }
+        Told::HookFailed(run, why) => {
+            let ours =
+                |reboot: &Reboot| matches!(reboot, Reboot::Draining { run: asked, .. } if asked == run);
+            let reboot = if ours(&at.reboot) { put_off(draft, &at.reboot, why) } else { at.reboot.clone() };
+            keep(draft, at, reboot);
+        }
+        Told::RebootRefused(why) => {
+            let ordered = matches!(at.reboot, Reboot::Ordered { .. });
+            let reboot = if ordered { put_off(draft, &at.reboot, why) } else { at.reboot.clone() };
+            keep(draft, at, reboot);
+        }
+        Told::RetryAsked => keep(draft, at, try_now(draft, &at.reboot)),
+        Told::Ended(ended) => self::ended(draft, at, ended),
+        Told::WorldChanged
+        | Told::SourceProven(_)
+        | Told::Staged(_)
+        | Told::StageFailed(..)
+        | Told::Began(_)
+        | Told::Advanced(..)
+        | Told::Probe(_) => {}
+    }
+}
+
+fn keep(draft: &mut Draft<'_>, at: &AwaitingReboot, reboot: Reboot) {
+    draft.keep(Phase::AwaitingReboot(AwaitingReboot { cause: at.cause.clone(), reboot }));
+}
+
+/// The host is up again, on one system or another.
+fn booted(draft: &mut Draft<'_>, at: &AwaitingReboot) {
+    let hooks = hooks_after(&at.reboot);
+    let runs = draft.state.world.current.clone();
+    match &at.cause {
+        RebootCause::Deferred { flight, inhibitors: _ } => {
+            draft.ask(Effect::TakeUp(flight.id.clone()));
+            if runs.as_ref() == Some(&flight.target.system) {
+                let watch = draft.watch(&flight.target);
+                confirm(draft, flight, (Confirmer::Activation, watch), (Rebooted::Yes, hooks));
+            } else {
+                // The activation puts the boot entries back, and tells.
+                going_back(draft, flight);
+            }
+        }
+        RebootCause::Wanted(done) => {
+            let done = Done { rebooted: Rebooted::Yes, ..done.clone() };
+            let terms = done.terms.clone();
+            let expected = &terms.system;
+            if runs.as_ref() == Some(expected) {
+                let watch = draft.watch(&terms);
+                draft.soak(done, 1, watch, hooks);
+            } else {
+                let actual = runs.map_or_else(|| "no system".to_owned(), |system| system.to_string());
+                let failure = Failure::BootedElsewhere { expected: expected.clone(), actual };
+                draft.found_other((&terms, 1), failure);
+            }
+        }
+    }
+}
+
+/// A new process in the same boot: what was asked for is asked for again.
+pub(super) fn ask_again(draft: &mut Draft<'_>, target: &Terms, reboot: &Reboot) -> Reboot {
+    match reboot {
+        Reboot::Waiting { .. } => {}
+        Reboot::Draining { run: _, tries } => {
+            let run = draft.hook_run(HookTime::Before);
+            draft.ask(Effect::RunHooks(run, target.reboot.before.clone()));
+            return Reboot::Draining { run, tries: *tries };
+        }
+        Reboot::Ordered { .. } => draft.ask(Effect::Reboot { warn_secs: target.reboot.warn_secs }),
+    }
+    reboot.clone()
+}
+
+/// Begins: the hooks first, if there are any.
+pub(super) fn begin(draft: &mut Draft<'_>, target: &Terms, reboot: &Reboot) -> Reboot {
+    let tries = reboot.tries();
+    if target.reboot.before.is_empty() {
+        return order(draft, target, tries);
+    }
+    let run = draft.hook_run(HookTime::Before);
+    draft.ask(Effect::RunHooks(run, target.reboot.before.clone()));
+    Reboot::Draining { run, tries }
+}
+
+fn order(draft: &mut Draft<'_>, target: &Terms, tries: u32) -> Reboot {
+    let warn_secs = target.reboot.warn_secs;
+    draft.ask(Effect::Reboot { warn_secs });
+    Reboot::Ordered { until_up_ms: draft.now.up.plus(warn_secs).plus(Reboot::GRACE), tries }
+}
+
+/// The hooks ran: the host restarts.
+pub(super) fn drained(
+    draft: &mut Draft<'_>,
+    target: &Terms,
+    reboot: &Reboot,
+    is_ours: impl Fn(super::super::event::HookRun) -> bool,
+) -> Reboot {
+    match reboot {
+        Reboot::Draining { run, tries } if is_ours(*run) => order(draft, target, *tries),
+        Reboot::Draining { .. } | Reboot::Waiting { .. } | Reboot::Ordered { .. } => reboot.clone(),
+    }
+}
+
+/// Something stood against it: again after a pause.
+pub(super) fn put_off(draft: &Draft<'_>, reboot: &Reboot, why: &str) -> Reboot {
+    let tries = reboot.tries().saturating_add(1);
+    let again_up_ms = draft.now.up.plus_ms(pause_ms(tries, draft.context.seed));
+    Reboot::Waiting { trouble: Some(RebootTrouble { why: why.to_owned(), tries, again_up_ms }) }
+}
+
+/// A person wants no pause.
+pub(super) fn try_now(draft: &Draft<'_>, reboot: &Reboot) -> Reboot {
+    match reboot {
+        Reboot::Waiting { trouble: Some(trouble) } => {
+            let again_up_ms = trouble.again_up_ms.min(draft.now.up);
+            Reboot::Waiting { trouble: Some(RebootTrouble { again_up_ms, ..trouble.clone() }) }
+        }
+        Reboot::Waiting { trouble: None } | Reboot::Draining { .. } | Reboot::Ordered { .. } => {
+            reboot.clone()
+        }
+    }
+}
+
+/// The deferred activation ended without a reboot that we saw: a person may have withdrawn it.
+fn ended(draft: &mut Draft<'_>, at: &AwaitingReboot, ended: &Ended<'_>) {
+    let RebootCause::Deferred { flight, inhibitors: _ } = &at.cause else { return };
+    if ended.outcome.is_none() || !ended.is_of(&flight.id) {
+        return;
+    }
+    let flight = &recorded(flight, ended);
+    match ended.end {
+        End::Deferred(_) | End::OnTrial(_) => {}
+        End::Live => {
+            draft.note_world(ended);
+            let watch = draft.watch(&flight.target);
+            let done = draft.committed(flight, Rebooted::Yes);
+            draft.soak(done, flight.attempt, watch, hooks_after(&at.reboot));
+        }
+        End::Unchanged(_) | End::Reverted(..) | End::RevertFailed(..) => {
+            draft.note_world(ended);
+            not_live(draft, flight, ended);
+        }
+    }
+}
+
+fn purpose(cause: &RebootCause) -> Purpose {
+    match cause {
+        RebootCause::Deferred { .. } => Purpose::Finish,
+        RebootCause::Wanted(_) => Purpose::Upkeep,
+    }
+}
+
+pub(super) fn decide(state: &HostState, at: &AwaitingReboot, now: Now) -> Option<Event> {
+    let target = at.cause.target();
+    if let Some(gives_way) = gives_way(state, at, now) {
+        return Some(gives_way);
+    }
+    if is_overdue(&at.reboot, now) {
+        return Some(Event::RebootOverdue);
+    }
+    match may_try_reboot(state, (target, &at.reboot), purpose(&at.cause), now) {
+        Gate::Open => Some(Event::RebootBegan { release: target.release.clone() }),
+        Gate::Shut(_) => None,
+    }
+}
+
+/// While it only waits, a newer release may come first: at once where the target is done, and only when its own turn has
+/// come where it is not, since the boot entry would be given up for nothing.
+fn gives_way(state: &HostState, at: &AwaitingReboot, now: Now) -> Option<Event> {
+    let newer = state.news(Some(&at.cause.target().release))?;
+    let release = newer.release.clone();
+    match (&at.reboot, &at.cause) {
+        (Reboot::Draining { .. } | Reboot::Ordered { .. }, _) => None,
+        (Reboot::Waiting { .. }, RebootCause::Wanted(_)) => Some(Event::StagingBegan { release, attempt: 1 }),
+        (Reboot::Waiting { .. }, RebootCause::Deferred { flight, .. }) => match may_switch(state, newer, now)
+        {
+            Gate::Open => Some(Event::TargetWithdrawn { id: flight.id.clone(), newer: release }),
+            Gate::Shut(_) => None,
+        },
+    }
+}
+
+/// Whether the host should have gone down by now.
+pub(super) fn is_overdue(reboot: &Reboot, now: Now) -> bool {
+    match reboot {
+        Reboot::Ordered { until_up_ms, .. } => now.up >= *until_up_ms,
+        Reboot::Waiting { .. } | Reboot::Draining { .. } => false,
+    }
+}
+
+/// Decided: it restarts.
+pub(super) fn reboot_began(draft: &mut Draft<'_>, at: &AwaitingReboot) {
+    let reboot = begin(draft, at.cause.target(), &at.reboot);
+    keep(draft, at, reboot);
+}
+
+/// Decided: it should be down and is not.
+pub(super) fn overdue(draft: &mut Draft<'_>, at: &AwaitingReboot) {
+    let reboot = put_off(draft, &at.reboot, OVERDUE);
+    keep(draft, at, reboot);
+}
+
+/// What stands against a reboot that did not happen.
+pub(super) const OVERDUE: &str = "it was ordered, and the host did not go down";
+
+/// Decided: the deferred target is given up.
+pub(super) fn withdrawn(draft: &mut Draft<'_>, flight: &Flight) {
+    let Flight { target, attempt, id, previous, source: _ } = flight;
+    let way = (id.clone(), Back::Uncommitted, previous.clone());
+    draft.revert((target, *attempt), way, Failure::Asked);
+}
+
+pub(super) fn waits(state: &HostState, at: &AwaitingReboot, now: Now) -> Waits {
+    let target = at.cause.target();
+    match may_try_reboot(state, (target, &at.reboot), purpose(&at.cause), now) {
+        Gate::Shut(waits) => {
+            // A newer release's turn may come first.
+            let newer = state.news(Some(&target.release)).map(|newer| may_switch(state, newer, now));
+            let sooner = match newer {
+                Some(Gate::Shut(newer)) => newer.until,
+                Some(Gate::Open) | None => None,
+            };
+            Waits { until: [waits.until, sooner].into_iter().flatten().min(), ..waits }
+        }
+        Gate::Open => Waits::until(WaitingOn::Reboot, now.at),
+    }
+}

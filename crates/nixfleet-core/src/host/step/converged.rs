@@ -1,0 +1,65 @@
+//! `Converged`: the host runs the system of its last finished release, or never had one.
+
+use super::super::event::Event;
+use super::super::gate::{Gate, Purpose, Waits, may_reboot, wants_reboot};
+use super::super::phase::Rebooted;
+use super::super::state::HostState;
+use super::super::time::Now;
+use super::super::waiting::WaitingOn;
+use super::draft::Draft;
+use super::told::Told;
+use crate::activation::outcome::Failure;
+
+pub(super) fn told(draft: &mut Draft<'_>, told: &Told<'_>) {
+    match told {
+        Told::Started { rebooted, journal: _ } => {
+            if let Some(done) = draft.state.settled.as_mut().filter(|_| *rebooted) {
+                done.rebooted = Rebooted::Yes;
+            }
+            look(draft);
+        }
+        Told::WorldChanged => look(draft),
+        Told::SourceProven(_)
+        | Told::Staged(_)
+        | Told::StageFailed(..)
+        | Told::Began(_)
+        | Told::Advanced(..)
+        | Told::Ended(_)
+        | Told::Probe(_)
+        | Told::HooksRan(_)
+        | Told::HookFailed(..)
+        | Told::RebootRefused(_)
+        | Told::RetryAsked => {}
+    }
+}
+
+/// Converged means that the release's system runs. Somebody may have changed that.
+fn look(draft: &mut Draft<'_>) {
+    let Some(done) = draft.state.settled.clone() else { return };
+    let current = draft.state.world.current.as_ref();
+    if current != Some(&done.terms.system) {
+        let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
+        let failure = Failure::FlippedToUnexpected { expected: done.terms.system.clone(), actual };
+        draft.found_other((&done.terms, 1), failure);
+    }
+}
+
+pub(super) fn decide(state: &HostState, now: Now) -> Option<Event> {
+    let done = state.settled.as_ref();
+    if let Some(newer) = state.news(done.map(|done| &done.terms.release)) {
+        return Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 });
+    }
+    let done = done.filter(|done| wants_reboot(state, done))?;
+    match may_reboot(state, &done.terms, Purpose::Upkeep, now) {
+        Gate::Open => Some(Event::RebootBegan { release: done.terms.release.clone() }),
+        Gate::Shut(_) => None,
+    }
+}
+
+pub(super) fn waits(state: &HostState, now: Now) -> Waits {
+    let reboot = state.settled.as_ref().filter(|done| wants_reboot(state, done));
+    match reboot.map(|done| may_reboot(state, &done.terms, Purpose::Upkeep, now)) {
+        Some(Gate::Shut(waits)) => waits,
+        Some(Gate::Open) | None => Waits::for_news(WaitingOn::NewerRelease),
+    }
+}

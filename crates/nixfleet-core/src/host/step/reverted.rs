@@ -1,0 +1,45 @@
+//! `Reverted`: back on the previous system. The target is quarantined here: it is not tried again by itself.
+
+use super::super::event::Event;
+use super::super::gate::Waits;
+use super::super::phase::Reverted;
+use super::super::state::HostState;
+use super::super::waiting::WaitingOn;
+use super::draft::Draft;
+use super::told::Told;
+use crate::activation::outcome::Failure;
+
+pub(super) fn told(draft: &mut Draft<'_>, at: &Reverted, told: &Told<'_>) {
+    match told {
+        Told::Started { .. } | Told::WorldChanged => look(draft, at),
+        Told::RetryAsked => draft.stage(&at.target, 1),
+        Told::SourceProven(_)
+        | Told::Staged(_)
+        | Told::StageFailed(..)
+        | Told::Began(_)
+        | Told::Advanced(..)
+        | Told::Ended(_)
+        | Told::Probe(_)
+        | Told::HooksRan(_)
+        | Told::HookFailed(..)
+        | Told::RebootRefused(_) => {}
+    }
+}
+
+/// Reverted means that the previous system runs. Somebody may have changed that.
+fn look(draft: &mut Draft<'_>, at: &Reverted) {
+    let current = draft.state.world.current.as_ref();
+    if current != Some(&at.to) {
+        let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
+        draft.found_other((&at.target, 1), Failure::FlippedToUnexpected { expected: at.to.clone(), actual });
+    }
+}
+
+pub(super) fn decide(state: &HostState, at: &Reverted) -> Option<Event> {
+    let newer = state.news(Some(&at.target.release))?;
+    Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 })
+}
+
+pub(super) fn waits() -> Waits {
+    Waits::for_news(WaitingOn::NewerReleaseOrRetry)
+}

@@ -1,0 +1,54 @@
+//! `Staged`: the target is in the store and waits for its turn, a window, or the end of a hold.
+
+use super::super::event::Event;
+use super::super::gate::{Gate, Waits, may_switch};
+use super::super::phase::Staged;
+use super::super::state::HostState;
+use super::super::time::Now;
+use super::super::waiting::WaitingOn;
+use super::draft::{Draft, next_id};
+use super::told::Told;
+
+pub(super) fn told(_draft: &mut Draft<'_>, _at: &Staged, told: &Told<'_>) {
+    match told {
+        // Nothing was asked for, and whatever changed is looked at when it goes ahead.
+        Told::Started { .. }
+        | Told::WorldChanged
+        | Told::SourceProven(_)
+        | Told::Staged(_)
+        | Told::StageFailed(..)
+        | Told::Began(_)
+        | Told::Advanced(..)
+        | Told::Ended(_)
+        | Told::Probe(_)
+        | Told::HooksRan(_)
+        | Told::HookFailed(..)
+        | Told::RebootRefused(_)
+        | Told::RetryAsked => {}
+    }
+}
+
+pub(super) fn decide(state: &HostState, at: &Staged, now: Now) -> Option<Event> {
+    let release = &at.target.release;
+    if let Some(newer) = state.news(Some(release)) {
+        return Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 });
+    }
+    match may_switch(state, &at.target, now) {
+        Gate::Shut(_) => None,
+        Gate::Open if runs_already(state, at) => Some(Event::TargetAdopted { release: release.clone() }),
+        Gate::Open => Some(Event::WentAhead { release: release.clone(), id: next_id(state, now) }),
+    }
+}
+
+/// A release may leave a host's system as it is; then there is nothing to switch and nothing to revert.
+fn runs_already(state: &HostState, at: &Staged) -> bool {
+    let system = Some(&at.target.system);
+    state.world.current.as_ref() == system && state.world.profile.as_ref() == system
+}
+
+pub(super) fn waits(state: &HostState, at: &Staged, now: Now) -> Waits {
+    match may_switch(state, &at.target, now) {
+        Gate::Shut(waits) => waits,
+        Gate::Open => Waits::until(WaitingOn::Activation { step: None }, now.at),
+    }
+}

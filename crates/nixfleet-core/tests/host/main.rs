@@ -1,0 +1,6 @@
+//! The host machine from outside: stories, properties over any order of events, and formats.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod stories;
+mod support;
