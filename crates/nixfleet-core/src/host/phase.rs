@@ -78,6 +78,14 @@ pub struct Flight {
     pub source: SourceNeed,
 }
 
+impl Flight {
+    /// The release as done here, once the activation is over and its target runs.
+    pub(super) fn done(&self, rebooted: Rebooted) -> Done {
+        let Self { target, attempt: _, id: _, previous, source: _ } = self;
+        Done { terms: target.clone(), previous: Some(previous.clone()), rebooted }
+    }
+}
+
 /// Whether the source must answer before the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -130,7 +130,7 @@ impl<'a> Zoned<'a> {
             for time in [time_of(self.window.from), time_of(self.window.until)] {
                 let moment = self.zone.to_ambiguous_timestamp(day.to_datetime(time));
                 // In a fold both count; in a gap both lie beside it, and the jump itself is among the changes.
-                out.extend(moment.clone().earlier());
+                out.extend(moment.earlier());
                 out.extend(moment.later());
             }
         }

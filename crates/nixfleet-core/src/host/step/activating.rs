@@ -88,7 +88,7 @@ fn ended(draft: &mut Draft<'_>, flight: &Flight, ended: &Ended<'_>) {
     match ended.end {
         End::Live => {
             let watch = draft.watch(&flight.target);
-            let done = draft.committed(flight, Rebooted::No);
+            let done = flight.done(Rebooted::No);
             draft.soak(done, flight.attempt, watch, Hooks::NotDue);
         }
         End::OnTrial(secs) => {

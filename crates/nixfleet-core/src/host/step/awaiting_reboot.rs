@@ -162,7 +162,7 @@ fn ended(draft: &mut Draft<'_>, at: &AwaitingReboot, ended: &Ended<'_>) {
         End::Live => {
             draft.note_world(ended);
             let watch = draft.watch(&flight.target);
-            let done = draft.committed(flight, Rebooted::Yes);
+            let done = flight.done(Rebooted::Yes);
             draft.soak(done, flight.attempt, watch, hooks_after(&at.reboot));
         }
         End::Unchanged(_) | End::Reverted(..) | End::RevertFailed(..) => {

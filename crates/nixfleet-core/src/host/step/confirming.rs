@@ -104,7 +104,7 @@ fn ended(draft: &mut Draft<'_>, at: &Confirming, ended: &Ended<'_>) {
     match ended.end {
         End::Live => {
             draft.note_world(ended);
-            let done = draft.committed(flight, at.rebooted);
+            let done = flight.done(at.rebooted);
             draft.soak(done, flight.attempt, at.watch.clone(), at.hooks);
         }
         End::OnTrial(secs) => on_trial(draft, at, ended, secs),

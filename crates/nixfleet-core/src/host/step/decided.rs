@@ -27,14 +27,16 @@ pub(super) fn staging_began(
 ) -> Result<(), Refused> {
     let before = draft.before;
     let at_rest = match &before.phase {
-        Phase::Converged | Phase::Staging(_) | Phase::Staged(_) | Phase::Reverted(_) | Phase::Failed(_) => {
-            true
-        }
         Phase::Soaking(_) => {
             draft.ask(Effect::StopProbes);
             true
         }
-        Phase::AwaitingReboot(AwaitingReboot {
+        Phase::Converged
+        | Phase::Staging(_)
+        | Phase::Staged(_)
+        | Phase::Reverted(_)
+        | Phase::Failed(_)
+        | Phase::AwaitingReboot(AwaitingReboot {
             cause: RebootCause::Wanted(_),
             reboot: Reboot::Waiting { .. },
         }) => true,

@@ -3,7 +3,7 @@
 use super::super::effect::{Back, Effect, ProbeOrder, RevertOrder, StageOrder};
 use super::super::event::{HookRun, HookTime};
 use super::super::phase::{
-    Done, Failed, FailedAt, Flight, Hooks, Phase, Rebooted, Reverted, Reverting, Soaking, Staging,
+    Done, Failed, FailedAt, Flight, Hooks, Phase, Reverted, Reverting, Soaking, Staging,
 };
 use super::super::probing::{BuiltIn, ProbeRef, Watch, WatchId};
 use super::super::retry::pause_ms;
@@ -108,12 +108,6 @@ impl<'a> Draft<'a> {
                 Hooks::Running(run)
             }
         }
-    }
-
-    /// The activation of `flight` is over and its target runs.
-    pub(super) fn committed(&mut self, flight: &Flight, rebooted: Rebooted) -> Done {
-        let Flight { target, attempt: _, id: _, previous, source: _ } = flight;
-        Done { terms: target.clone(), previous: Some(previous.clone()), rebooted }
     }
 
     /// Goes back, by the activation `id`.
