@@ -7,6 +7,7 @@
 mod activate;
 mod daemon;
 mod dry_run;
+mod followed;
 mod inside;
 mod show;
 mod ui;
@@ -48,6 +49,12 @@ enum Verb {
     Run,
     /// Finish or revert an activation that was cut off, then exit
     Recover(JsonArg),
+    /// Keep the host where it is, whatever is released
+    Hold(HoldArgs),
+    /// Let a host go that was held
+    Unhold(ByArg),
+    /// Try what failed again, without waiting for a newer release
+    Retry(ByArg),
     /// Write the manual page or a shell's completions
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -78,6 +85,24 @@ struct JsonArg {
     /// Print JSON (version 1) on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ByArg {
+    /// Say who asks; without it, the person who called sudo or logged in
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct HoldArgs {
+    /// Why, for whoever finds the host held
+    why: String,
+    /// Let it go by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = long_duration)]
+    span: Option<Duration>,
+    #[command(flatten)]
+    by: ByArg,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +189,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     if time <= Duration::from_hours(24) { Ok(time) } else { Err("at most 24h".to_owned()) }
 }
 
+/// A time of a minute or more, as long as a person may plan.
+fn long_duration(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 2h or 3days"))?;
+    let range = Duration::from_mins(1)..=Duration::from_hours(24 * 366);
+    if range.contains(&time) { Ok(time) } else { Err("between 1min and 366days".to_owned()) }
+}
+
 /// The forms of a probe, as `probes::parse` reads them.
 const PROBE_HELP: &str =
     "What must pass: tcp:HOST:PORT, http://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
@@ -198,6 +230,9 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Status(json) => show::status(&state, json.json),
         Verb::History(json) => show::history(&state, json.json),
         Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await,
+        Verb::Hold(args) => followed::hold(&state, args).await,
+        Verb::Unhold(by) => followed::unhold(&state, by).await,
+        Verb::Retry(by) => followed::retry(&state, by).await,
         Verb::Run => daemon::run::<B>(&state).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RecordEnd { file } => inside::record_end(&file),
@@ -239,6 +274,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_hold_may_last_for_weeks_and_not_for_ever() {
+        assert_eq!(long_duration("3weeks"), Ok(Duration::from_hours(21 * 24)));
+        assert!(long_duration("5s").is_err() && long_duration("10years").is_err());
     }
 
     #[test]

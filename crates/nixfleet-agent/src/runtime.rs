@@ -8,14 +8,14 @@
 //! jobs ────┘                                                    └─> roots
 //! ```
 //!
-//! [`reducer`] is the rule, [`applier`] carries out, [`recovery`] looks at the host once at the start, [`follow`] is the loop
-//! around them.
+//! [`reducer`] is the rule, the applier carries out, [`recovery`] looks at the host once at the start.
 
 pub mod input;
 pub mod notify;
 pub mod recovery;
 pub mod reducer;
 pub mod requests;
+pub mod roots;
 pub mod state_file;
 pub mod timer;
 pub mod workers;

@@ -103,7 +103,7 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
 #[derive(Debug)]
 pub enum TakenUp {
     /// It is over, or on trial, or waits for its reboot.
-    Stands(ActivationOutcome),
+    Stands(Box<ActivationOutcome>),
     /// The journal does not know it (any more).
     Unknown,
 }
@@ -122,15 +122,13 @@ pub async fn take_up_one<B: ActivationBackend>(
         return Ok(TakenUp::Unknown);
     };
     if let Some(outcome) = activation.outcome {
-        return Ok(TakenUp::Stands(outcome));
+        return Ok(TakenUp::Stands(Box::new(outcome)));
     }
     let world = look(backend, &journal, &activation).await;
     let mut run =
         Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
-    Ok(TakenUp::Stands(match go_on(&mut run, &world).await {
-        Some(outcome) => outcome,
-        None => standing(&mut run),
-    }))
+    let outcome = go_on(&mut run, &world).await;
+    Ok(TakenUp::Stands(Box::new(outcome.unwrap_or_else(|| standing(&mut run)))))
 }
 
 /// The outcome of an activation that is not over and has nothing to do.
@@ -175,7 +173,7 @@ pub async fn commit_one<B: ActivationBackend>(
     let mut run =
         Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
     let verdict = commit(&mut run, Vec::new()).await;
-    Ok(TakenUp::Stands(conclude(&mut run, verdict).await))
+    Ok(TakenUp::Stands(Box::new(conclude(&mut run, verdict).await)))
 }
 
 /// The reducer's way back from an activation that is not over. Of one that is over, the outcome is told.
@@ -191,14 +189,14 @@ pub async fn revert_one<B: ActivationBackend>(
         return Ok(TakenUp::Unknown);
     };
     if let Some(outcome) = activation.outcome {
-        return Ok(TakenUp::Stands(outcome));
+        return Ok(TakenUp::Stands(Box::new(outcome)));
     }
     let waits = activation.reached == Reached::AwaitingReboot && activation.last_boot == *journal.boot();
     let mut run =
         Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
     // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
     let halt = if waits { Halt::PutBack(failure) } else { Halt::Revert(failure) };
-    Ok(TakenUp::Stands(conclude(&mut run, Err(halt)).await))
+    Ok(TakenUp::Stands(Box::new(conclude(&mut run, Err(halt)).await)))
 }
 
 /// Finishes what a person's agent left behind, and sweeps. `ours` is the reducer's and left alone.

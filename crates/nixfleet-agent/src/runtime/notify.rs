@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use nixfleet_core::host::event::Refusal;
+use nixfleet_core::host::state::{Contact, Refused, Source};
 use nixfleet_core::host::{HostState, Now};
 use sd_notify::NotifyState;
 
@@ -38,4 +40,32 @@ pub fn sentence(state: &HostState, now: Now) -> String {
     let about = doing.release.map_or_else(|| "no release yet".to_owned(), |release| release.to_string());
     let failed = doing.failure.map(|(_, failure)| format!("; {failure}")).unwrap_or_default();
     format!("{} ({about}){failed}; waiting for {}", doing.state, doing.waiting)
+}
+
+/// What changed about the release source, a line each.
+pub fn news_of_the_source(before: &Source, now: &Source) -> Vec<String> {
+    let mut lines = Vec::new();
+    if before.contact != now.contact {
+        lines.push(match &now.contact {
+            Contact::NotAsked => "the release source was not asked yet".to_owned(),
+            Contact::Answers { .. } => "the release source answers".to_owned(),
+            Contact::Silent { why, .. } => format!("the release source does not answer: {why}"),
+        });
+    }
+    if before.refused != now.refused
+        && let Some(Refused { kind, why, .. }) = &now.refused
+    {
+        lines.push(format!("what the release source serves is refused, {}: {why}", in_words(*kind)));
+    }
+    lines
+}
+
+/// In which way something was refused.
+pub fn in_words(kind: Refusal) -> &'static str {
+    match kind {
+        Refusal::Trust => "as nobody trusted vouches for it here",
+        Refusal::Expired => "as it has expired",
+        Refusal::Clock => "as it is dated in the future",
+        Refusal::Unreadable => "as it cannot be read",
+    }
 }

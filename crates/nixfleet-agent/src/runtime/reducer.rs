@@ -186,3 +186,7 @@ impl<D: Desk> Reducer<D> {
         before.host
     }
 }
+
+#[cfg(test)]
+#[path = "reducer_tests.rs"]
+mod tests;

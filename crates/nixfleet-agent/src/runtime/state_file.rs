@@ -201,9 +201,10 @@ mod tests {
         let whole = render(&Saved::default());
         // Without its last newline it is still whole.
         for cut in 0..whole.len() - 1 {
-            write(&file, &whole[..cut]);
-            assert!(matches!(file.read(), Err(StateFileError::Json { .. })), "cut at {cut}");
+            assert!(matches!(file.parse(&whole[..cut]), Err(StateFileError::Json { .. })), "cut at {cut}");
         }
+        write(&file, b"");
+        assert!(matches!(file.read(), Err(StateFileError::Json { .. })), "an empty file is no missing file");
     }
 
     #[test]

@@ -6,16 +6,25 @@
 
 use std::time::Duration;
 
+use nixfleet_core::host::{Now, UpMs};
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_sys::clock;
 use tokio::time::Instant;
 
 use super::reducer::Wake;
 
 /// The longest sleep. How late a window may be noticed after the clock was set.
-pub const NET: Duration = Duration::from_secs(60);
+pub const NET: Duration = Duration::from_mins(1);
 
 /// The shortest sleep: a state that wants to be woken at once, again and again, is a mistake of ours and must not take the
 /// host's processor.
 pub const SHORTEST: Duration = Duration::from_millis(50);
+
+/// The time by this host's clocks.
+pub fn now() -> Now {
+    let up = u64::try_from(clock::monotonic().as_millis()).unwrap_or(u64::MAX);
+    Now { at: UnixMs::new(clock::unix_ms()).unwrap_or(UnixMs::MAX), up: UpMs(up) }
+}
 
 /// For how long to sleep after the machine has said this.
 pub fn pause(wake: Option<Wake>) -> Duration {
@@ -31,23 +40,21 @@ pub fn until(wake: Option<Wake>, now: Instant) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nixfleet_core::host::{Now, UpMs};
-    use nixfleet_core::model::time::UnixMs;
 
-    fn wake(at: u64, asked: u64) -> Option<Wake> {
+    fn wake(at: u64, asked: u64) -> Wake {
         let ms = |ms| UnixMs::new(ms).expect("in range");
-        Some(Wake { at: ms(at), asked: Now { at: ms(asked), up: UpMs(5) } })
+        Wake { at: ms(at), asked: Now { at: ms(asked), up: UpMs(5) } }
     }
 
     #[test]
     fn the_sleep_is_what_was_asked_for_and_no_longer_than_the_net() {
-        assert_eq!(pause(wake(12_500, 10_000)), Duration::from_millis(2_500));
-        assert_eq!(pause(wake(10_000_000, 0)), NET);
+        assert_eq!(pause(Some(wake(12_500, 10_000))), Duration::from_millis(2_500));
+        assert_eq!(pause(Some(wake(10_000_000, 0))), NET);
         assert_eq!(pause(None), NET);
     }
 
     #[test]
     fn a_time_that_is_past_wakes_at_once_and_does_not_spin() {
-        assert_eq!(pause(wake(1, 10_000)), SHORTEST);
+        assert_eq!(pause(Some(wake(1, 10_000))), SHORTEST);
     }
 }

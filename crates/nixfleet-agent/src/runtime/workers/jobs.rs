@@ -252,7 +252,7 @@ fn tell<B: ActivationBackend>(backend: &B, id: &ActivationId, taken_up: Result<T
     let at_ms = clock::unix_ms();
     let failed = |failure| Event::LocalActivationFailed { failure, outcome: None, at_ms };
     Input::Told(match taken_up {
-        Ok(TakenUp::Stands(outcome)) => event_of(Ok(outcome), at_ms),
+        Ok(TakenUp::Stands(outcome)) => event_of(Ok(*outcome), at_ms),
         Ok(TakenUp::Unknown) => lost(backend, id).map_or_else(failed, |lost| event_of(Ok(lost), at_ms)),
         Err(failure) => failed(failure),
     })

@@ -23,17 +23,14 @@ pub async fn watch(host: HostPaths, inputs: mpsc::Sender<Input>) {
     let mut watch = begin(&host);
     // Closed: the reducer is gone.
     while inputs.send(Input::LookAgain).await.is_ok() {
-        match &mut watch {
-            Some(folders) => {
-                if let Ok(Err(_)) = timeout(LOOK_EVERY, folders.changed()).await {
-                    watch = None;
-                }
-                sleep(SETTLE).await;
+        if let Some(folders) = &mut watch {
+            if let Ok(Err(_)) = timeout(LOOK_EVERY, folders.changed()).await {
+                watch = None;
             }
-            None => {
-                sleep(LOOK_EVERY).await;
-                watch = begin(&host);
-            }
+            sleep(SETTLE).await;
+        } else {
+            sleep(LOOK_EVERY).await;
+            watch = begin(&host);
         }
     }
 }
