@@ -1,8 +1,8 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
 //! Exit codes: 0 converged, 1 refused or failed (unchanged), 2 usage, 4 live but units failed, 5 reverted,
-//! 6 deferred to a reboot, 7 the revert failed. The verbs that units run (`record-end`, `deadman`, `darwin-run`) are
-//! hidden: they do nothing that a person needs.
+//! 6 deferred to a reboot, 7 the revert failed. The verbs that units run (`run-recorded`, `record-end`, `deadman`,
+//! `darwin-run`) are hidden: they do nothing that a person needs.
 
 mod activate;
 mod daemon;
@@ -58,6 +58,9 @@ enum Verb {
     /// Write the manual page or a shell's completions
     #[command(hide = true)]
     Generate(GenerateArgs),
+    /// Run a switch program and record how it ended
+    #[command(hide = true)]
+    RunRecorded { file: PathBuf, program: PathBuf, action: String },
     /// Record how a run ended; systemd calls it
     #[command(hide = true)]
     RecordEnd { file: PathBuf },
@@ -235,6 +238,7 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Retry(by) => followed::retry(&state, by).await,
         Verb::Run => daemon::run::<B>(&state).await,
         Verb::Generate(args) => generate(args.what),
+        Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),
         Verb::Deadman { id, wait_until_ms, armed_file } => {
             inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await

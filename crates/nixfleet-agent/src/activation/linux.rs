@@ -1,5 +1,7 @@
 //! NixOS: detached runs are transient systemd units, the deadman is a systemd timer.
 
+pub mod recorded;
+
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -125,6 +127,7 @@ impl ActivationBackend for LinuxBackend {
     async fn fire(&self, order: &FireOrder<'_>) -> Result<(), NotStarted> {
         let tools = self.tools().map_err(not_started)?;
         let program = order.system.join("bin/switch-to-configuration");
+        let (program, action) = (program.to_string_lossy(), order.action.to_string());
         let end_file = order.end_file.to_string_lossy();
         let mut env = vec![("NIXOS_INSTALL_BOOTLOADER".to_owned(), "0".parse().map_err(not_started)?)];
         if let Some(locale) = std::env::var("LOCALE_ARCHIVE").ok().and_then(|path| path.parse().ok()) {
@@ -132,9 +135,7 @@ impl ActivationBackend for LinuxBackend {
         }
         let unit = TransientUnit {
             name: unit_name(order.unit)?,
-            run: CommandLine::new(&program)
-                .and_then(|line| line.arg(&order.action.to_string()))
-                .map_err(not_started)?,
+            run: Self::command(order.rescue, "run-recorded", &[&end_file, &program, &action])?,
             on_end: Some(Self::command(order.rescue, "record-end", &[&end_file])?),
             env,
             run_at_most: Some(order.limit),
