@@ -1,7 +1,7 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
 //! Exit codes: 0 converged, 1 refused or failed (unchanged), 2 usage, 4 live but units failed, 5 reverted,
-//! 6 deferred to a reboot, 7 the revert failed. The verbs that units run (`run-recorded`, `record-end`, `deadman`,
+//! 6 deferred to a reboot, 7 the revert failed, 8 configuration or state that cannot be read, 70 our own mistake. The verbs that units run (`run-recorded`, `record-end`, `deadman`,
 //! `darwin-run`) are hidden: they do nothing that a person needs.
 
 mod activate;
@@ -9,6 +9,7 @@ mod daemon;
 mod dry_run;
 mod followed;
 mod inside;
+mod orders;
 mod show;
 mod ui;
 
@@ -45,8 +46,8 @@ enum Verb {
     History(JsonArg),
     /// Show what an activation printed
     Logs(LogsArgs),
-    /// Watch over activations: finish after a reboot, take up what was cut off
-    Run,
+    /// Follow the release source of the configuration; without one, watch over activations on this host
+    Run(RunArgs),
     /// Finish or revert an activation that was cut off, then exit
     Recover(JsonArg),
     /// Keep the host where it is, whatever is released
@@ -88,6 +89,13 @@ struct JsonArg {
     /// Print JSON (version 1) on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Follow what this file says; if it is not there, follow nothing
+    #[arg(long, value_name = "FILE", default_value = orders::CONFIG)]
+    config: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -205,6 +213,8 @@ const PROBE_HELP: &str =
 
 /// Refused because of how it was called.
 const USAGE: u8 = 2;
+/// The configuration or the state cannot be read: starting again does not help, a person must look.
+const UNREADABLE: u8 = 8;
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -220,7 +230,7 @@ pub(crate) fn main() -> ExitCode {
     runtime.block_on(dispatch::<DefaultBackend>(cli))
 }
 
-async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
+async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
     let state = cli.state_dir;
     if !state.is_absolute() {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
@@ -236,7 +246,7 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Hold(args) => followed::hold(&state, args).await,
         Verb::Unhold(by) => followed::unhold(&state, by).await,
         Verb::Retry(by) => followed::retry(&state, by).await,
-        Verb::Run => daemon::run::<B>(&state).await,
+        Verb::Run(args) => daemon::run::<B>(&state, &args.config).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),

@@ -1,7 +1,6 @@
 //! The one place that looks at the host when the agent starts: what runs, and what the activation journal says of the
 //! activation that the saved state has in flight. It makes [`Event::AgentStarted`], from which the machine goes on.
 
-use nixfleet_core::activation::inhibit::differing;
 use nixfleet_core::activation::record::Activation;
 use nixfleet_core::host::world::{JournalSays, Said, Setup, World};
 use nixfleet_core::host::{Event, HostState};
@@ -51,9 +50,6 @@ fn says(known: &[Activation], id: &ActivationId) -> JournalSays {
 pub fn look<B: ActivationBackend>(backend: &B, boot: &BootId) -> World {
     let host = backend.host();
     let (booted, current) = (host.booted(), host.current());
-    let parts = |system: &Option<_>| {
-        system.as_ref().map(|system| backend.inhibiting_parts(system)).unwrap_or_default()
-    };
-    let reboot_needed = differing(&parts(&booted), &parts(&current));
+    let reboot_needed = crate::reboot::needed(host);
     World { boot: Some(boot.clone()), booted, current, profile: host.profile_system(), reboot_needed }
 }
