@@ -1,8 +1,9 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
 //! Exit codes: 0 converged, 1 refused or failed (unchanged), 2 usage, 4 live but units failed, 5 reverted,
-//! 6 deferred to a reboot, 7 the revert failed, 8 configuration or state that cannot be read, 70 our own mistake. The verbs that units run (`run-recorded`, `record-end`, `deadman`,
-//! `darwin-run`) are hidden: they do nothing that a person needs.
+//! 6 deferred to a reboot, 7 the revert failed, 8 configuration or state that cannot be read, 70 our own mistake. The verbs
+//! that units run (`run-recorded`, `record-end`, `deadman`, `darwin-run`), and `leash`, which runs other people's programs,
+//! are hidden: they do nothing that a person needs.
 
 mod activate;
 mod daemon;
@@ -74,6 +75,12 @@ enum Verb {
         /// Gone when it was disarmed
         #[arg(long)]
         armed_file: Option<PathBuf>,
+    },
+    /// Run a program and end all that it started when its caller is gone; probes and hooks are run by it
+    #[command(hide = true)]
+    Leash {
+        #[arg(required = true, last = true)]
+        argv: Vec<std::ffi::OsString>,
     },
     /// The detached process of a run on Darwin
     #[command(hide = true)]
@@ -209,7 +216,7 @@ fn long_duration(text: &str) -> Result<Duration, String> {
 
 /// The forms of a probe, as `probes::parse` reads them.
 const PROBE_HELP: &str =
-    "What must pass: tcp:HOST:PORT, http://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
+    "What must pass: tcp:HOST:PORT, http[s]://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
 
 /// Refused because of how it was called.
 const USAGE: u8 = 2;
@@ -253,6 +260,7 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
         Verb::Deadman { id, wait_until_ms, armed_file } => {
             inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await
         }
+        Verb::Leash { argv } => inside::leash(argv).await,
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
         #[cfg(feature = "failpoints")]
         Verb::Failpoints => {

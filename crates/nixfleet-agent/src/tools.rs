@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nixfleet_sys::exec::{Cmd, ExecError};
 
 pub mod journal;
+pub mod logind;
 pub mod nar_hash;
 pub mod nix;
 pub mod nix_env;
@@ -19,6 +20,7 @@ pub mod nix_store;
 pub mod progress;
 pub mod sysctl;
 pub mod systemd;
+pub mod unit_now;
 pub mod unit_reasons;
 pub mod units;
 
@@ -62,6 +64,8 @@ pub struct Tools {
     pub systemd_run: PathBuf,
     /// `journalctl`.
     pub journalctl: PathBuf,
+    /// `busctl`, which comes with systemd.
+    pub busctl: PathBuf,
     /// Settings handed to every Nix command as `--option NAME VALUE`; [`Tools::find`] leaves them empty.
     pub nix_options: Vec<(String, String)>,
 }
@@ -151,6 +155,7 @@ impl Tools {
             systemctl: look("systemctl"),
             systemd_run: look("systemd-run"),
             journalctl: look("journalctl"),
+            busctl: look("busctl"),
             nix_options: Vec::new(),
         };
         if missing.is_empty() {
@@ -178,6 +183,7 @@ impl Tools {
                     systemctl: PathBuf::new(),
                     systemd_run: PathBuf::new(),
                     journalctl: PathBuf::new(),
+                    busctl: PathBuf::new(),
                     nix_options: Vec::new(),
                 })
             }
@@ -219,4 +225,4 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod real;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,7 +16,8 @@ use nixfleet_sys::{fs, text};
 use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
 use super::host::{BootUnknown, HostPaths, linux_boot_id, parts};
 use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
-use crate::tools::units::{ActiveState, SystemState, UnitName, UnitShown, UnitState};
+use crate::tools::unit_now::UnitNow;
+use crate::tools::units::{ActiveState, NotAUnitName, SystemState, UnitName, UnitShown, UnitState};
 use crate::tools::{MissingTools, ToolError, Tools};
 
 /// NixOS's own lock, held exclusively while its switch program runs (`facts/switch.md` 4). Read, never taken.
@@ -222,14 +223,10 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
-    async fn unit_is_active(&self, unit: &str) -> bool {
-        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
-        match tools.show_unit(&name).await {
-            Ok(UnitShown::Loaded(status)) => {
-                matches!(status.active, ActiveState::Active | ActiveState::Reloading)
-            }
-            Ok(UnitShown::NotLoaded) | Err(_) => false,
-        }
+    async fn unit_now(&self, unit: &str) -> Result<UnitNow, String> {
+        let name: UnitName = unit.parse().map_err(|error: NotAUnitName| error.to_string())?;
+        let tools = self.tools().map_err(|missing| missing.to_string())?;
+        tools.unit_now(&name).await.map_err(|error| error.to_string())
     }
 
     async fn await_boot(&self) {
@@ -277,6 +274,16 @@ impl ActivationBackend for LinuxBackend {
 }
 
 impl LinuxBackend {
+    async fn unit_is_active(&self, unit: &str) -> bool {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
+        match tools.show_unit(&name).await {
+            Ok(UnitShown::Loaded(status)) => {
+                matches!(status.active, ActiveState::Active | ActiveState::Reloading)
+            }
+            Ok(UnitShown::NotLoaded) | Err(_) => false,
+        }
+    }
+
     /// Whether somebody started the unit by hand (`systemd-run`): no switch touches those (`facts/switch.md` 1), so
     /// their failures are not the new system's.
     async fn is_transient(&self, unit: &str) -> bool {
