@@ -1,7 +1,7 @@
 //! The agent of one host: activates signed systems so that nothing can leave the host broken.
 //!
-//! [`activation`] is the heart; [`runtime`] is its way in for the reducer; [`probes`] and [`tools`] ask the host;
-//! [`hooks`] and [`reboot`] act on it. [`programs`] runs what other people wrote.
+//! [`activation`] is the heart; [`runtime`] runs it for the reducer; [`source`] brings releases; [`probes`] and [`tools`] ask
+//! the host; [`hooks`] and [`reboot`] act on it. [`programs`] runs what other people wrote.
 
 pub mod activation;
 pub mod failpoint;
@@ -10,4 +10,5 @@ pub mod probes;
 pub mod programs;
 pub mod reboot;
 pub mod runtime;
+pub mod source;
 pub mod tools;

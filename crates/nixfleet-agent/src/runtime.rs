@@ -10,7 +10,13 @@
 //!
 //! [`reducer`] is the rule, the applier carries out, [`recovery`] looks at the host once at the start.
 
+pub mod applier;
+pub mod desk;
+pub mod follow;
+pub mod handover;
 pub mod input;
+pub mod outbox;
+pub mod start;
 pub mod notify;
 pub mod recovery;
 pub mod reducer;
