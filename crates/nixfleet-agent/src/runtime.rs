@@ -8,16 +8,17 @@
 //! jobs ────┘                                                    └─> roots
 //! ```
 //!
-//! [`reducer`] is the rule, the applier carries out, [`recovery`] looks at the host once at the start.
+//! [`reducer`] is the rule, [`applier`] carries out, [`recovery`] looks at the host once at the start, [`start`] puts all of it
+//! together, and [`follow`] is the loop.
 
 pub mod applier;
 pub mod desk;
 pub mod follow;
 pub mod handover;
 pub mod input;
-pub mod outbox;
 pub mod start;
 pub mod notify;
+pub mod records;
 pub mod recovery;
 pub mod reducer;
 pub mod requests;

@@ -15,7 +15,7 @@ use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
 use super::follow::Following;
 use super::input::INPUTS_MAX;
-use super::outbox::{Outbox, OutboxError};
+use super::records::{Found, Records};
 use super::recovery::{CannotStart, agent_started};
 use super::reducer::Reducer;
 use super::state_file::{StateFile, StateFileError};
@@ -59,7 +59,7 @@ pub enum NotStarted {
     Trust(#[source] TrustUnreadable),
     /// The log cannot be used.
     #[error("the log of this host's events cannot be used")]
-    Log(#[source] OutboxError),
+    Log(#[source] FsError),
     /// It cannot be said where the host stands.
     #[error(transparent)]
     Host(#[from] CannotStart),
@@ -112,7 +112,10 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         Some(saved) => Trust::resume(&root, saved),
     };
     let trust = trust.map_err(NotStarted::Trust)?;
-    let outbox = Outbox::open(&host.state, saved.host.seq).map_err(NotStarted::Log)?;
+    let (records, found) = Records::open(&host.state, saved.host.seq).map_err(NotStarted::Log)?;
+    if let Found::SetAside(aside) = found {
+        voice.remark(&format!("error: the log of events did not fit to the state; it lies in `{}`", aside.display()));
+    }
     let seed = seed_of(&setup.host);
     let (first, boot) = agent_started(&*backend, setup, &saved.host).await?;
     file.keep_reserve();
@@ -130,7 +133,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     tokio::spawn(system::watch(host.clone(), inputs.clone()));
     tokio::spawn(requests::watch(host.state.clone(), inputs.clone(), Arc::clone(&voice)));
     let applier = Applier::new((Arc::clone(&backend), boot.clone()), workers, inputs);
-    let desk = HostDesk::new((file, outbox), host, applier, Arc::clone(&voice));
+    let desk = HostDesk::new((file, records), host, applier, Arc::clone(&voice));
     let reducer = Reducer::new(saved, seed, desk);
     notify::ready();
     Ok(Following::new((backend, voice), reducer, taken, boot).run(first).await)

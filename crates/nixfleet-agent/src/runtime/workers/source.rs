@@ -22,7 +22,7 @@ impl Asks {
     pub fn ask(&self, watch: WatchId) {
         let asks = self.0.clone();
         // Not waited for within the reducer's turn. Closed: the worker is gone, and the process is about to end.
-        tokio::spawn(async move { drop(asks.send(Ask::Now(watch)).await) });
+        tokio::spawn(async move { asks.send(Ask::Now(watch)).await });
     }
 }
 
