@@ -219,4 +219,4 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod real;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -34,7 +34,7 @@ pub(super) const NIX: [&str; 2] = ["2.8.0", "2.26.3"];
 pub(super) const SYSTEMD: [&str; 2] = ["252", "257"];
 
 /// Replays every file of `fuzz-corpus/NAME`, and checks that there are some.
-pub(super) fn replay(name: &str, mut parse: impl FnMut(&[u8])) {
+pub(crate) fn replay(name: &str, mut parse: impl FnMut(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus").join(name);
     let mut replayed = 0;
     for entry in folder.read_dir().expect("the corpus is part of the repository") {
