@@ -1,9 +1,11 @@
 //! The agent of one host: activates signed systems so that nothing can leave the host broken.
 //!
-//! [`activation`] is the heart; [`runtime`] runs it for the reducer; [`source`] brings releases; [`probes`] and [`tools`] ask
-//! the host; [`hooks`] and [`reboot`] act on it. [`programs`] runs what other people wrote.
+//! [`activation`] is the heart; [`runtime`] runs it for the reducer; [`config`] says whom to trust, [`source`] brings
+//! releases; [`probes`] and [`tools`] ask the host; [`hooks`] and [`reboot`] act on it. [`programs`] runs what other people
+//! wrote.
 
 pub mod activation;
+pub mod config;
 pub mod failpoint;
 pub mod hooks;
 pub mod probes;
