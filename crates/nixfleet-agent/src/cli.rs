@@ -5,6 +5,8 @@
 //! `leash`, which runs other people's programs, are hidden: they do nothing that a person needs.
 
 mod activate;
+#[cfg(feature = "failpoints")]
+mod attempts;
 mod daemon;
 mod dry_run;
 mod inside;
@@ -73,6 +75,10 @@ enum Verb {
     /// The detached process of a run on Darwin
     #[command(hide = true)]
     DarwinRun(DarwinRunArgs),
+    /// Do one thing that the reducer asks for, in this test build
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true, subcommand)]
+    Attempt(attempts::Attempt),
     /// List the crash points of this test build
     #[cfg(feature = "failpoints")]
     #[command(hide = true)]
@@ -191,7 +197,7 @@ pub(crate) fn main() -> ExitCode {
     runtime.block_on(dispatch::<DefaultBackend>(cli))
 }
 
-async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
+async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
     let state = cli.state_dir;
     if !state.is_absolute() {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
@@ -212,6 +218,8 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         }
         Verb::Leash { argv } => inside::leash(argv).await,
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
+        #[cfg(feature = "failpoints")]
+        Verb::Attempt(attempt) => attempts::attempt::<B>(&state, attempt).await,
         #[cfg(feature = "failpoints")]
         Verb::Failpoints => {
             for name in nixfleet_agent::failpoint::ALL {
