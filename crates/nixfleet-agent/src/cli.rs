@@ -6,6 +6,8 @@
 //! are hidden: they do nothing that a person needs.
 
 mod activate;
+#[cfg(feature = "failpoints")]
+mod attempts;
 mod daemon;
 mod dry_run;
 mod followed;
@@ -85,6 +87,10 @@ enum Verb {
     /// The detached process of a run on Darwin
     #[command(hide = true)]
     DarwinRun(DarwinRunArgs),
+    /// Do one thing that the reducer asks for, in this test build
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true, subcommand)]
+    Attempt(attempts::Attempt),
     /// List the crash points of this test build
     #[cfg(feature = "failpoints")]
     #[command(hide = true)]
@@ -262,6 +268,8 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
         }
         Verb::Leash { argv } => inside::leash(argv).await,
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
+        #[cfg(feature = "failpoints")]
+        Verb::Attempt(attempt) => attempts::attempt::<B>(&state, attempt).await,
         #[cfg(feature = "failpoints")]
         Verb::Failpoints => {
             for name in nixfleet_agent::failpoint::ALL {

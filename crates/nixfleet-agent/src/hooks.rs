@@ -3,7 +3,7 @@
 //! Each is on a leash ([`crate::programs`]): at its deadline and when this agent dies, all that it started is ended. So
 //! an agent that comes up again and finds that it was draining runs the hooks anew and meets none of the old ones; and
 //! whoever drops the future of [`run`] ends the hook. A hook that wants something to go on gives it to the service
-//! manager. A transient unit would outlive us and would have to be found and ended again; the leash needs no such care.
+//! manager. A transient unit alone would outlive us, and would have to be found and ended; on its leash it does not.
 
 use nixfleet_core::model::schedule::Hook;
 

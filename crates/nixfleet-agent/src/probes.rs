@@ -48,19 +48,13 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// A probe that fails when it gets no answer in time.
-    pub fn new(kind: ProbeKind, limit: Duration) -> Self {
-        Self { kind, limit, holder: Holder::this_program(), restarts: Restarts::default() }
-    }
-
-    /// The same with another holder of its program's leash.
-    #[must_use]
-    pub fn held_by(self, holder: Holder) -> Self {
-        Self { holder, ..self }
+    /// A probe that fails when it gets no answer in time, and whose program, if it is one, is held by `holder`.
+    pub fn new(kind: ProbeKind, limit: Duration, holder: Holder) -> Self {
+        Self { kind, limit, holder, restarts: Restarts::default() }
     }
 
     /// A probe of a person's activation.
-    pub fn of(probe: &Probe) -> Self {
+    pub fn of(probe: &Probe, holder: Holder) -> Self {
         let kind = match probe.clone() {
             Probe::Tcp { address } => ProbeKind::Tcp(TcpProbe { address }),
             Probe::Http { url } => ProbeKind::Http(HttpProbe {
@@ -72,7 +66,7 @@ impl Prober {
             Probe::Exec { argv } => ProbeKind::Exec(ExecProbe { argv }),
             Probe::Unit { unit } => ProbeKind::Unit(UnitProbe { unit }),
         };
-        Self::new(kind, PROBE_DEADLINE)
+        Self::new(kind, PROBE_DEADLINE, holder)
     }
 
     /// As people write it.
@@ -85,14 +79,16 @@ impl Prober {
         let limit = self.limit;
         let answer = match &self.kind {
             // The program's own deadline ends what it started, and is over when nothing is left.
-            ProbeKind::Exec(ExecProbe { argv }) => programs::run(&self.holder, argv, limit).await,
+            ProbeKind::Exec(ExecProbe { argv }) => Box::pin(programs::run(&self.holder, argv, limit)).await,
             ProbeKind::Tcp(TcpProbe { address }) => within(limit, tcp::ask(address)).await,
-            ProbeKind::Http(probe) => within(limit, http::ask(probe)).await,
-            ProbeKind::HttpMetric(probe) => within(limit, metric::ask(probe)).await,
-            ProbeKind::Unit(UnitProbe { unit }) => match within(limit, backend.unit_now(unit)).await {
-                Ok(now) => self.restarts.judge(&now, clock::monotonic()),
-                Err(why) => Err(why),
-            },
+            ProbeKind::Http(probe) => Box::pin(within(limit, http::ask(probe))).await,
+            ProbeKind::HttpMetric(probe) => Box::pin(within(limit, metric::ask(probe))).await,
+            ProbeKind::Unit(UnitProbe { unit }) => {
+                match Box::pin(within(limit, backend.unit_now(unit))).await {
+                    Ok(now) => self.restarts.judge(&now, clock::monotonic()),
+                    Err(why) => Err(why),
+                }
+            }
         };
         answer.map(|found| evidence(&found)).map_err(|found| evidence(&found))
     }

@@ -15,7 +15,7 @@ use nixfleet_core::model::time::Secs;
 const LONG: Duration = Duration::from_mins(1);
 
 fn holder() -> Holder {
-    Holder::at(Path::new(env!("CARGO_BIN_EXE_nixfleet-agent")))
+    Holder::Child { agent: env!("CARGO_BIN_EXE_nixfleet-agent").into() }
 }
 
 fn sh(script: &str) -> Vec<String> {
@@ -148,7 +148,7 @@ async fn whoever_drops_the_question_ends_the_program() {
 async fn an_exec_probe_is_such_a_program() {
     let probe = |script: &str, secs| {
         let kind = ProbeKind::Exec(ExecProbe { argv: sh(script) });
-        Prober::new(kind, Duration::from_secs(secs)).held_by(holder())
+        Prober::new(kind, Duration::from_secs(secs), holder())
     };
     let backend = LinuxBackend::new();
     assert_eq!(probe("echo well", 60).ask(&backend).await, Ok("well".to_owned()));

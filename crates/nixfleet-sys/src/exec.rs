@@ -27,6 +27,8 @@ mod tests;
 pub const DEADLINE_DEFAULT: Duration = Duration::from_mins(1);
 /// Standard output kept unless the caller says otherwise: a closure of 100,000 paths lists in about 8 MB.
 pub const STDOUT_BYTES_MAX: usize = 32 << 20;
+/// From letting a leash go to SIGTERM for its holder, which needs a second where the program ignores SIGTERM.
+const LET_GO_GRACE: Duration = Duration::from_secs(3);
 /// Standard error kept: its end, where a program says what went wrong.
 pub const STDERR_TAIL_BYTES: usize = 16 << 10;
 
@@ -307,7 +309,8 @@ impl Cmd {
     }
 
     /// The same program, with `holder` and its arguments before it: a process of ours that calls
-    /// [`leash::hold`](crate::leash::hold) and ends everything of the program when we want it to, or die ourselves.
+    /// [`leash::hold`](crate::leash::hold) and ends everything of the program when we want it to, or die ourselves; or a
+    /// program that runs such a process elsewhere, hands it its standard input, and waits for it.
     ///
     /// The program has no standard input then, and the environment is the holder's too.
     #[must_use]
@@ -369,7 +372,7 @@ impl Cmd {
         let mut child = self.spawn(&line)?;
         let mut run = Running::new(child.stdout.take(), child.stderr.take());
         // As long as this lives, a program on a leash does.
-        let _leash = match self.held {
+        let mut leash = match self.held {
             Held::OnLeash => child.stdin.take(),
             Held::Itself => None,
         };
@@ -381,6 +384,10 @@ impl Cmd {
                 if matches!(drained, Ok(Err(Limit::Output))) { Err(Limit::Output) } else { Ok(status) }
             }
             Err(limit) => {
+                if leash.take().is_some() {
+                    // The holder ends the program, and then itself; only one that does not is ended by us.
+                    let _ = timeout(LET_GO_GRACE, child.wait()).await;
+                }
                 end_group(&mut child).await;
                 Err(limit)
             }

@@ -7,9 +7,8 @@
 //! when the agent dies, however it does. It adopts the descendants whose parents have gone, and ends all of them when
 //! the program has ended, when the input closes, and at SIGTERM.
 //!
-//! A transient unit of the service manager would do the same by its cgroup. It was not taken: it is not there on
-//! Darwin, it needs the bus and the service manager at the very moment at which a switch may have hurt them, and it
-//! leaves two lines in the journal for every run of every probe.
+//! A cgroup alone is not enough: whoever started the program must be alive to have it ended, and Darwin has none. But the
+//! holder may well live in a transient unit; all that it needs is its standard input.
 
 use std::os::fd::AsFd;
 use std::process::ExitStatus;

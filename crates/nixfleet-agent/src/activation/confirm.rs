@@ -11,6 +11,7 @@ use super::backend::ActivationBackend;
 use super::run::{Halt, Run};
 use crate::probes::units::{Since, worse_off};
 use crate::probes::{Prober, address_of, connect};
+use crate::programs::Holder;
 use crate::tools::Tools;
 
 /// Between two rounds of probes.
@@ -41,7 +42,9 @@ enum Round {
 pub async fn confirm<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
     let observe = Duration::from_secs(run.began().observe_secs);
     let give_up = Instant::now() + run.time_left();
-    let mut probers: Vec<Prober> = run.began().probes.iter().map(Prober::of).collect();
+    let holder = Holder::of(run.backend);
+    let mut probers: Vec<Prober> =
+        run.began().probes.iter().map(|probe| Prober::of(probe, holder.clone())).collect();
     let mut passing_since = None;
     let mut rounds = 0;
     loop {

@@ -24,11 +24,11 @@ fn page(body: &str) -> String {
 }
 
 async fn asked(probe: Probe) -> Answer {
-    Prober::of(&probe).ask(&LinuxBackend::new()).await
+    Prober::of(&probe, Holder::of(&LinuxBackend::new())).ask(&LinuxBackend::new()).await
 }
 
 async fn asked_kind(kind: ProbeKind, limit: Duration) -> Answer {
-    Prober::new(kind, limit).ask(&LinuxBackend::new()).await
+    Prober::new(kind, limit, Holder::of(&LinuxBackend::new())).ask(&LinuxBackend::new()).await
 }
 
 fn http(url: String, status: StatusRange, body_contains: Option<&str>) -> ProbeKind {

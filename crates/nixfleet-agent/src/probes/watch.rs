@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub use super::units::Baseline;
 use super::{Answer, Prober, units};
 use crate::activation::backend::ActivationBackend;
-use crate::programs::{evidence, too_slow};
+use crate::programs::{Holder, evidence, too_slow};
 
 /// Probes that are asked at the same time. A host has a handful; more than this at once would be load of our own.
 pub const TURNS: usize = 16;
@@ -64,7 +64,8 @@ where
     let ProbeOrder { watch, declared, built_in } = order;
     let (turns, chance) = (Arc::new(Semaphore::new(TURNS)), RandomState::new());
     let mut tasks = JoinSet::new();
-    let declared = declared.into_iter().filter_map(Asked::declared);
+    let holder = Holder::of(&**backend);
+    let declared = declared.into_iter().filter_map(|spec| Asked::declared(spec, &holder));
     let own = built_in.into_iter().map(|probe| Asked::built_in(probe, baseline));
     for (probe, asked, pace) in declared.chain(own) {
         let of = Of { watch, probe, pace, chance: chance.clone() };
@@ -87,14 +88,14 @@ enum Asked {
 }
 
 impl Asked {
-    fn declared(spec: ProbeSpec) -> Option<(ProbeRef, Self, Pace)> {
+    fn declared(spec: ProbeSpec, holder: &Holder) -> Option<(ProbeRef, Self, Pace)> {
         let ProbeSpec { name, kind, mode, interval_secs, timeout_secs, after_secs, failures: _ } = spec;
         match mode {
             ProbeMode::Enforce | ProbeMode::Observe => {}
             ProbeMode::Disabled => return None,
         }
         let pace = Pace { after: after_secs.duration(), every: interval_secs.duration().max(SHORTEST) };
-        let prober = Prober::new(kind, timeout_secs.duration().max(SHORTEST));
+        let prober = Prober::new(kind, timeout_secs.duration().max(SHORTEST), holder.clone());
         Some((ProbeRef::Declared(name), Self::Declared(prober), pace))
     }
 

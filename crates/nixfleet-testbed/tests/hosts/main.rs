@@ -14,5 +14,6 @@ mod mending;
 mod observed;
 mod outcomes;
 mod power;
+mod probing;
 mod slow_caches;
 mod trust;
