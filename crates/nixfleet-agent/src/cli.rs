@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
@@ -61,6 +62,9 @@ enum Verb {
     #[command(hide = true)]
     Deadman {
         id: String,
+        /// The host was booted into what nobody has confirmed
+        #[arg(long)]
+        next_boot: bool,
         #[arg(long, requires = "armed_file")]
         wait_until_ms: Option<u64>,
         /// Gone when it was disarmed
@@ -205,8 +209,9 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Generate(args) => generate(args.what),
         Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),
-        Verb::Deadman { id, wait_until_ms, armed_file } => {
-            inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await
+        Verb::Deadman { id, next_boot, wait_until_ms, armed_file } => {
+            let deadline = if next_boot { Deadline::Passed } else { Deadline::AsWritten };
+            inside::deadman::<B>(&state, (&id, deadline), wait_until_ms.zip(armed_file)).await
         }
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
         #[cfg(feature = "failpoints")]
