@@ -181,7 +181,9 @@ impl Reader<'_> {
     fn wanted(&self, what: &str) -> NotJson {
         match self.text[self.at..].chars().next() {
             None => self.refuse(format!("the text ends, and {what} is expected")),
-            Some(found) => self.refuse(format!("{what} is expected, and `{}` stands here", found.escape_debug())),
+            Some(found) => {
+                self.refuse(format!("{what} is expected, and `{}` stands here", found.escape_debug()))
+            }
         }
     }
 
