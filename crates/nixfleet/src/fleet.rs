@@ -363,3 +363,6 @@ fn pin(node: &Node, faults: &mut Faults) -> Option<Pin> {
     fields.end(faults);
     Some(Pin { system: system?, reason: reason?.to_owned(), until: until? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! - [`waves`] says which host goes first;
 //! - [`nix`] builds systems and looks at their closures;
 //! - [`release`] puts a release together, and reads one back;
+//! - [`diff`] says what a release changes;
 //! - [`served`] is the folder, written so that a reader never sees half a release;
 //! - [`signers`] signs: key files, `ssh-agent`, signature files and command hooks;
 //! - [`authority`] is the fleet's root: the one in force, and the next one while it collects signatures.
@@ -12,6 +13,7 @@
 //! Decisions about trust are `nixfleet-trust`'s; nothing here verifies a signature by itself. The verbs are in the binary.
 
 pub mod authority;
+pub mod diff;
 pub mod fleet;
 pub mod nix;
 pub mod release;

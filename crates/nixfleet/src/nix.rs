@@ -86,6 +86,9 @@ pub enum NixError {
         /// Where and what.
         source: NotUnderstood,
     },
+    /// It told of a path and not of one that this refers to.
+    #[error(transparent)]
+    Incomplete(NotInClosures),
     /// Some paths are not there.
     #[error("{} paths are not in {store}, for example {}", .paths.len(), .paths[0])]
     Missing {
@@ -155,6 +158,42 @@ impl Nix {
             return Ok(all);
         }
         Err(NixError::Missing { store: store.unwrap_or("the local store").to_owned(), paths: all.missing })
+    }
+
+    /// The closures of those systems that the local store or one of `stores` has; others are left out.
+    pub async fn known_closures(
+        &self,
+        systems: &[StorePath],
+        stores: &[String],
+    ) -> Result<Closures, NixError> {
+        let mut absent = self.invalid(systems).await?;
+        let here: Vec<StorePath> = systems.iter().filter(|path| !absent.contains(path)).cloned().collect();
+        let mut infos = if here.is_empty() { Vec::new() } else { self.path_info(&here, None).await?.known };
+        for store in stores {
+            let mut still_absent = Vec::new();
+            for path in absent {
+                match self.path_info(std::slice::from_ref(&path), Some(store)).await {
+                    Ok(found) => infos.extend(found.known),
+                    // Each store has some of them; what none has is unknown, and said to be.
+                    Err(_) => still_absent.push(path),
+                }
+            }
+            absent = still_absent;
+        }
+        Closures::new(infos).map_err(NixError::Incomplete)
+    }
+
+    /// Which of the paths are not valid in the local store.
+    async fn invalid(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, NixError> {
+        let mut all = Vec::new();
+        for some in paths.chunks(PATHS_PER_CALL) {
+            let cmd = bare(&self.nix_store)
+                .args(["--check-validity", "--print-invalid"])
+                .args(some.iter().map(StorePath::as_str));
+            let finished = cmd.run().await.and_then(Finished::success).map_err(NixError::Exec)?;
+            all.extend(finished.stdout_text().lines().filter_map(|line| line.parse().ok()));
+        }
+        Ok(all)
     }
 
     /// Copies the paths and all that they refer to into the store at `to`.

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 
 mod build;
+mod diff;
 mod show;
 mod sign;
 mod verify;
@@ -21,6 +22,8 @@ pub(crate) enum ReleaseVerb {
     Sign(sign::ReleaseSignArgs),
     /// Show what a release says
     Show(show::ReleaseShowArgs),
+    /// Show what a release changes: packages, units, reboots, hosts and rules
+    Diff(diff::ReleaseDiffArgs),
     /// Check a release as a host does, and every entry in it
     Verify(verify::ReleaseVerifyArgs),
 }
@@ -30,6 +33,7 @@ pub(crate) fn release(folder: &Folder, verb: ReleaseVerb) -> Done {
         ReleaseVerb::Build(args) => build::build(folder, &args),
         ReleaseVerb::Sign(args) => sign::sign(folder, &args),
         ReleaseVerb::Show(args) => show::show(folder, &args),
+        ReleaseVerb::Diff(args) => diff::show(folder, &args),
         ReleaseVerb::Verify(args) => verify::verify(folder, &args),
     }
 }

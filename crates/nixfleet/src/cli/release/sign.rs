@@ -10,7 +10,7 @@ use nixfleet_trust::key::PublicKey;
 use nixfleet_trust::root::{Role, RoleName, Root};
 use nixfleet_trust::threshold::Signatures;
 
-use super::{newest, seq, show};
+use super::{diff, newest, seq, show};
 use crate::cli::folder::Folder;
 use crate::cli::now;
 use crate::cli::sign::{Chosen, SignArgs, write_bytes};
@@ -27,6 +27,9 @@ pub(crate) struct ReleaseSignArgs {
     /// Go by this root instead of the oldest that is served
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
+    /// Ask this store too for closures that are not on this machine, to show what changes (repeatable)
+    #[arg(long, value_name = "STORE-URL")]
+    from: Vec<String>,
     #[command(flatten)]
     sign: SignArgs,
 }
@@ -49,7 +52,7 @@ pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
         return Err(Complaint::refused(format!("{id} signs no releases of channel {channel}"))
             .hint("`nixfleet root show` lists the keys that do"));
     }
-    tell(&opened, root);
+    tell(folder, &opened, root, &args.from)?;
     ui::confirm(&format!("sign release {channel}/{seq} with {id}?"), args.sign.yes)?;
     let held = served.lock()?;
     // Somebody may have signed while this person was reading.
@@ -90,10 +93,14 @@ fn count(envelope: &Envelope, root: &Root, channel: &ChannelName, role: &Role) -
     Signatures::count(envelope, RoleName::Release(channel.clone()), role, &root.keys)
 }
 
-/// On stderr: what is about to be signed.
-fn tell(opened: &Opened, root: &Root) {
+/// On stderr: what is about to be signed, and what it changes.
+fn tell(folder: &Folder, opened: &Opened, root: &Root, from: &[String]) -> Done {
     let Opened { release, envelope, entries } = opened;
     ui::say(&format!("release {}/{} of fleet {}", release.channel, release.seq, release.fleet));
     ui::say_all(show::summary(release, envelope, Some(root)));
     ui::say_all(show::waves(release, entries));
+    let old = diff::before(folder, &release.channel, opened)?;
+    let old = old.map(|old| open(folder.served(), &release.channel, old)).transpose()?;
+    ui::say_all(diff::words(&diff::compare(old.as_ref(), opened, from)?));
+    Ok(())
 }
