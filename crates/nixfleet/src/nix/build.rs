@@ -45,6 +45,12 @@ pub enum WhyNot {
     /// It built something else than one system.
     #[error("it gives {0} store paths, and one is wanted")]
     NotOne(usize),
+    /// Nix answered in another form than we know.
+    #[error("`nix build --json` printed what is not understood here")]
+    Json(#[source] serde_json::Error),
+    /// It built something outside of the store.
+    #[error(transparent)]
+    Path(nixfleet_core::ids::NotAStorePath),
 }
 
 fn list(systems: &[System]) -> String {
@@ -105,7 +111,8 @@ impl Nix {
     }
 
     fn build_one(&self, installable: &str, options: &BuildOptions) -> Cmd {
-        self.command(&["build", "--no-link", "--print-out-paths", "--", installable])
+        // Not `--print-out-paths`: Nix 2.8 does not know it.
+        self.command(&["build", "--no-link", "--json", "--", installable])
             .in_folder(&options.folder)
             .deadline(options.deadline)
     }
@@ -121,7 +128,7 @@ impl Nix {
 async fn run(systems: Vec<System>, cmd: Cmd) -> Outcome {
     match (systems.as_slice(), cmd.run().await.and_then(Finished::success)) {
         (_, Err(error)) => Err(BuildFailed { systems, source: WhyNot::Exec(error) }),
-        ([System::Installable(_)], Ok(finished)) => match one_path(&finished.stdout_text()) {
+        ([System::Installable(_)], Ok(finished)) => match one_path(&finished.stdout) {
             Ok(path) => Ok(systems.into_iter().map(|system| (system, path.clone())).collect()),
             Err(source) => Err(BuildFailed { systems, source }),
         },
@@ -138,10 +145,51 @@ fn path_of(system: System) -> Option<StorePath> {
     }
 }
 
-fn one_path(stdout: &str) -> Result<StorePath, WhyNot> {
-    let paths: Vec<StorePath> = stdout.lines().filter_map(|line| line.parse().ok()).collect();
-    match paths.as_slice() {
-        [only] if stdout.lines().count() == 1 => Ok(only.clone()),
-        [..] => Err(WhyNot::NotOne(stdout.lines().count())),
+/// What `nix build --json` prints of one thing that was built: its outputs by their names.
+#[derive(serde::Deserialize)]
+struct BuiltJson {
+    outputs: BTreeMap<String, String>,
+}
+
+/// The one output of the one thing that was built.
+fn one_path(json: &[u8]) -> Result<StorePath, WhyNot> {
+    let built: Vec<BuiltJson> = serde_json::from_slice(json).map_err(WhyNot::Json)?;
+    let outputs: Vec<String> = built.into_iter().flat_map(|one| one.outputs.into_values()).collect();
+    match outputs.as_slice() {
+        [only] => only.parse().map_err(WhyNot::Path),
+        [..] => Err(WhyNot::NotOne(outputs.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-web-1-25.11";
+
+    /// Shapes as Nix 2.8 and 2.26 print them; the newer one tells how long it took.
+    #[test]
+    fn the_one_output_is_found_in_the_shapes_of_old_and_new_nix() {
+        for json in [
+            format!(r#"[{{"drvPath":"{PATH}.drv","outputs":{{"out":"{PATH}"}}}}]"#),
+            format!(
+                r#"[{{"drvPath":"{PATH}.drv","outputs":{{"out":"{PATH}"}},"startTime":1,"stopTime":2}}]"#
+            ),
+        ] {
+            assert_eq!(one_path(json.as_bytes()).expect("one").as_str(), PATH);
+        }
+    }
+
+    #[test]
+    fn none_several_and_rubbish_are_refused() {
+        for json in [
+            "[]".to_owned(),
+            "{}".to_owned(),
+            String::new(),
+            format!(r#"[{{"outputs":{{"out":"{PATH}","dev":"{PATH}-dev"}}}}]"#),
+            r#"[{"outputs":{"out":"/tmp/x"}}]"#.to_owned(),
+        ] {
+            assert!(one_path(json.as_bytes()).is_err(), "{json}");
+        }
     }
 }
