@@ -22,15 +22,15 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
 #[command(name = "nixfleet-agent", version, max_term_width = 100)]
 struct Cli {
-    /// Keep state in this folder; on a host with an ephemeral root it must be persistent
-    #[arg(long, global = true, default_value = STATE_DIR, value_name = "FOLDER")]
-    state_dir: PathBuf,
+    #[arg(long, global = true, value_name = "FOLDER", help = STATE_HELP)]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -72,6 +72,9 @@ enum Verb {
     #[command(hide = true)]
     Deadman {
         id: String,
+        /// The host was booted into what nobody has confirmed
+        #[arg(long)]
+        next_boot: bool,
         #[arg(long, requires = "armed_file")]
         wait_until_ms: Option<u64>,
         /// Gone when it was disarmed
@@ -106,9 +109,9 @@ struct JsonArg {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Follow what this file says; if it is not there, follow nothing
-    #[arg(long, value_name = "FILE", default_value = orders::CONFIG)]
-    config: PathBuf,
+    /// Follow what this file says; the usual one is /etc/nixfleet/agent.toml, and without that nothing is followed
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +223,9 @@ fn long_duration(text: &str) -> Result<Duration, String> {
     if range.contains(&time) { Ok(time) } else { Err("between 1min and 366days".to_owned()) }
 }
 
+const STATE_HELP: &str = "Keep state in this folder [default: what the configuration says, or /var/lib/nixfleet]; on a host with an \
+                          ephemeral root it must be persistent";
+
 /// The forms of a probe, as `probes::parse` reads them.
 const PROBE_HELP: &str =
     "What must pass: tcp:HOST:PORT, http[s]://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
@@ -244,7 +250,11 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
-    let state = cli.state_dir;
+    let config = match &cli.verb {
+        Verb::Run(args) => args.config.as_deref(),
+        _ => None,
+    };
+    let state = orders::state_dir(cli.state_dir, config).unwrap_or_else(|| STATE_DIR.into());
     if !state.is_absolute() {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
     }
@@ -259,12 +269,13 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
         Verb::Hold(args) => followed::hold(&state, args).await,
         Verb::Unhold(by) => followed::unhold(&state, by).await,
         Verb::Retry(by) => followed::retry(&state, by).await,
-        Verb::Run(args) => daemon::run::<B>(&state, &args.config).await,
+        Verb::Run(args) => daemon::run::<B>(&state, args.config.as_deref()).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),
-        Verb::Deadman { id, wait_until_ms, armed_file } => {
-            inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await
+        Verb::Deadman { id, next_boot, wait_until_ms, armed_file } => {
+            let deadline = if next_boot { Deadline::Passed } else { Deadline::AsWritten };
+            inside::deadman::<B>(&state, (&id, deadline), wait_until_ms.zip(armed_file)).await
         }
         Verb::Leash { argv } => inside::leash(argv).await,
         Verb::DarwinRun(args) => inside::darwin_run(args).await,

@@ -44,6 +44,7 @@ pub struct Cmd {
     stdout_over: Over,
     stdin: Vec<u8>,
     held: Held,
+    folder: Option<PathBuf>,
 }
 
 /// What becomes of standard output that is more than allowed.
@@ -240,6 +241,7 @@ impl Cmd {
             stdout_over: Over::Ends,
             stdin: Vec::new(),
             held: Held::Itself,
+            folder: None,
         }
     }
 
@@ -319,6 +321,13 @@ impl Cmd {
         args.push(self.program.into_os_string());
         args.extend(self.args);
         Self { program: holder.to_owned(), args, held: Held::OnLeash, stdin: Vec::new(), ..self }
+    }
+
+    /// Runs it in this folder instead of our own.
+    #[must_use]
+    pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
     }
 
     /// The program's path.
@@ -415,6 +424,9 @@ impl Cmd {
     fn bare_command(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args).env_clear().env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
     }
 

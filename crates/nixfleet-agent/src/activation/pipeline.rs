@@ -3,7 +3,7 @@
 //! Every step either returns or halts with what must be undone ([`Halt`]); nothing here decides what a state of the
 //! world means. `recovery` enters the same functions in the middle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nixfleet_core::activation::end::RunEnd;
@@ -18,7 +18,7 @@ use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs;
 use nixfleet_sys::{clock, text};
 
-use super::backend::{Action, ActivationBackend, DeadmanOrder};
+use super::backend::{Action, ActivationBackend, DeadmanOrder, DeadmanTime};
 use super::confirm::confirm;
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
@@ -32,6 +32,8 @@ use crate::tools::Tools;
 
 /// The deadman leaves the living agent this much time to revert by itself first.
 const DEADMAN_LATER: Duration = Duration::from_secs(3);
+/// That of the next boot leaves it more: the agent's own time begins when the boot has started it.
+const NEXT_BOOT_LATER: Duration = Duration::from_secs(20);
 
 /// Activates the target. `Err` only for a host on which nothing could even be begun; everything else is an outcome.
 pub async fn activate_with<B: ActivationBackend>(
@@ -314,16 +316,19 @@ fn waits_for_confirmation<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
 
 async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {
     let Some(deadline) = deadline else { return Ok(()) };
-    let rescue = std::path::PathBuf::from(&run.began().rescue);
-    let order = DeadmanOrder {
-        id: run.id(),
-        deadline: deadline + DEADMAN_LATER,
-        rescue: &rescue,
-        state: &run.backend.host().state,
-    };
-    let armed = run.backend.arm_deadman(&order).await;
+    let rescue = PathBuf::from(&run.began().rescue);
+    let when = DeadmanTime::ThisBoot(deadline + DEADMAN_LATER);
+    let armed = run.backend.arm_deadman(&deadman(run, &rescue, when)).await;
     failpoint::hit("after-arm-deadman");
     armed.map_err(|why| Failure::DeadmanNotArmed { last_lines: why.last_lines })
+}
+
+fn deadman<'a, B: ActivationBackend>(
+    run: &'a Run<'_, B>,
+    rescue: &'a Path,
+    when: DeadmanTime,
+) -> DeadmanOrder<'a> {
+    DeadmanOrder { id: run.id(), when, rescue, state: &run.backend.host().state }
 }
 
 fn fire_action(began: &Began) -> Action {
@@ -506,10 +511,23 @@ async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>
         let last_lines = run.last_lines(&unit).await;
         return Err(Halt::PutBack(Failure::BootNotWritten { end, last_lines }));
     }
+    arm_next_boot(run).await;
     failpoint::hit("before-await-reboot");
     run.note(Line::AwaitingReboot { inhibitors: found.clone() }).map_err(Halt::PutBack)?;
     failpoint::hit("after-await-reboot");
     Ok(Verdict::DeferredPendingReboot { inhibitors: found })
+}
+
+/// The target's agent may be broken; then only this brings the previous system back. A host that cannot have it is
+/// still better off with its update: the outcome says what is missing.
+async fn arm_next_boot<B: ActivationBackend>(run: &mut Run<'_, B>) {
+    let rescue = PathBuf::from(&run.began().rescue);
+    let after = Duration::from_secs(run.began().confirm_within_secs) + NEXT_BOOT_LATER;
+    let armed = run.backend.arm_deadman(&deadman(run, &rescue, DeadmanTime::NextBoot(after))).await;
+    if let Err(why) = armed {
+        let why = why.last_lines.join(" ");
+        run.warn(format!("should the new system's agent be broken, nothing reverts after the reboot: {why}"));
+    }
 }
 
 /// The switch itself said that it cannot be done live (exit 100).

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
+use nixfleet_core::nix::closure::closure_digest;
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
@@ -21,7 +22,7 @@ use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified};
-use crate::tools::nix_store::{self, Complaint, Contents, RealiseFailure, Realised};
+use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
 
 /// Room that must stay free beside the closure: Nix's database grows, and a rescue needs a few kilobytes.
@@ -276,15 +277,4 @@ async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let contents = tools.contents(&paths).await.map_err(unreadable)?;
     let got = closure_digest(contents);
     if got == *want { Ok(()) } else { Err(Failure::ClosureMismatch { want: want.clone(), got }) }
-}
-
-/// SHA-256 over the sorted `path narHash narSize` lines of a closure.
-pub fn closure_digest(mut contents: Vec<Contents>) -> ClosureDigest {
-    use sha2::{Digest, Sha256};
-    contents.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut hash = Sha256::new();
-    for Contents { path, nar_hash, nar_size } in &contents {
-        hash.update(format!("{path} {nar_hash} {nar_size}\n"));
-    }
-    ClosureDigest::from_sha256(&hash.finalize().into())
 }

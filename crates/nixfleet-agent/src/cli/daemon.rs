@@ -54,7 +54,10 @@ impl Stop {
     }
 }
 
-pub(crate) async fn run<B: ActivationBackend + Send + 'static>(state: &Path, config: &Path) -> ExitCode {
+pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
+    state: &Path,
+    config: Option<&Path>,
+) -> ExitCode {
     let backend: B = match ready(state) {
         Ok(backend) => backend,
         Err(code) => return code,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nixfleet_agent::activation::darwin::detached::{self, DarwinRun};
 use nixfleet_agent::activation::linux::recorded;
+use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::types::{Observer, Silent};
 use nixfleet_agent::activation::{ActivationBackend, recovery};
 use nixfleet_core::activation::end::RunEnd;
@@ -41,7 +42,7 @@ pub(crate) fn record_end(file: &Path) -> ExitCode {
 
 pub(crate) async fn deadman<B: ActivationBackend>(
     state: &Path,
-    id: &str,
+    (id, deadline): (&str, Deadline),
     wait: Option<(u64, PathBuf)>,
 ) -> ExitCode {
     let id: ActivationId = match id.parse() {
@@ -57,7 +58,7 @@ pub(crate) async fn deadman<B: ActivationBackend>(
             Err(error) => return ui::refuse(1, &format!("{error:#}"), None),
         }
     }
-    match recovery::deadman(&backend, &id, &observer).await {
+    match recovery::deadman(&backend, (&id, deadline), &observer).await {
         Ok(Some(outcome)) => {
             ui::say(&format!("{}: {}", outcome.verdict, outcome.target));
             ExitCode::SUCCESS

@@ -47,11 +47,7 @@ pub struct Applier<B> {
 
 impl<B: ActivationBackend + Send + 'static> Applier<B> {
     /// With these workers.
-    pub fn new(
-        (backend, boot): (Arc<B>, BootId),
-        workers: Workers<B>,
-        inputs: mpsc::Sender<Input>,
-    ) -> Self {
+    pub fn new((backend, boot): (Arc<B>, BootId), workers: Workers<B>, inputs: mpsc::Sender<Input>) -> Self {
         Self { backend, boot, workers, inputs }
     }
 

@@ -57,7 +57,9 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
     pub async fn run(mut self, first: Event) -> Ended {
         self.take(first.into()).await;
         loop {
-            if let Some(other) = self.handover.as_ref().and_then(|handover| handover.due(self.reducer.state())) {
+            if let Some(other) =
+                self.handover.as_ref().and_then(|handover| handover.due(self.reducer.state()))
+            {
                 return Ended::HandedOver(other);
             }
             let wake = timer::until(self.reducer.wake(), Instant::now());
@@ -117,7 +119,8 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         let mut told = false;
         while let Err(error) = self.reducer.persist(&mut prepared) {
             if !told {
-                self.voice.remark(&format!("error: {}; nothing is done until it is written", describe(&error)));
+                self.voice
+                    .remark(&format!("error: {}; nothing is done until it is written", describe(&error)));
                 notify::status("cannot write its state; nothing is done until it can");
                 self.said.clear();
                 told = true;
@@ -152,7 +155,8 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         let state = self.reducer.state();
         let sentence = notify::sentence(state, now);
         let moved = before.phase.name() != state.phase.name()
-            || before.phase.target().map(|terms| &terms.release) != state.phase.target().map(|terms| &terms.release);
+            || before.phase.target().map(|terms| &terms.release)
+                != state.phase.target().map(|terms| &terms.release);
         if moved {
             self.voice.remark(&sentence);
         }

@@ -46,7 +46,8 @@ impl Handover {
         if !may_end(&state.phase) {
             return None;
         }
-        let other = fs::resolve(&self.current_system.join(PROGRAM)).ok().filter(|other| *other != self.own)?;
+        let other =
+            fs::resolve(&self.current_system.join(PROGRAM)).ok().filter(|other| *other != self.own)?;
         let pair = pair(&self.own, &other);
         let before = fs::read_bounded(&self.remembered, BYTES_MAX).unwrap_or_default();
         if before == pair {
@@ -64,7 +65,9 @@ fn pair(own: &Path, other: &Path) -> Vec<u8> {
 /// Whether nothing is under way that this process carries out, or that would begin anew at a high price.
 fn may_end(phase: &Phase) -> bool {
     match phase {
-        Phase::Converged | Phase::Staged(_) | Phase::Soaking(_) | Phase::Reverted(_) | Phase::Failed(_) => true,
+        Phase::Converged | Phase::Staged(_) | Phase::Soaking(_) | Phase::Reverted(_) | Phase::Failed(_) => {
+            true
+        }
         Phase::Confirming(at) => match at.by {
             Confirmer::Machine { .. } => true,
             Confirmer::Activation | Confirmer::Committing { .. } => false,

@@ -53,8 +53,11 @@ impl Records {
         };
         if kept.is_none() {
             let aside = state.join("records.damaged");
-            std::fs::rename(&path, &aside)
-                .map_err(|source| FsError { action: "set aside", path: path.clone(), source })?;
+            std::fs::rename(&path, &aside).map_err(|source| FsError {
+                action: "set aside",
+                path: path.clone(),
+                source,
+            })?;
             found = Found::SetAside(aside);
             kept = Some(Vec::new());
         }

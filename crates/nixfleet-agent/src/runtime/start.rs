@@ -28,6 +28,8 @@ use super::workers::{source, system};
 use super::{notify, requests};
 use crate::activation::ActivationBackend;
 use crate::activation::types::Observer;
+use crate::config::parsed::Reboots;
+use crate::programs::Holder;
 use crate::source::Following as Source;
 use crate::tools::MissingTools;
 
@@ -40,6 +42,8 @@ pub struct Orders {
     pub source: Source,
     /// The root that the configuration names, as it is in its file.
     pub root: Vec<u8>,
+    /// Whether the host may restart as a release says.
+    pub reboots: Reboots,
 }
 
 /// Why an agent does not start.
@@ -106,7 +110,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
     let file = StateFile::in_folder(&host.state);
     let saved = file.read()?.unwrap_or_default();
-    let Orders { setup, source, root } = orders;
+    let Orders { setup, source, root, reboots } = orders;
     let trust = match saved.trust.clone() {
         None => Trust::begin(&root),
         Some(saved) => Trust::resume(&root, saved),
@@ -114,7 +118,10 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let trust = trust.map_err(NotStarted::Trust)?;
     let (records, found) = Records::open(&host.state, saved.host.seq).map_err(NotStarted::Log)?;
     if let Found::SetAside(aside) = found {
-        voice.remark(&format!("error: the log of events did not fit to the state; it lies in `{}`", aside.display()));
+        voice.remark(&format!(
+            "error: the log of events did not fit to the state; it lies in `{}`",
+            aside.display()
+        ));
     }
     let seed = seed_of(&setup.host);
     let (first, boot) = agent_started(&*backend, setup, &saved.host).await?;
@@ -126,8 +133,8 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         jobs: Jobs::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
         staging: Staging::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
         probes: Probes::new(Arc::clone(&backend), inputs.clone()),
-        asks: source::start(source, trust, inputs.clone()),
-        hooks: Hooks::new(inputs.clone()),
+        asks: source::start((source, trust), reboots, inputs.clone()),
+        hooks: Hooks::new(Holder::of(&*backend), inputs.clone()),
         reboot: Reboot::new(backend.tools()?.clone(), inputs.clone()),
     };
     tokio::spawn(system::watch(host.clone(), inputs.clone()));

@@ -1,23 +1,22 @@
 //! `nix`: what a path is, whether somebody trusted signed it, and what the host's settings are.
 //!
 //! The only interface that tells of signatures. All of it is called experimental upstream and its JSON has had five
-//! shapes (see [`path_info_json`]); each is read strictly, and a sixth is an error.
+//! shapes (see [`nixfleet_core::nix::path_info`]); each is read strictly, and a sixth is an error.
 
 use std::time::Duration;
 
 use nixfleet_core::ids::StorePath;
+use nixfleet_core::nix::NotUnderstood;
+use nixfleet_core::nix::path_info::{PathInfos, parse_path_info};
 use nixfleet_sys::exec::{Cmd, Ended, ExecError, Finished};
 use serde_json::{Map, Value};
 
-use super::nar_hash::NarHash;
 use super::nix_store::{PATHS_PER_CALL, understood, with_words};
 use super::progress::{NixListener, NixWords};
-use super::{NotUnderstood, ToolError, Tools, bare};
+use super::{ToolError, Tools, bare};
 
-mod path_info_json;
 mod settings;
 
-pub use path_info_json::parse_path_info;
 pub use settings::{NixSettings, parse_settings};
 
 /// Whose word is asked for: the paths named, or all that they refer to as well.
@@ -27,36 +26,6 @@ pub enum Reach {
     Paths,
     /// Their closures.
     Closures,
-}
-
-/// What a store says of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathInfo {
-    /// The path.
-    pub path: StorePath,
-    /// The SHA-256 of its contents.
-    pub nar_hash: NarHash,
-    /// Its unpacked size.
-    pub nar_size: u64,
-    /// What has to be downloaded for it; only a cache says so.
-    pub download_size: Option<u64>,
-    /// What it refers to, itself perhaps included.
-    pub references: Vec<StorePath>,
-    /// The names of the keys that signed it. A name is a claim: only [`verify`] checks a signature.
-    pub signed_by: Vec<String>,
-    /// How its contents make its name, if they do; such a path needs no signature.
-    pub content_address: Option<String>,
-    /// Whether this very store built it.
-    pub ultimate: bool,
-}
-
-/// What a store says of the paths that it was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PathInfos {
-    /// What it has, by path.
-    pub known: Vec<PathInfo>,
-    /// What it does not have; Nix says so with exit 0.
-    pub missing: Vec<StorePath>,
 }
 
 /// The verdict of `nix store verify` over a closure.

@@ -218,7 +218,9 @@ fn closure_digest(host: &Host, path: &str) -> String {
     assert_eq!(said.code, 0, "{said}");
     let json: Value = serde_json::from_str(&said.stdout).expect("JSON");
     let mut lines: Vec<String> = match &json {
-        Value::Array(paths) => paths.iter().map(|one| line(one["path"].as_str().expect("a path"), one)).collect(),
+        Value::Array(paths) => {
+            paths.iter().map(|one| line(one["path"].as_str().expect("a path"), one)).collect()
+        }
         Value::Object(paths) => paths.iter().map(|(path, one)| line(path, one)).collect(),
         other => panic!("no closure: {other}"),
     };

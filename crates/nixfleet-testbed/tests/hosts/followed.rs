@@ -26,7 +26,7 @@ fn following(flavour: Flavour) -> (Host, Fleet) {
 
 fn configuration() -> String {
     format!(
-        "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}\"\n"
+        "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}.pub\"\npoll = \"5s\"\n"
     )
 }
 
@@ -155,7 +155,9 @@ fn a_state_file_that_cannot_be_read_stops_the_agent_and_nothing_is_switched() {
     await_state(&host, "converged", "stable/1");
     host.run(&["systemctl", "stop", UNIT]).expect("it runs");
     let whole = host.read_file("/var/lib/nixfleet/state.json").expect("there");
-    for (contents, says) in [(&whole[..whole.len() / 2], "damaged"), ("", "damaged"), ("{\"format\":9}", "newer")] {
+    for (contents, says) in
+        [(&whole[..whole.len() / 2], "damaged"), ("", "damaged"), ("{\"format\":9}", "newer")]
+    {
         host.write_file("/var/lib/nixfleet/state.json", contents).expect("written");
         fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
         let ran = host.run_for(Duration::from_secs(20), &[AGENT, "run"]).expect("it runs");

@@ -13,14 +13,15 @@ use crate::runtime::input::Input;
 /// The row that runs.
 #[derive(Debug)]
 pub struct Hooks {
+    holder: Holder,
     inputs: mpsc::Sender<Input>,
     running: Option<AbortHandle>,
 }
 
 impl Hooks {
     /// None runs yet.
-    pub fn new(inputs: mpsc::Sender<Input>) -> Self {
-        Self { inputs, running: None }
+    pub fn new(holder: Holder, inputs: mpsc::Sender<Input>) -> Self {
+        Self { holder, inputs, running: None }
     }
 
     /// Runs these, in place of any that run: those are of a run that nobody waits for any more.
@@ -28,9 +29,9 @@ impl Hooks {
         if let Some(before) = self.running.take() {
             before.abort();
         }
-        let inputs = self.inputs.clone();
+        let (holder, inputs) = (self.holder.clone(), self.inputs.clone());
         let running = tokio::spawn(async move {
-            let told = match hooks::run(&Holder::this_program(), &row).await {
+            let told = match hooks::run(&holder, &row).await {
                 Ok(()) => Event::HooksRan { run },
                 Err(fault) => Event::HookFailed { run, why: fault.to_string() },
             };
