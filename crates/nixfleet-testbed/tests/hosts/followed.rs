@@ -13,9 +13,21 @@ use crate::fleet::{FOLDER, Fleet, HOST, HOST_KEY, ROOT_FILE, Saying, probe};
 const CONFIG: &str = "/etc/nixfleet/agent.toml";
 const UNIT: &str = "nixfleet-agent.service";
 
-/// A host whose agent follows the folder.
+/// The unit as it is shipped.
+const SHIPPED_UNIT: &str = include_str!("../../../../dist/nixfleet-agent.service");
+/// What of it is put over the unit that the test hosts' systems have; gone after a reboot.
+const DROP_IN: &str = "/run/systemd/system/nixfleet-agent.service.d/50-shipped.conf";
+
+/// A host whose agent follows the folder, in the sandbox that is shipped.
 fn following(flavour: Flavour) -> (Host, Fleet) {
     let host = host(flavour);
+    // The program stays that of the host's system, and what is behind `[Install]` says nothing here.
+    let shipped = SHIPPED_UNIT.split("[Install]").next().expect("a beginning");
+    let lines = shipped.lines().filter(|line| !line.starts_with("ExecStart="));
+    let over: Vec<&str> = lines.collect();
+    assert!(over.len() > 30, "the unit says something");
+    host.write_file(DROP_IN, &over.join("\n")).expect("written");
+    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
     let fleet = Fleet::new();
     fleet.introduce(&host);
     host.sh(&format!("mkdir -p {FOLDER}")).expect("it runs");
@@ -26,7 +38,7 @@ fn following(flavour: Flavour) -> (Host, Fleet) {
 
 fn configuration() -> String {
     format!(
-        "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}.pub\"\npoll = \"5s\"\n"
+        "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}.pub\"\npoll = \"10s\"\n"
     )
 }
 
@@ -169,4 +181,19 @@ fn a_state_file_that_cannot_be_read_stops_the_agent_and_nothing_is_switched() {
     restart_agent(&host);
     await_state(&host, "converged", "stable/2");
     assert_nothing_left(&host);
+}
+
+/// What `systemd-analyze security` gives the agent: 0 is no exposure, 10 is all of it.
+#[test]
+fn the_shipped_unit_is_as_closed_as_an_activation_allows() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, _) = following(Flavour::Trixie);
+    let said = host.run(&["systemd-analyze", "security", "--no-pager", UNIT]).expect("it runs");
+    let line = said.stdout.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+    println!("{line}");
+    let level = line.split_ascii_whitespace().find_map(|word| word.parse::<f64>().ok());
+    let level = level.unwrap_or_else(|| panic!("no level: {said}"));
+    assert!(level < 5.0, "{said}");
 }
