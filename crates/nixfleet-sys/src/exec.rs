@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::time::timeout;
 
+pub use inheriting::run_inheriting;
 use running::{Limit, PIPE_GRACE, Running, end_group, ended, feed};
 
+mod inheriting;
 mod leading;
 mod running;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub struct Cmd {
     stall: Option<Duration>,
     stdout_bytes_max: usize,
     stdin: Vec<u8>,
+    folder: Option<PathBuf>,
 }
 
 /// How a program ended.
@@ -213,6 +216,7 @@ impl Cmd {
             stall: None,
             stdout_bytes_max: STDOUT_BYTES_MAX,
             stdin: Vec::new(),
+            folder: None,
         }
     }
 
@@ -269,6 +273,13 @@ impl Cmd {
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Runs it in this folder instead of our own.
+    #[must_use]
+    pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
         self
     }
 
@@ -357,6 +368,9 @@ impl Cmd {
     fn bare_command(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args).env_clear().env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
     }
 

@@ -12,5 +12,6 @@ mod mending;
 mod observed;
 mod outcomes;
 mod power;
+mod releases;
 mod slow_caches;
 mod trust;
