@@ -5,6 +5,7 @@
 //! `darwin-run`) are hidden: they do nothing that a person needs.
 
 mod activate;
+mod check;
 mod daemon;
 mod dry_run;
 mod inside;
@@ -17,16 +18,19 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
+use nixfleet_agent::config::{ConfigFile, state_dir_in};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
 #[command(name = "nixfleet-agent", version, max_term_width = 100)]
 struct Cli {
-    /// Keep state in this folder; on a host with an ephemeral root it must be persistent
-    #[arg(long, global = true, default_value = STATE_DIR, value_name = "FOLDER")]
-    state_dir: PathBuf,
+    /// Keep state in this folder; on a host with an ephemeral root it must be persistent [default: what the
+    /// configuration says, or /var/lib/nixfleet]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -45,6 +49,8 @@ enum Verb {
     History(JsonArg),
     /// Show what an activation printed
     Logs(LogsArgs),
+    /// Look whether this host can follow its releases, and say what to mend
+    Check(CheckArgs),
     /// Watch over activations: finish after a reboot, take up what was cut off
     Run,
     /// Finish or revert an activation that was cut off, then exit
@@ -85,6 +91,14 @@ struct JsonArg {
     /// Print JSON (version 1) on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: check::ConfigArgs,
+    #[command(flatten)]
+    json: JsonArg,
 }
 
 #[derive(Debug, Args)]
@@ -193,10 +207,13 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
-    let state = cli.state_dir;
-    if !state.is_absolute() {
+    if cli.state_dir.as_ref().is_some_and(|state| !state.is_absolute()) {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
     }
+    let state = match state_dir(cli.state_dir.clone(), &cli.verb) {
+        Ok(state) => state,
+        Err(code) => return code,
+    };
     match cli.verb {
         Verb::Activate(args) => activate::activate::<B>(&state, args).await,
         Verb::Confirm(json) => activate::confirm::<B>(&state, json.json).await,
@@ -205,6 +222,7 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Status(json) => show::status(&state, json.json),
         Verb::History(json) => show::history(&state, json.json),
         Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await,
+        Verb::Check(args) => check::run::<B>(args.config, cli.state_dir.as_ref(), args.json.json).await,
         Verb::Run => daemon::run::<B>(&state).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
@@ -221,6 +239,42 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// The state folder: the flag's, the configuration's, or the usual one. Verbs that units run are told by a flag; they and
+/// `check` do not stumble over a configuration that cannot be read.
+fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
+    let asks = match verb {
+        Verb::Activate(_)
+        | Verb::Confirm(_)
+        | Verb::Rollback(_)
+        | Verb::Status(_)
+        | Verb::History(_)
+        | Verb::Logs(_)
+        | Verb::Run
+        | Verb::Recover(_) => true,
+        Verb::Check(_)
+        | Verb::RunRecorded { .. }
+        | Verb::Generate(_)
+        | Verb::RecordEnd { .. }
+        | Verb::Deadman { .. }
+        | Verb::DarwinRun(_) => false,
+        #[cfg(feature = "failpoints")]
+        Verb::Failpoints => false,
+    };
+    let usual = || PathBuf::from(STATE_DIR);
+    match flag {
+        Some(folder) => Ok(folder),
+        None if asks => match state_dir_in(&ConfigFile::Usual) {
+            Ok(named) => Ok(named.unwrap_or_else(usual)),
+            Err(refused) => {
+                let why =
+                    format!("the configuration does not say where state is kept: {}", describe(&refused));
+                Err(ui::refuse(1, &why, Some("mend it, or give --state-dir")))
+            }
+        },
+        None => Ok(usual()),
     }
 }
 
