@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::config::ready::{NotReady, now};
 use crate::source::documents::NoAnswer;
 use crate::source::look::Found;
+use crate::source::place::Place;
 use crate::source::refused::Refused;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -163,9 +164,8 @@ fn clock(trust: &Trust, now: UnixMs) -> Finding {
 async fn source(config: &Config, trust: &Trust) -> Vec<Finding> {
     let following = match config.following() {
         Ok(following) => following,
-        // Told already.
-        Err(NotReady::HostKey { .. } | NotReady::HostKeyWantsTouch(_)) => return Vec::new(),
-        Err(NotReady::File(error)) if error.path == config.host_key => return Vec::new(),
+        Err(NotReady::HostKey { .. } | NotReady::HostKeyWantsTouch(_)) => return vec![not_looked_at()],
+        Err(NotReady::File(error)) if error.path == config.host_key => return vec![not_looked_at()],
         Err(error @ (NotReady::File(_) | NotReady::NoAuthority(_) | NotReady::Trust(_))) => {
             return vec![Finding::problem(
                 About::Source,
@@ -195,7 +195,13 @@ async fn source(config: &Config, trust: &Trust) -> Vec<Finding> {
     }
 }
 
-fn answers(place: &crate::source::place::Place) -> Finding {
+/// What the key lacks is told where the key is.
+fn not_looked_at() -> Finding {
+    let what = "it was not looked at: without its key this host does not know what is meant for it";
+    Finding::warning(About::Source, what, "mend `host-key`, and check again")
+}
+
+fn answers(place: &Place) -> Finding {
     Finding::good(About::Source, format!("{place} answers"))
 }
 
