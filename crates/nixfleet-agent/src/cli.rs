@@ -8,6 +8,7 @@
 mod activate;
 #[cfg(feature = "failpoints")]
 mod attempts;
+mod check;
 mod daemon;
 mod dry_run;
 mod followed;
@@ -22,14 +23,18 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
+use nixfleet_agent::config::{ConfigFile, state_dir_in};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
 #[command(name = "nixfleet-agent", version, max_term_width = 100)]
 struct Cli {
-    #[arg(long, global = true, value_name = "FOLDER", help = STATE_HELP)]
+    /// Keep state in this folder; on a host with an ephemeral root it must be persistent [default: what the
+    /// configuration says, or /var/lib/nixfleet]
+    #[arg(long, global = true, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -49,7 +54,9 @@ enum Verb {
     History(JsonArg),
     /// Show what an activation printed
     Logs(LogsArgs),
-    /// Follow the release source of the configuration; without one, watch over activations on this host
+    /// Look whether this host can follow its releases, and say what to mend
+    Check(CheckArgs),
+    /// Follow the releases that the configuration names; without one, watch over activations on this host
     Run(RunArgs),
     /// Finish or revert an activation that was cut off, then exit
     Recover(JsonArg),
@@ -109,9 +116,8 @@ struct JsonArg {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Follow what this file says; the usual one is /etc/nixfleet/agent.toml, and without that nothing is followed
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: check::ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +136,14 @@ struct HoldArgs {
     span: Option<Duration>,
     #[command(flatten)]
     by: ByArg,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: check::ConfigArgs,
+    #[command(flatten)]
+    json: JsonArg,
 }
 
 #[derive(Debug, Args)]
@@ -223,9 +237,6 @@ fn long_duration(text: &str) -> Result<Duration, String> {
     if range.contains(&time) { Ok(time) } else { Err("between 1min and 366days".to_owned()) }
 }
 
-const STATE_HELP: &str = "Keep state in this folder [default: what the configuration says, or /var/lib/nixfleet]; on a host with an \
-                          ephemeral root it must be persistent";
-
 /// The forms of a probe, as `probes::parse` reads them.
 const PROBE_HELP: &str =
     "What must pass: tcp:HOST:PORT, http[s]://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
@@ -250,14 +261,13 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
-    let config = match &cli.verb {
-        Verb::Run(args) => args.config.as_deref(),
-        _ => None,
-    };
-    let state = orders::state_dir(cli.state_dir, config).unwrap_or_else(|| STATE_DIR.into());
-    if !state.is_absolute() {
+    if cli.state_dir.as_ref().is_some_and(|state| !state.is_absolute()) {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
     }
+    let state = match state_dir(cli.state_dir.clone(), &cli.verb) {
+        Ok(state) => state,
+        Err(code) => return code,
+    };
     match cli.verb {
         Verb::Activate(args) => activate::activate::<B>(&state, args).await,
         Verb::Confirm(json) => activate::confirm::<B>(&state, json.json).await,
@@ -269,7 +279,8 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
         Verb::Hold(args) => followed::hold(&state, args).await,
         Verb::Unhold(by) => followed::unhold(&state, by).await,
         Verb::Retry(by) => followed::retry(&state, by).await,
-        Verb::Run(args) => daemon::run::<B>(&state, args.config.as_deref()).await,
+        Verb::Check(args) => check::run::<B>(args.config, cli.state_dir.as_ref(), args.json.json).await,
+        Verb::Run(args) => daemon::run::<B>(args.config, cli.state_dir.as_ref(), &state).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),
@@ -288,6 +299,47 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// The state folder: the flag's, the configuration's, or the usual one. Verbs that units run are told by a flag; they and
+/// `check` do not stumble over a configuration that cannot be read.
+fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
+    let asks = match verb {
+        Verb::Activate(_)
+        | Verb::Confirm(_)
+        | Verb::Rollback(_)
+        | Verb::Status(_)
+        | Verb::History(_)
+        | Verb::Logs(_)
+        | Verb::Hold(_)
+        | Verb::Unhold(_)
+        | Verb::Retry(_)
+        | Verb::Recover(_) => true,
+        // These read the whole configuration, and tell more of what is wrong with it.
+        Verb::Check(_)
+        | Verb::Run(_)
+        | Verb::Leash { .. }
+        | Verb::RunRecorded { .. }
+        | Verb::Generate(_)
+        | Verb::RecordEnd { .. }
+        | Verb::Deadman { .. }
+        | Verb::DarwinRun(_) => false,
+        #[cfg(feature = "failpoints")]
+        Verb::Failpoints => false,
+    };
+    let usual = || PathBuf::from(STATE_DIR);
+    match flag {
+        Some(folder) => Ok(folder),
+        None if asks => match state_dir_in(&ConfigFile::Usual) {
+            Ok(named) => Ok(named.unwrap_or_else(usual)),
+            Err(refused) => {
+                let why =
+                    format!("the configuration does not say where state is kept: {}", describe(&refused));
+                Err(ui::refuse(1, &why, Some("mend it, or give --state-dir")))
+            }
+        },
+        None => Ok(usual()),
     }
 }
 

@@ -313,6 +313,23 @@ pub fn same_file_system(one: &Path, other: &Path) -> bool {
     matches!((device(one), device(other)), (Some(one), Some(other)) if one == other)
 }
 
+/// Whether what is at `path` is gone after a reboot, since its file system is in memory. Elsewhere than on Linux it is
+/// never known to be.
+pub fn is_in_memory(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        /// From the kernel's `magic.h`; root file systems that are made at boot are of the second kind.
+        const KINDS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+        rustix::fs::statfs(path)
+            .is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
 /// Writes everything of the file system of `path` to the disk, whoever wrote it. Takes as long as the disk needs.
 pub fn sync_file_system(path: &Path) -> Result<(), FsError> {
     let folder = File::open(path).map_err(failed("open", path))?;
@@ -524,6 +541,24 @@ mod tests {
         assert_eq!(read_bounded(&path, 11).expect("fits").len(), 11);
         assert_eq!(read_start(&path, 10).expect("its start").len(), 11, "one more than allowed, and no more");
         assert_eq!(read_start(&path, 5).expect("its start").len(), 6);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_in_memory_is_told_from_what_is_not() {
+        assert!(!is_in_memory(Path::new("/proc")));
+        assert!(!is_in_memory(Path::new("/nowhere/at/all")));
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("Linux has it");
+        let of = |kind: &str| {
+            let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            fields
+                .filter(|fields| fields[2] == kind)
+                .map(|fields| PathBuf::from(fields[1]))
+                .collect::<Vec<_>>()
+        };
+        for path in of("tmpfs") {
+            assert!(is_in_memory(&path) || !path.exists(), "{}", path.display());
+        }
     }
 
     #[test]

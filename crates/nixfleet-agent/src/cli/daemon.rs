@@ -1,7 +1,7 @@
 //! `run`: the agent as a service. With a configuration it follows a release source; without one it takes up what was cut
 //! off, finishes after a reboot, and otherwise sleeps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use nixfleet_sys::watch::FolderWatch;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
+use super::check::ConfigArgs;
 use super::{UNREADABLE, activate::ready, orders, ui};
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::tools::progress::Progress;
@@ -54,11 +55,18 @@ impl Stop {
     }
 }
 
+/// `usual` is where state is kept if the configuration does not say, or cannot be read.
 pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
-    state: &Path,
-    config: Option<&Path>,
+    args: ConfigArgs,
+    state_dir: Option<&PathBuf>,
+    usual: &Path,
 ) -> ExitCode {
-    let backend: B = match ready(state) {
+    let orders = orders::read(args, state_dir);
+    let state = match &orders {
+        Ok(Some((_, state))) => state.clone(),
+        Ok(None) | Err(_) => usual.to_owned(),
+    };
+    let backend: B = match ready(&state) {
         Ok(backend) => backend,
         Err(code) => return code,
     };
@@ -67,8 +75,8 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
         return ui::refuse(1, "cannot listen for signals", None);
     };
     let stop = Stop { term, int };
-    match orders::read(config) {
-        Ok(Some(orders)) => follow(backend, orders, &voice, stop).await,
+    match orders {
+        Ok(Some((orders, _))) => follow(backend, orders, &voice, stop).await,
         Ok(None) => alone(&backend, &voice, stop).await,
         Err(code) => {
             // Whatever is wrong with the configuration: what was cut off is not left half-done.

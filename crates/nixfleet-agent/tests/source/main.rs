@@ -2,6 +2,7 @@
 //! that behave in every bad way.
 
 mod attacks;
+mod checked;
 mod folder;
 mod order;
 mod server;
