@@ -45,11 +45,16 @@ pub(crate) fn built(name: &str) -> PathBuf {
     workspace::target().join("debug").join(name)
 }
 
+/// Where [`keep`] puts a program of that name.
+pub(crate) fn kept(name: &str) -> PathBuf {
+    workspace::target().join("testbed").join(name)
+}
+
 /// Copies a program to `target/testbed/NAME`.
 pub(crate) fn keep(program: &Path, name: &str) -> Result<PathBuf> {
     let dir = workspace::target().join("testbed");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let kept = dir.join(name);
+    let kept = kept(name);
     // By way of a new file: the old one may be running on a host.
     let fresh = dir.join(format!("{name}.new"));
     fs::copy(program, &fresh).with_context(|| format!("cannot copy {}", program.display()))?;

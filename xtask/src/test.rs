@@ -40,12 +40,14 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
     let failpoints = report.step("build the agent with crash points", programs::build_failpoints_agent)?;
     let plain = report.step("build everything else", || {
         Run::cargo().args(["build", "--locked", "--workspace", "--bins", "--tests"]).go()?;
+        programs::keep(&programs::built("nixfleet"), "nixfleet")?;
         programs::keep(&programs::built("nixfleet-agent"), programs::PLAIN)
     })?;
     let hosts = setup::prepare(report, &failpoints)?;
     let mut env = vec![
         ("NIXFLEET_AGENT_BIN", failpoints.into_os_string()),
         ("NIXFLEET_AGENT_PLAIN_BIN", plain.into_os_string()),
+        ("NIXFLEET_CLI_BIN", programs::kept("nixfleet").into_os_string()),
     ];
     if let Hosts::Impossible(why) = &hosts {
         report.left_out(format!("tests on hosts: {why}"));

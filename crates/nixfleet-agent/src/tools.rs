@@ -9,11 +9,11 @@ use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nixfleet_core::nix::NotUnderstood;
 use nixfleet_sys::exec::{Cmd, ExecError};
 
 pub mod journal;
 pub mod logind;
-pub mod nar_hash;
 pub mod nix;
 pub mod nix_env;
 pub mod nix_store;
@@ -116,23 +116,6 @@ pub enum ToolError {
         /// Where and what.
         source: NotUnderstood,
     },
-}
-
-/// What a strict parser stumbled over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}, at: `{at}`")]
-pub struct NotUnderstood {
-    /// What is wrong.
-    pub why: &'static str,
-    /// The place, printable and cut to 200 characters.
-    pub at: String,
-}
-
-impl NotUnderstood {
-    /// The refusal of `at` because of `why`.
-    pub fn new(why: &'static str, at: &str) -> Self {
-        Self { why, at: at.chars().filter(|c| !c.is_control()).take(200).collect() }
-    }
 }
 
 impl Tools {

@@ -1,6 +1,6 @@
 //! What nixfleet decides, without I/O, a clock, randomness, async or logging.
 //!
-//! [`ids`] are the strictly parsed names that everybody uses; [`model`] is what a release says; [`activation`] has the
+//! [`ids`] are the strictly parsed names that everybody uses; [`model`] is what a release says; [`nix`] what Nix says; [`activation`] has the
 //! facts, verdicts and decisions of one activation on one host. The agent gathers facts, asks here, and does what the
 //! answer says.
 
@@ -8,6 +8,7 @@ pub mod activation;
 pub mod host;
 pub mod ids;
 pub mod model;
+pub mod nix;
 
 use std::time::Duration;
 

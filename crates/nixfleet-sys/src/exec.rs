@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::time::timeout;
 
+pub use inheriting::run_inheriting;
 pub(crate) use running::ended;
 use running::{Limit, PIPE_GRACE, Running, end_group, feed};
 
+mod inheriting;
 mod leading;
 mod running;
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub struct Cmd {
     stdout_bytes_max: usize,
     stdout_over: Over,
     stdin: Vec<u8>,
+    folder: Option<PathBuf>,
     held: Held,
 }
 
@@ -238,6 +241,7 @@ impl Cmd {
             stdout_over: Over::Ends,
             stdin: Vec::new(),
             held: Held::Itself,
+            folder: None,
         }
     }
 
@@ -317,6 +321,13 @@ impl Cmd {
         args.push(self.program.into_os_string());
         args.extend(self.args);
         Self { program: holder.to_owned(), args, held: Held::OnLeash, stdin: Vec::new(), ..self }
+    }
+
+    /// Runs it in this folder instead of our own.
+    #[must_use]
+    pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
     }
 
     /// The program's path.
@@ -413,6 +424,9 @@ impl Cmd {
     fn bare_command(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args).env_clear().env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
     }
 

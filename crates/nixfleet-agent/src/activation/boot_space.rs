@@ -10,11 +10,12 @@ use std::path::Path;
 use nixfleet_core::activation::boot_space::{BootFile, Drops, LoaderFolder, Stored, entries_kept};
 use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::ids::{STORE_DIR, StorePath};
+use nixfleet_core::nix::path_info::PathInfo;
 use nixfleet_sys::fs;
 
 use super::host::HostPaths;
 use crate::tools::Tools;
-use crate::tools::nix::{PathInfo, Reach};
+use crate::tools::nix::Reach;
 use crate::tools::nix_env::read_generations;
 
 /// Where NixOS mounts what firmware or loader read.

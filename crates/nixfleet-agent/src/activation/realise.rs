@@ -9,6 +9,7 @@ use std::time::Duration;
 use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
+use nixfleet_core::nix::closure::closure_digest;
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified};
-use crate::tools::nix_store::{self, Complaint, Contents, RealiseFailure, Realised};
+use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
 
 /// Room that must stay free beside the closure: Nix's database grows, and a rescue needs a few kilobytes.
@@ -61,8 +62,7 @@ pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Se
         Unsigned::Accept => return Seen::Unknown,
         Unsigned::Refuse => {}
     }
-    let trusted = system.as_path().exists() && matches!(untrusted_here(tools, system).await, Ok(None));
-    if trusted { Seen::Trusted } else { Seen::Unknown }
+    if system.as_path().exists() && tools.is_trusted(system).await { Seen::Trusted } else { Seen::Unknown }
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -274,15 +274,4 @@ async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let contents = tools.contents(&paths).await.map_err(unreadable)?;
     let got = closure_digest(contents);
     if got == *want { Ok(()) } else { Err(Failure::ClosureMismatch { want: want.clone(), got }) }
-}
-
-/// SHA-256 over the sorted `path narHash narSize` lines of a closure.
-pub fn closure_digest(mut contents: Vec<Contents>) -> ClosureDigest {
-    use sha2::{Digest, Sha256};
-    contents.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut hash = Sha256::new();
-    for Contents { path, nar_hash, nar_size } in &contents {
-        hash.update(format!("{path} {nar_hash} {nar_size}\n"));
-    }
-    ClosureDigest::from_sha256(&hash.finalize().into())
 }

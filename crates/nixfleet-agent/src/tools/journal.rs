@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::lines::plain;
 use super::nix_store::understood;
 use super::units::UnitName;
-use super::{NotUnderstood, ToolError, Tools, bare};
+use super::{ToolError, Tools, bare};
+use nixfleet_core::nix::NotUnderstood;
 
 /// A journal on a slow disk takes seconds for its first answer.
 const JOURNAL_DEADLINE: Duration = Duration::from_secs(20);

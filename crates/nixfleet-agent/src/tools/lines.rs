@@ -3,7 +3,7 @@
 use nixfleet_core::ids::StorePath;
 use nixfleet_sys::exec::{Heard, Listener};
 
-use super::NotUnderstood;
+use nixfleet_core::nix::NotUnderstood;
 
 /// Standard error kept where it is the answer: a plan of 100,000 paths is about 9 MB.
 pub(super) const HEARD_BYTES_MAX: usize = 16 << 20;

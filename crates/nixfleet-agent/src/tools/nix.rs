@@ -1,23 +1,22 @@
 //! `nix`: what a path is, whether somebody trusted signed it, and what the host's settings are.
 //!
 //! The only interface that tells of signatures. All of it is called experimental upstream and its JSON has had five
-//! shapes (see [`path_info_json`]); each is read strictly, and a sixth is an error.
+//! shapes (see [`nixfleet_core::nix::path_info`]); each is read strictly, and a sixth is an error.
 
 use std::time::Duration;
 
 use nixfleet_core::ids::StorePath;
+use nixfleet_core::nix::NotUnderstood;
+use nixfleet_core::nix::path_info::{PathInfos, parse_path_info};
 use nixfleet_sys::exec::{Cmd, Ended, ExecError, Finished};
 use serde_json::{Map, Value};
 
-use super::nar_hash::NarHash;
 use super::nix_store::{PATHS_PER_CALL, understood, with_words};
 use super::progress::{NixListener, NixWords};
-use super::{NotUnderstood, ToolError, Tools, bare};
+use super::{ToolError, Tools, bare};
 
-mod path_info_json;
 mod settings;
 
-pub use path_info_json::parse_path_info;
 pub use settings::{NixSettings, parse_settings};
 
 /// Whose word is asked for: the paths named, or all that they refer to as well.
@@ -27,36 +26,6 @@ pub enum Reach {
     Paths,
     /// Their closures.
     Closures,
-}
-
-/// What a store says of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathInfo {
-    /// The path.
-    pub path: StorePath,
-    /// The SHA-256 of its contents.
-    pub nar_hash: NarHash,
-    /// Its unpacked size.
-    pub nar_size: u64,
-    /// What has to be downloaded for it; only a cache says so.
-    pub download_size: Option<u64>,
-    /// What it refers to, itself perhaps included.
-    pub references: Vec<StorePath>,
-    /// The names of the keys that signed it. A name is a claim: only [`verify`] checks a signature.
-    pub signed_by: Vec<String>,
-    /// How its contents make its name, if they do; such a path needs no signature.
-    pub content_address: Option<String>,
-    /// Whether this very store built it.
-    pub ultimate: bool,
-}
-
-/// What a store says of the paths that it was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PathInfos {
-    /// What it has, by path.
-    pub known: Vec<PathInfo>,
-    /// What it does not have; Nix says so with exit 0.
-    pub missing: Vec<StorePath>,
 }
 
 /// The verdict of `nix store verify` over a closure.
@@ -99,10 +68,16 @@ pub fn path_info(tools: &Tools, paths: &[StorePath], reach: Reach, store: Option
     cmd.args(paths.iter().map(StorePath::as_str))
 }
 
+const VERIFY: &[&str] = &["store", "verify", "--no-contents", "--sigs-needed", "1"];
+
+/// [`verify`] of a closure in the local store by the exit code alone: a tenth faster, since Nix has nothing to tell.
+pub fn verify_quietly(tools: &Tools, path: &StorePath) -> Cmd {
+    with_reach(nix(tools, VERIFY), Reach::Closures).args(["--quiet", path.as_str()])
+}
+
 /// `nix store verify --no-contents --sigs-needed 1`: asks for a signature even where this host built the path.
 pub fn verify(tools: &Tools, paths: &[StorePath], reach: Reach, store: Option<&str>) -> Cmd {
-    let cmd = nix(tools, &["store", "verify", "--no-contents", "--sigs-needed", "1"]);
-    let cmd = with_reach(cmd, reach).args(["--log-format", "internal-json"]);
+    let cmd = with_reach(nix(tools, VERIFY), reach).args(["--log-format", "internal-json"]);
     let cmd = match store {
         Some(url) => cmd.args(["--store", url]),
         None => cmd,
@@ -207,6 +182,12 @@ impl Tools {
             })),
             Err(source) => Err(ToolError::NotUnderstood { line, source }),
         }
+    }
+
+    /// Whether the closure is in the local store, and each path of it signed by a key that this host trusts. `false`
+    /// also when it could not be found out: [`Tools::verify`] tells why.
+    pub async fn is_trusted(&self, path: &StorePath) -> bool {
+        matches!(verify_quietly(self, path).run().await, Ok(finished) if finished.ended == Ended::Exited(0))
     }
 
     /// Adds the signatures that the substituter has for the closure of this valid path.

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use nixfleet_core::ids::StorePath;
+use nixfleet_core::nix::NotUnderstood;
+use nixfleet_core::nix::closure::Contents;
+use nixfleet_core::nix::nar_hash::NarHash;
 use nixfleet_sys::exec::{Cmd, Ended, ExecError, Finished};
 
 use super::lines::{Hearing, quoted_path, store_path, store_paths};
-use super::nar_hash::NarHash;
 use super::progress::{NixListener, NixWords, Progress};
-use super::{NotUnderstood, ToolError, Tools, bare};
+use super::{ToolError, Tools, bare};
 
 /// Paths in one argument vector: 1,000 of at most 256 bytes are an eighth of what Linux takes.
 pub const PATHS_PER_CALL: usize = 1_000;
@@ -104,17 +106,6 @@ pub fn repair_path(tools: &Tools, path: &StorePath) -> Cmd {
         .args(["--repair-path", path.as_str(), "--option", "narinfo-cache-negative-ttl", "0"])
         .args(tools.nix_option_args())
         .deadline(Duration::from_hours(1))
-}
-
-/// A path of a closure with what a release signs of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Contents {
-    /// The path.
-    pub path: StorePath,
-    /// The SHA-256 of its contents.
-    pub nar_hash: NarHash,
-    /// Its unpacked size.
-    pub nar_size: u64,
 }
 
 /// What a realisation would fetch.

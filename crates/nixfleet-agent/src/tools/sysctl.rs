@@ -8,8 +8,9 @@ use std::time::Duration;
 use nixfleet_core::ids::BootId;
 use nixfleet_sys::exec::Cmd;
 
-use super::{NotUnderstood, bare};
+use super::bare;
 use crate::activation::host::BootUnknown;
+use nixfleet_core::nix::NotUnderstood;
 
 /// Part of macOS, and nowhere else.
 const SYSCTL: &str = "/usr/sbin/sysctl";

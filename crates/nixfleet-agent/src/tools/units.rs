@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::NotUnderstood;
+use nixfleet_core::nix::NotUnderstood;
 
 /// The longest unit name that systemd takes.
 const UNIT_NAME_MAX: usize = 255;

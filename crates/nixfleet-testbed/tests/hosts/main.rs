@@ -13,5 +13,6 @@ mod observed;
 mod outcomes;
 mod power;
 mod probing;
+mod releases;
 mod slow_caches;
 mod trust;

@@ -99,6 +99,11 @@ impl PrivateKey {
         Ed25519KeyPair::generate().map(Self::ed25519).map_err(|_| NoRandomness)
     }
 
+    /// A new P-256 key, for signers that do not take Ed25519.
+    pub fn generate_p256() -> Result<Self, NoRandomness> {
+        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Self::p256).map_err(|_| NoRandomness)
+    }
+
     /// The key in the text of a key file.
     pub fn read(text: &str) -> Result<Self, PrivateKeyRefused> {
         let text = text.trim();

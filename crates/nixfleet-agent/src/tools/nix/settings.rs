@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{object, shown};
-use crate::tools::NotUnderstood;
+use nixfleet_core::nix::NotUnderstood;
 
 /// The settings of Nix that matter to an update.
 #[derive(Default, Debug, Clone, PartialEq, Eq)]

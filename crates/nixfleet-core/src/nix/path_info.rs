@@ -8,12 +8,41 @@
 //!
 //! Hashes are SRI or base32 in the first two. All shapes are read by one function, since later ones keep the names.
 
-use nixfleet_core::ids::{STORE_DIR, StorePath};
+use crate::ids::{STORE_DIR, StorePath};
 use serde_json::{Map, Value};
 
-use super::{PathInfo, PathInfos, object, shown};
-use crate::tools::NotUnderstood;
-use crate::tools::nar_hash::NarHash;
+use super::NotUnderstood;
+use super::nar_hash::NarHash;
+
+/// What a store says of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathInfo {
+    /// The path.
+    pub path: StorePath,
+    /// The SHA-256 of its contents.
+    pub nar_hash: NarHash,
+    /// Its unpacked size.
+    pub nar_size: u64,
+    /// What has to be downloaded for it; only a cache says so.
+    pub download_size: Option<u64>,
+    /// What it refers to, itself perhaps included.
+    pub references: Vec<StorePath>,
+    /// The names of the keys that signed it. A name is a claim: only `nix store verify` checks a signature.
+    pub signed_by: Vec<String>,
+    /// How its contents make its name, if they do; such a path needs no signature.
+    pub content_address: Option<String>,
+    /// Whether this very store built it.
+    pub ultimate: bool,
+}
+
+/// What a store says of the paths that it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathInfos {
+    /// What it has, by path.
+    pub known: Vec<PathInfo>,
+    /// What it does not have; Nix says so with exit 0.
+    pub missing: Vec<StorePath>,
+}
 
 /// What the JSON says of each path, in its order.
 pub fn parse_path_info(json: &[u8]) -> Result<PathInfos, NotUnderstood> {
@@ -91,11 +120,8 @@ fn info(path: StorePath, fields: &Map<String, Value>) -> Result<PathInfo, NotUnd
 /// A whole store path, or one without its folder.
 fn named(text: &str) -> Result<StorePath, NotUnderstood> {
     let why = "a name is not a store path";
-    if text.starts_with('/') {
-        super::super::lines::store_path(text, why)
-    } else {
-        super::super::lines::store_path(&format!("{STORE_DIR}/{text}"), why)
-    }
+    let path = if text.starts_with('/') { text.parse() } else { format!("{STORE_DIR}/{text}").parse() };
+    path.map_err(|_| NotUnderstood::new(why, text))
 }
 
 fn text<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, NotUnderstood> {
@@ -162,4 +188,14 @@ fn content_address(value: Option<&Value>) -> Result<Option<String>, NotUnderstoo
             Err(NotUnderstood::new("`ca` is neither a text nor an object", &shown(value)))
         }
     }
+}
+
+/// The value as a JSON object.
+fn object<'a>(value: &'a Value, why: &'static str) -> Result<&'a Map<String, Value>, NotUnderstood> {
+    value.as_object().ok_or_else(|| NotUnderstood::new(why, &shown(value)))
+}
+
+/// The beginning of a value, for an error.
+fn shown(value: &Value) -> String {
+    value.to_string().chars().take(200).collect()
 }

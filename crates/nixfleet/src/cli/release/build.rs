@@ -1,0 +1,252 @@
+//! `nixfleet release build`: from the description to a release that waits for signatures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use nixfleet::fleet::suggest::did_you_mean;
+use nixfleet::fleet::{Fleet, Host, System};
+use nixfleet::nix::{BuildFailed, BuildOptions, Closures, Nix};
+use nixfleet::release::{Assembled, Built, Terms, assemble, hosts_of, open_alone};
+use nixfleet::served::Served;
+use nixfleet_core::ids::StorePath;
+use nixfleet_core::model::layout;
+use nixfleet_core::model::names::{ChannelName, HostName, Seq, Sha256};
+use nixfleet_core::model::release::{Closure, Revision};
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::nix::path_info::parse_path_info;
+use nixfleet_sys::fs;
+use nixfleet_trust::root::Root;
+
+use super::{seq, show};
+use crate::cli::folder::Folder;
+use crate::cli::ui::{self, Complaint, Done, Output};
+use crate::cli::{later, now, span};
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// The channel
+    #[arg(long)]
+    channel: ChannelName,
+    /// Its number [default: one more than the last]
+    #[arg(long, value_name = "N", value_parser = seq)]
+    seq: Option<Seq>,
+    /// The source revision, such as a commit id
+    #[arg(long, default_value = "none")]
+    revision: Revision,
+    /// When it expires: then nothing new starts because of it
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "30d")]
+    expires_in: Duration,
+    /// Copy everything to this store, such as a binary cache (repeatable)
+    #[arg(long, value_name = "STORE-URL")]
+    copy_to: Vec<String>,
+    /// Take closures from this output of `nix path-info --json --recursive` instead of asking Nix, for systems that were
+    /// built elsewhere; every system must be a store path
+    #[arg(long, value_name = "FILE", conflicts_with = "copy_to")]
+    path_info: Option<PathBuf>,
+    /// So many builds at the same time
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    jobs: usize,
+    /// How long one build or fetch may take
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "6h")]
+    deadline: Duration,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// The largest file of path infos: 300,000 paths with 30 references each are about 800 MB.
+const PATH_INFO_BYTES_MAX: u64 = 1 << 30;
+
+pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
+    let now = now()?;
+    let fleet = folder.fleet(args.output)?;
+    let trust = folder.trust(None, now)?;
+    check_root(trust.root(), &fleet, &args.channel)?;
+    let served = folder.served();
+    let held = served.lock()?;
+    let terms = terms(served, args, now)?;
+    let hosts = hosts_of(&fleet, &args.channel);
+    tell_pins(&hosts, now);
+    let built = if let Some(path) = &args.path_info {
+        told_by(&hosts, path, now)?
+    } else {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(build_all(&hosts, args, &folder.description_folder()?, now))?
+    };
+    let Assembled { release, envelope, entries } = assemble(&fleet, &args.channel, &built, terms)?;
+    served.put_release(&held, (&args.channel, release.seq), &envelope, &entries)?;
+    let path = served.folder().join(layout::release(&args.channel, release.seq));
+    ui::say(&format!(
+        "built release {}/{} for {} hosts; no host sees it before it is signed",
+        args.channel, release.seq, release.hosts
+    ));
+    match args.output {
+        Output::Table => ui::data(&path.display().to_string()),
+        Output::Name => ui::data(&format!("{}/{}", args.channel, release.seq)),
+        Output::Json => show::json(&release, &envelope, None)?,
+    }
+    Ok(())
+}
+
+/// Refuses early what no signature could make good.
+fn check_root(root: &Root, fleet: &Fleet, channel: &ChannelName) -> Done {
+    if root.fleet != fleet.fleet {
+        return Err(Complaint::refused(format!(
+            "the description is of fleet {}, and the root of fleet {}",
+            fleet.fleet, root.fleet
+        )));
+    }
+    if !fleet.channels.contains_key(channel) {
+        let complaint = Complaint::refused(format!("the fleet description has no channel {channel}"));
+        let known = fleet.channels.keys().map(ChannelName::as_str);
+        return Err(match did_you_mean(channel.as_str(), known) {
+            Some(hint) => complaint.hint(hint),
+            None => complaint,
+        });
+    }
+    if !root.channels.contains_key(channel) {
+        return Err(Complaint::refused(format!("root {} has no channel {channel}", root.version))
+            .hint(format!("`nixfleet root channel {channel} --release-key FILE` adds it")));
+    }
+    Ok(())
+}
+
+/// Number and predecessor. A number is never used twice, not even that of a release that nobody signed.
+fn terms(served: &Served, args: &BuildArgs, now: UnixMs) -> Result<Terms, Complaint> {
+    let last = served.seqs(&args.channel)?.last().copied().unwrap_or(Seq::ZERO);
+    let seq = match args.seq {
+        None => last.next().ok_or_else(|| Complaint::refused("there is no number after the last one"))?,
+        Some(seq) if seq > last => seq,
+        Some(seq) => {
+            return Err(Complaint::refused(format!(
+                "release {seq} would not be higher than the last, {last}"
+            )));
+        }
+    };
+    Ok(Terms {
+        seq,
+        created: now,
+        expires: later(now, args.expires_in)?,
+        revision: args.revision.clone(),
+        previous: previous(served, &args.channel)?,
+    })
+}
+
+/// The digest of the release that hosts are given now.
+fn previous(served: &Served, channel: &ChannelName) -> Result<Option<Sha256>, Complaint> {
+    match served.latest(channel)? {
+        Some(latest) => Ok(Some(open_alone(served, channel, latest)?.0.digest())),
+        None => Ok(None),
+    }
+}
+
+/// Builds every system of the channel's hosts, looks at the closures, and copies them where they are wanted.
+async fn build_all(
+    hosts: &BTreeMap<&HostName, &Host>,
+    args: &BuildArgs,
+    folder: &Path,
+    now: UnixMs,
+) -> Result<BTreeMap<HostName, Built>, Complaint> {
+    let systems: BTreeSet<System> = hosts.values().map(|host| host.system_at(now).clone()).collect();
+    let nix = Nix::find()
+        .map_err(|error| Complaint::from(error).hint("`release build` needs Nix on this machine"))?;
+    let options = BuildOptions { folder: folder.to_owned(), jobs: args.jobs, deadline: args.deadline };
+    let bar = bar(systems.len(), "building");
+    let built = nix.build(&systems, &options, |done| bar.set_position(done as u64)).await;
+    bar.finish_and_clear();
+    let built = built.map_err(|failed| not_built(&failed))?;
+    let paths: Vec<StorePath> = built.values().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    for store in &args.copy_to {
+        ui::say(&format!("copying to {store}"));
+        nix.copy(&paths, store).await?;
+    }
+    let closures = closures(&nix, &paths, args.copy_to.first().map(String::as_str)).await?;
+    let of_host = |(name, host): (&HostName, &Host)| {
+        let system = built[host.system_at(now)].clone();
+        let closure = closures[&system].clone();
+        (name.clone(), Built { system, closure })
+    };
+    Ok(hosts.iter().map(|(name, host)| of_host((name, host))).collect())
+}
+
+/// The same from a file, without Nix.
+fn told_by(
+    hosts: &BTreeMap<&HostName, &Host>,
+    path: &Path,
+    now: UnixMs,
+) -> Result<BTreeMap<HostName, Built>, Complaint> {
+    let infos = parse_path_info(&fs::read_bounded(path, PATH_INFO_BYTES_MAX)?)
+        .map_err(|error| Complaint::refused(format!("`{}` is not understood: {error}", path.display())))?;
+    let all = Closures::new(infos.known)?;
+    let mut closures: BTreeMap<StorePath, Closure> = BTreeMap::new();
+    let mut built = BTreeMap::new();
+    for (name, host) in hosts {
+        let System::Path(system) = host.system_at(now) else {
+            return Err(Complaint::refused(format!("host {name} has a system that is yet to be built"))
+                .hint("with `--path-info` every system must be a store path"));
+        };
+        let closure = match closures.get(system) {
+            Some(known) => known.clone(),
+            None => closures.entry(system.clone()).or_insert(all.of(system)?).clone(),
+        };
+        built.insert((*name).clone(), Built { system: system.clone(), closure });
+    }
+    Ok(built)
+}
+
+/// What each closure is: its contents as the local store has them, and how much a host downloads where a cache tells.
+async fn closures(
+    nix: &Nix,
+    paths: &[StorePath],
+    cache: Option<&str>,
+) -> Result<BTreeMap<StorePath, Closure>, Complaint> {
+    let mut infos = nix.path_info(paths, None).await?.known;
+    if let Some(cache) = cache {
+        let there = nix.path_info(paths, Some(cache)).await?.known;
+        let there: BTreeMap<&StorePath, _> = there.iter().map(|info| (&info.path, info)).collect();
+        for info in &mut infos {
+            let Some(other) = there.get(&info.path) else { continue };
+            if (other.nar_hash, other.nar_size) != (info.nar_hash, info.nar_size) {
+                return Err(Complaint::refused(format!("{cache} has other contents of {} than this machine", info.path))
+                    .hint("the path was built twice with different results; remove it from the cache and copy it again"));
+            }
+            info.download_size = other.download_size;
+        }
+    }
+    let all = Closures::new(infos)?;
+    let one = |path: &StorePath| Ok((path.clone(), all.of(path)?));
+    paths.iter().map(one).collect()
+}
+
+/// A pin is easy to forget, so it is said each time.
+fn tell_pins(hosts: &BTreeMap<&HostName, &Host>, now: UnixMs) {
+    for (name, pin) in hosts.iter().filter_map(|(name, host)| Some((name, host.pin.as_ref()?))) {
+        let until = pin.until.map(|until| format!(" until {}", ui::at(until))).unwrap_or_default();
+        ui::say(&if pin.holds_at(now) {
+            format!("host {name} is pinned to {}{until}: {}", pin.system, pin.reason)
+        } else {
+            format!("warning: the pin of host {name} has ended, and it goes with the others: remove it")
+        });
+    }
+}
+
+fn not_built(failed: &[BuildFailed]) -> Complaint {
+    for failure in failed.iter().take(20) {
+        ui::say(&format!("error: {}", ui::chain(failure)));
+    }
+    Complaint::refused(format!("{} builds or fetches failed; no release was made", failed.len()))
+}
+
+/// A bar on a terminal, and nothing elsewhere.
+fn bar(length: usize, what: &'static str) -> ProgressBar {
+    if !ui::is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length as u64).with_message(what);
+    let style = ProgressStyle::with_template("{elapsed:>4} {msg} {bar:30} {pos}/{len}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

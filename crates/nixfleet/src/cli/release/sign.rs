@@ -1,0 +1,106 @@
+//! `nixfleet release sign`: shows what is signed, signs, and publishes when enough keys have.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nixfleet::release::{Opened, open};
+use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_trust::envelope::Envelope;
+use nixfleet_trust::key::PublicKey;
+use nixfleet_trust::root::{Role, RoleName, Root};
+use nixfleet_trust::threshold::Signatures;
+
+use super::{diff, newest, seq, show};
+use crate::cli::folder::Folder;
+use crate::cli::now;
+use crate::cli::sign::{Chosen, SignArgs, write_bytes};
+use crate::cli::ui::{self, Complaint, Done};
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseSignArgs {
+    /// The channel
+    #[arg(long)]
+    channel: ChannelName,
+    /// Which release [default: the newest]
+    #[arg(long, value_name = "N", value_parser = seq)]
+    seq: Option<Seq>,
+    /// Go by this root instead of the oldest that is served
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// Ask this store too for closures that are not on this machine, to show what changes (repeatable)
+    #[arg(long, value_name = "STORE-URL")]
+    from: Vec<String>,
+    #[command(flatten)]
+    sign: SignArgs,
+}
+
+pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
+    let now = now()?;
+    let (channel, served) = (&args.channel, folder.served());
+    let trust = folder.trust(args.root.as_deref(), now)?;
+    let root = trust.root();
+    let role = role(root, channel)?;
+    let seq = newest(folder, channel, args.seq)?;
+    let opened = open(served, channel, seq)?;
+    let counts = |key: &PublicKey| role.keys.contains(&key.id());
+    let signer = match args.sign.choose(counts)? {
+        Chosen::Bytes(path) => return write_bytes(&path, &opened.envelope, "release sign"),
+        Chosen::Signer(signer) => signer,
+    };
+    let id = signer.public_key().id();
+    if !counts(signer.public_key()) {
+        return Err(Complaint::refused(format!("{id} signs no releases of channel {channel}"))
+            .hint("`nixfleet root show` lists the keys that do"));
+    }
+    tell(folder, &opened, root, &args.from)?;
+    ui::confirm(&format!("sign release {channel}/{seq} with {id}?"), args.sign.yes)?;
+    let held = served.lock()?;
+    // Somebody may have signed while this person was reading.
+    let (envelope, _) = nixfleet::release::open_alone(served, channel, seq)?;
+    if envelope.digest() != opened.envelope.digest() {
+        return Err(Complaint::refused(format!("release {channel}/{seq} is another one than a moment ago")));
+    }
+    let envelope = nixfleet_trust::sign::add(&envelope, &*signer)?;
+    served.put_signatures(&held, channel, seq, &envelope)?;
+    let counted = count(&envelope, root, channel, role);
+    if !counted.are_enough() {
+        let (good, threshold) = (counted.good.len(), counted.threshold);
+        ui::say(&format!(
+            "release {channel}/{seq} is signed by {good} of {threshold}; it is not published yet"
+        ));
+        return Ok(());
+    }
+    // As a host will see it, before any does.
+    drop(trust.accept_release(channel, &envelope.to_bytes(), now)?);
+    if served.latest(channel)?.is_some_and(|latest| latest > seq) {
+        ui::say(&format!("release {channel}/{seq} is signed, and a newer one is published already"));
+        return Ok(());
+    }
+    served.publish(&held, channel, seq)?;
+    ui::say(&format!("release {channel}/{seq} is published"));
+    ui::data(&format!("{channel}/{seq}"));
+    Ok(())
+}
+
+fn role<'a>(root: &'a Root, channel: &ChannelName) -> Result<&'a Role, Complaint> {
+    root.channels.get(channel).map(|rules| &rules.release).ok_or_else(|| {
+        Complaint::refused(format!("root {} has no channel {channel}", root.version))
+            .hint(format!("`nixfleet root channel {channel} --release-key FILE` adds it"))
+    })
+}
+
+fn count(envelope: &Envelope, root: &Root, channel: &ChannelName, role: &Role) -> Signatures {
+    Signatures::count(envelope, RoleName::Release(channel.clone()), role, &root.keys)
+}
+
+/// On stderr: what is about to be signed, and what it changes.
+fn tell(folder: &Folder, opened: &Opened, root: &Root, from: &[String]) -> Done {
+    let Opened { release, envelope, entries } = opened;
+    ui::say(&format!("release {}/{} of fleet {}", release.channel, release.seq, release.fleet));
+    ui::say_all(show::summary(release, envelope, Some(root)));
+    ui::say_all(show::waves(release, entries));
+    let old = diff::before(folder, &release.channel, opened)?;
+    let old = old.map(|old| open(folder.served(), &release.channel, old)).transpose()?;
+    ui::say_all(diff::words(&diff::compare(old.as_ref(), opened, from)?));
+    Ok(())
+}
