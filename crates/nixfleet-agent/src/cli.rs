@@ -326,7 +326,7 @@ fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
         | Verb::Deadman { .. }
         | Verb::DarwinRun(_) => false,
         #[cfg(feature = "failpoints")]
-        Verb::Failpoints => false,
+        Verb::Failpoints | Verb::Attempt(_) => false,
     };
     let usual = || PathBuf::from(STATE_DIR);
     match flag {

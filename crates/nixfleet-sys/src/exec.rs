@@ -43,8 +43,8 @@ pub struct Cmd {
     stdout_bytes_max: usize,
     stdout_over: Over,
     stdin: Vec<u8>,
-    held: Held,
     folder: Option<PathBuf>,
+    held: Held,
 }
 
 /// What becomes of standard output that is more than allowed.

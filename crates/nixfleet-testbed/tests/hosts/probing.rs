@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use nixfleet_testbed::{Flavour, Host, Output, Running, System};
+use nixfleet_testbed::{Flavour, Host, Output, System};
 use serde_json::{Value, json};
 
 use crate::common::{AGENT, LIMIT, activate, assert_rests_on, host, hosts_run};
@@ -149,7 +149,8 @@ fn nothing_of_a_probe_stays(flavour: Flavour) {
         2,
     );
     let long = probe("long", &exec(&leaves_children(4712)), 300);
-    let view = probe("sees", &exec("echo $$HOME %i $0; ls -d /home /tmp"), 10);
+    // `systemd-run`, by which the agent of this test is started, takes half of the signs away.
+    let view = probe("sees", &exec("echo $$$$HOME %i $0; ls -d /home /tmp"), 10);
     start_probes(&host, &[once, long, view]);
     await_sleepers(&host, 4711, "the first probe runs", |found| found >= 3);
     await_reports(&host, "late", "it is too slow", |reports| {
@@ -260,21 +261,54 @@ fn hooks_have_a_deadline_and_do_not_outlive_their_agent_on_bookworm() {
     hooks_have_a_deadline(Flavour::Bookworm);
 }
 
-fn reboot(host: &Host, warn_secs: &str) -> Running {
-    host.spawn(&[AGENT, "attempt", "reboot", warn_secs]).expect("started")
+/// Starts a program in a unit of its own. One that this test started from outside, and that is still there when the host
+/// goes down, would hold that up: `nsenter` stops itself when its child is stopped.
+fn in_unit(host: &Host, unit: &str, argv: &[&str]) {
+    let start = [&["systemd-run", "--quiet", "--collect", "--unit", unit], argv].concat();
+    host.run(&start).expect("it runs").success().expect("started");
 }
 
-/// Somebody who holds a lock, until it is dropped.
-fn hold(host: &Host, mode: &str) -> Running {
-    let mode = format!("--mode={mode}");
-    let argv =
-        ["systemd-inhibit", "--what=shutdown", "--who=backup", "--why=half a tape", &mode, "sleep", "600"];
-    let held = host.spawn(&argv).expect("started");
-    let listed = host.wait_until("the lock is held", LIMIT, |host| {
-        host.run(&["systemd-inhibit", "--list"]).is_ok_and(|output| output.stdout.contains("half a tape"))
+/// Has the agent restart the host; what it says is in the journal of its unit.
+fn order(host: &Host, warn_secs: &str) {
+    in_unit(host, UNIT, &[AGENT, "attempt", "reboot", warn_secs]);
+}
+
+/// Waits until the agent has given up, and returns what it said.
+fn refusal(host: &Host) -> String {
+    let over = host.wait_until("the agent is done", LIMIT, |host| {
+        host.unit_state(UNIT).is_ok_and(|state| state == "inactive" || state == "failed")
     });
-    assert!(listed.is_ok());
-    held
+    assert!(over.is_ok());
+    host.journal(UNIT).expect("readable")
+}
+
+/// Waits for the restart, and tells what stood against it.
+fn await_restart(host: &Host) {
+    if let Err(error) = host.await_reboot() {
+        panic!("{error:#}\n{}", host.journal(UNIT).unwrap_or_default());
+    }
+}
+
+/// Who holds the lock.
+const HOLDER: &str = "holder.service";
+
+fn is_listed(host: &Host) -> bool {
+    let listed = host.run(&["systemd-inhibit", "--list"]).expect("it runs").success().expect("a list");
+    listed.stdout.contains("half a tape")
+}
+
+/// Somebody holds a lock from now on.
+fn hold(host: &Host, mode: &str) {
+    let mode = format!("--mode={mode}");
+    let lock = ["systemd-inhibit", "--what=shutdown", "--who=backup", "--why=half a tape", &mode];
+    in_unit(host, HOLDER, &[lock.as_slice(), &["sleep", "600"]].concat());
+    assert!(host.wait_until("the lock is held", LIMIT, is_listed).is_ok());
+}
+
+/// Nobody does any more.
+fn let_go(host: &Host) {
+    host.run(&["systemctl", "stop", HOLDER]).expect("it runs").success().expect("stopped");
+    assert!(host.wait_until("the lock is free", LIMIT, |host| !is_listed(host)).is_ok());
 }
 
 fn a_blocked_restart_is_refused(flavour: Flavour) {
@@ -283,21 +317,20 @@ fn a_blocked_restart_is_refused(flavour: Flavour) {
     }
     let host = host(flavour);
     let boots = host.boots();
-    let held = hold(&host, "block");
+    hold(&host, "block");
     for warn_secs in ["0", "30"] {
-        let refused = reboot(&host, warn_secs).wait(LIMIT).expect("it ends");
+        let refused = host.run(&[AGENT, "attempt", "reboot", warn_secs]).expect("it runs");
         assert_eq!(refused.code, 1, "{refused}");
         assert!(refused.stderr.contains("a restart is blocked by backup (process "), "{refused}");
         assert!(refused.stderr.contains("half a tape"), "{refused}");
     }
     assert_eq!(scheduled(&host), None, "nobody was warned of what does not happen");
-    drop(held);
-    host.sh("pkill sleep").expect("it runs");
+    let_go(&host);
 
     // A delay is waited for by logind, and refuses nothing.
-    let _delay = hold(&host, "delay");
-    let _order = reboot(&host, "0");
-    host.await_reboot().expect("it restarts");
+    hold(&host, "delay");
+    order(&host, "0");
+    await_restart(&host);
     assert_eq!(host.boots(), boots + 1);
 }
 
@@ -313,10 +346,7 @@ fn a_restart_is_refused_while_somebody_blocks_it_and_happens_otherwise_on_bookwo
 
 /// What logind has in its book.
 fn scheduled(host: &Host) -> Option<String> {
-    let manager = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"];
-    let ask = [&["busctl", "get-property"], manager.as_slice(), &["ScheduledShutdown"]].concat();
-    let said = host.run(&ask).expect("it runs").success().expect("an answer");
-    Some(said.stdout.trim().to_owned()).filter(|text| text.contains("\"reboot\""))
+    Some(logind(host, "ScheduledShutdown").trim().to_owned()).filter(|text| text.contains("\"reboot\""))
 }
 
 fn await_scheduled(host: &Host) {
@@ -324,53 +354,82 @@ fn await_scheduled(host: &Host) {
     assert!(met.is_ok());
 }
 
+/// What logind says of itself.
+fn logind(host: &Host, property: &str) -> String {
+    let manager = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"];
+    let ask = [&["busctl", "get-property"], manager.as_slice(), &[property]].concat();
+    host.run(&ask).expect("it runs").success().expect("an answer").stdout
+}
+
+/// What people are told.
+const MESSAGE: &str = "nixfleet: this host restarts for an update.";
+
+/// Who is logged in.
+const PERSON: &str = "person.service";
+/// What they see.
+const TERMINAL: &str = "/run/terminal";
+
+/// Logs somebody in where that is possible.
+///
+/// Debian 13 has no list of users without the PAM module of logind, which these hosts have not: there nobody is found.
+fn log_in(host: &Host, flavour: Flavour) {
+    match flavour {
+        Flavour::Bookworm => {}
+        Flavour::Trixie => return,
+    }
+    let login = format!("sleep 600 | script -q -f -c 'login -f root' {TERMINAL}");
+    in_unit(host, PERSON, &["--property=KillSignal=SIGKILL", "/bin/sh", "-c", &login]);
+    let there = host.wait_until("somebody is logged in", LIMIT, |host| {
+        host.run(&["who"]).is_ok_and(|output| output.stdout.contains("root"))
+    });
+    assert!(there.is_ok());
+}
+
+/// logind has been told what to tell people, and has told the one who is there.
+fn assert_warned(host: &Host, flavour: Flavour) {
+    assert!(logind(host, "WallMessage").contains(MESSAGE));
+    assert_eq!(logind(host, "EnableWallMessages").trim(), "b true");
+    match flavour {
+        Flavour::Bookworm => {}
+        Flavour::Trixie => return,
+    }
+    let warned = host.wait_until("the person is warned", LIMIT, |host| {
+        host.read_file(TERMINAL).is_ok_and(|seen| seen.contains(MESSAGE))
+    });
+    assert!(warned.is_ok(), "{:?}", host.read_file(TERMINAL));
+    host.run(&["systemctl", "stop", PERSON]).expect("it runs").success().expect("logged out");
+}
+
 fn a_restart_warns_people(flavour: Flavour) {
     if !hosts_run() {
         return;
     }
     let host = host(flavour);
-    // Somebody who is logged in, on a terminal whose output is kept.
-    let _person =
-        host.spawn(&["script", "-q", "-f", "-c", "login -f root", "/run/terminal"]).expect("started");
-    let there = host.wait_until("somebody is logged in", LIMIT, |host| {
-        host.run(&["loginctl", "--no-legend", "list-sessions"])
-            .is_ok_and(|output| output.stdout.contains("root"))
-            || host.run(&["who"]).is_ok_and(|output| output.stdout.contains("root"))
-    });
-    assert!(there.is_ok());
+    log_in(&host, flavour);
 
     // A lock that is taken while people are being warned takes the restart back.
-    let order = reboot(&host, "10");
+    order(&host, "10");
     await_scheduled(&host);
-    let warned = host.wait_until("the person is warned", LIMIT, |host| {
-        host.read_file("/run/terminal")
-            .is_ok_and(|seen| seen.contains("nixfleet: this host restarts for an update."))
-    });
-    assert!(warned.is_ok(), "{:?}", host.read_file("/run/terminal"));
-    let held = hold(&host, "block");
-    let refused = order.wait(LIMIT).expect("it ends");
-    assert!(refused.code == 1 && refused.stderr.contains("half a tape"), "{refused}");
+    assert_warned(&host, flavour);
+    hold(&host, "block");
+    let refused = refusal(&host);
+    assert!(refused.contains("half a tape"), "{refused}");
     assert_eq!(scheduled(&host), None, "it is taken back");
-    drop(held);
-    host.sh("pkill sleep").expect("it runs");
+    let_go(&host);
 
     // A person who cancels it is obeyed.
-    let order = reboot(&host, "10");
+    order(&host, "10");
     await_scheduled(&host);
     host.run(&["shutdown", "-c"]).expect("it runs").success().expect("cancelled");
-    let cancelled = order.wait(LIMIT).expect("it ends");
-    assert!(
-        cancelled.code == 1 && cancelled.stderr.contains("somebody cancelled the restart"),
-        "{cancelled}"
-    );
+    let cancelled = refusal(&host);
+    assert!(cancelled.contains("somebody cancelled the restart"), "{cancelled}");
 
     // The agent dies, and the restart that people were warned of happens all the same.
     let boots = host.boots();
-    let order = reboot(&host, "6");
+    order(&host, "6");
     await_scheduled(&host);
-    host.sh("pkill -KILL -f 'nixfleet-agent attempt'").expect("it runs");
-    drop(order);
-    host.await_reboot().expect("it restarts");
+    host.run(&["systemctl", "kill", "--signal=KILL", UNIT]).expect("it runs").success().expect("killed");
+    await_restart(&host);
     assert_eq!(host.boots(), boots + 1);
 }
 
@@ -401,7 +460,7 @@ fn what_only_a_reboot_brings_is_told_until_it_is_rebooted() {
     for part in ["kernel", "initrd", "kernel-modules"] {
         assert!(parts.contains(&part), "{part}: {said}");
     }
-    let _order = reboot(&host, "0");
-    host.await_reboot().expect("it restarts");
+    order(&host, "0");
+    await_restart(&host);
     assert_eq!(needed(), "");
 }
