@@ -116,6 +116,10 @@ const DEATHS: &str = "/run/nixfleet-deaths";
 /// Lets agents die at a point: the first at once, the second at its second time, and so on.
 const DEADLY: &str = "/run/systemd/system/nixfleet-agent.service.d/60-deadly.conf";
 
+#[allow(
+    clippy::print_stdout,
+    reason = "how many died is what somebody who reads the test's output wants to know"
+)]
 /// SIGKILL at every write of the log, at every save, and after every input.
 fn dies_at_each(point: &str) {
     if !hosts_run() {
