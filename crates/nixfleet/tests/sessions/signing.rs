@@ -71,7 +71,7 @@ fn with_agent(session: &Session, script: &str) -> crate::support::Said {
     // It leaves its socket behind.
     let _ = std::fs::remove_file(socket);
     let line = format!("export PATH=/usr/bin:/bin; {script}");
-    let cmd = Cmd::new(ssh("ssh-agent")).args(["-a", &socket, "/bin/sh", "-c", &line]);
+    let cmd = Cmd::new(ssh("ssh-agent")).args(["-a", socket, "/bin/sh", "-c", &line]);
     said(cmd.env("HOME", session.beside("home")).run_blocking())
 }
 
