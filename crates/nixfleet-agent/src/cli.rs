@@ -1,8 +1,8 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
 //! Exit codes: 0 converged, 1 refused or failed (unchanged), 2 usage, 4 live but units failed, 5 reverted,
-//! 6 deferred to a reboot, 7 the revert failed. The verbs that units run (`record-end`, `deadman`, `darwin-run`) are
-//! hidden: they do nothing that a person needs.
+//! 6 deferred to a reboot, 7 the revert failed. The verbs that units run (`run-recorded`, `record-end`, `deadman`,
+//! `darwin-run`) are hidden: they do nothing that a person needs.
 
 mod activate;
 mod daemon;
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
@@ -51,6 +52,9 @@ enum Verb {
     /// Write the manual page or a shell's completions
     #[command(hide = true)]
     Generate(GenerateArgs),
+    /// Run a switch program and record how it ended
+    #[command(hide = true)]
+    RunRecorded { file: PathBuf, program: PathBuf, action: String },
     /// Record how a run ended; systemd calls it
     #[command(hide = true)]
     RecordEnd { file: PathBuf },
@@ -58,6 +62,9 @@ enum Verb {
     #[command(hide = true)]
     Deadman {
         id: String,
+        /// The host was booted into what nobody has confirmed
+        #[arg(long)]
+        next_boot: bool,
         #[arg(long, requires = "armed_file")]
         wait_until_ms: Option<u64>,
         /// Gone when it was disarmed
@@ -200,9 +207,11 @@ async fn dispatch<B: ActivationBackend>(cli: Cli) -> ExitCode {
         Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await,
         Verb::Run => daemon::run::<B>(&state).await,
         Verb::Generate(args) => generate(args.what),
+        Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),
-        Verb::Deadman { id, wait_until_ms, armed_file } => {
-            inside::deadman::<B>(&state, &id, wait_until_ms.zip(armed_file)).await
+        Verb::Deadman { id, next_boot, wait_until_ms, armed_file } => {
+            let deadline = if next_boot { Deadline::Passed } else { Deadline::AsWritten };
+            inside::deadman::<B>(&state, (&id, deadline), wait_until_ms.zip(armed_file)).await
         }
         Verb::DarwinRun(args) => inside::darwin_run(args).await,
         #[cfg(feature = "failpoints")]

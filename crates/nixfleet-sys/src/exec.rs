@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::time::timeout;
 
+pub use inheriting::run_inheriting;
 use running::{Limit, PIPE_GRACE, Running, end_group, ended, feed};
 
+mod inheriting;
 mod leading;
 mod running;
 #[cfg(test)]

@@ -328,6 +328,9 @@ let
     restarts-agent = system "restarts-agent" (with2 { units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit agentPackage "Environment=RESTARTED=1"; }; });
     agent-broken = system "agent-broken" (with2 {
       agentPackage = brokenAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit brokenAgent ""; }; });
+    kernel-agent-broken = system "kernel-agent-broken" (with2 {
+      kernel = "6.12.9";
+      agentPackage = brokenAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit brokenAgent ""; }; });
     agent-hangs = system "agent-hangs" (with2 {
       agentPackage = hungAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit hungAgent ""; }; });
     agent-removed = system "agent-removed" (with2 { units = builtins.removeAttrs (goodUnits "2") [ "nixfleet-agent.service" ]; });

@@ -62,6 +62,8 @@ pub enum System {
     BreaksNetwork,
     /// Another kernel, initrd and modules.
     OtherKernel,
+    /// Another kernel, and an agent that exits 1 at once.
+    KernelAgentBroken,
     /// Another systemd: PID 1 re-executes itself.
     OtherSystemd,
     /// Another dbus.
@@ -143,6 +145,7 @@ impl System {
         Self::Reexecs,
         Self::BreaksNetwork,
         Self::OtherKernel,
+        Self::KernelAgentBroken,
         Self::OtherSystemd,
         Self::OtherDbus,
         Self::OtherInhibitor,
@@ -200,6 +203,7 @@ impl System {
             Self::Reexecs => "reexecs",
             Self::BreaksNetwork => "breaks-network",
             Self::OtherKernel => "other-kernel",
+            Self::KernelAgentBroken => "kernel-agent-broken",
             Self::OtherSystemd => "other-systemd",
             Self::OtherDbus => "other-dbus",
             Self::OtherInhibitor => "other-inhibitor",
@@ -274,6 +278,7 @@ impl System {
                 "activate takes every link but lo down, and network-setup no longer brings them up."
             }
             Self::OtherKernel => "Another kernel, initrd and modules.",
+            Self::KernelAgentBroken => "Another kernel, and an agent that exits 1 at once.",
             Self::OtherSystemd => "Another systemd: PID 1 re-executes itself.",
             Self::OtherDbus => "Another dbus.",
             Self::OtherInhibitor => {

@@ -52,13 +52,22 @@ pub struct FireOrder<'a> {
     pub end_file: &'a Path,
 }
 
+/// When a deadman comes.
+#[derive(Debug, Clone, Copy)]
+pub enum DeadmanTime {
+    /// At this monotonic time of this boot.
+    ThisBoot(Duration),
+    /// So long after the next boot has begun. Nothing is armed where that boot brings the previous system by itself.
+    NextBoot(Duration),
+}
+
 /// The deadman to arm.
 #[derive(Debug, Clone)]
 pub struct DeadmanOrder<'a> {
     /// The activation that it reverts.
     pub id: &'a ActivationId,
-    /// The monotonic time of this boot at which it does.
-    pub deadline: Duration,
+    /// When it does.
+    pub when: DeadmanTime,
     /// The agent that it runs.
     pub rescue: &'a Path,
     /// The state folder that it is told.
@@ -149,7 +158,7 @@ pub trait ActivationBackend: Sync {
     /// Arms the deadman, and returns when it waits and nothing that ends us ends it.
     fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
-    /// Disarms the deadman; that there is none is fine. One that is on its way already finds an activation that is
+    /// Disarms the deadman of this boot and of the next; that there is none is fine. One that is on its way already finds an activation that is
     /// over, or one that goes on.
     fn disarm_deadman(&self, id: &ActivationId) -> impl Future<Output = ()> + Send;
 

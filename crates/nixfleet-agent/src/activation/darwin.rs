@@ -31,7 +31,9 @@ use nixfleet_sys::{clock, fs, session, text};
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 
-use super::backend::{Action, ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
+use super::backend::{
+    Action, ActivationBackend, DeadmanOrder, DeadmanTime, FireOrder, NotStarted, deadman_unit,
+};
 use super::host::{BootUnknown, HostPaths, linux_boot_id};
 use crate::failpoint;
 use crate::tools::{MissingTools, Tools, sysctl};
@@ -242,7 +244,11 @@ impl ActivationBackend for DarwinBackend {
     }
 
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
-        let at_ms = order.deadline.as_millis().to_string();
+        let DeadmanTime::ThisBoot(deadline) = order.when else {
+            // Nothing is deferred to a reboot here, and a reboot on trial comes back on the previous system.
+            return Ok(());
+        };
+        let at_ms = deadline.as_millis().to_string();
         let armed = self.armed_file(order.id);
         let lock = fs::Lock::try_take(&armed).map_err(not_started)?;
         let lock = lock.ok_or_else(|| not_started("a deadman of this activation waits already"))?;

@@ -1,5 +1,8 @@
 //! NixOS: detached runs are transient systemd units, the deadman is a systemd timer.
 
+pub mod next_boot;
+pub mod recorded;
+
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,7 +14,8 @@ use nixfleet_core::activation::units::{TroubledUnit, UnitHealth, UnitTrouble, Un
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_sys::{fs, text};
 
-use super::backend::{ActivationBackend, DeadmanOrder, FireOrder, NotStarted, deadman_unit};
+use self::next_boot::NextBoot;
+use super::backend::{ActivationBackend, DeadmanOrder, DeadmanTime, FireOrder, NotStarted, deadman_unit};
 use super::host::{BootUnknown, HostPaths, linux_boot_id, parts};
 use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
 use crate::tools::units::{ActiveState, SystemState, UnitName, UnitShown, UnitState};
@@ -125,6 +129,7 @@ impl ActivationBackend for LinuxBackend {
     async fn fire(&self, order: &FireOrder<'_>) -> Result<(), NotStarted> {
         let tools = self.tools().map_err(not_started)?;
         let program = order.system.join("bin/switch-to-configuration");
+        let (program, action) = (program.to_string_lossy(), order.action.to_string());
         let end_file = order.end_file.to_string_lossy();
         let mut env = vec![("NIXOS_INSTALL_BOOTLOADER".to_owned(), "0".parse().map_err(not_started)?)];
         if let Some(locale) = std::env::var("LOCALE_ARCHIVE").ok().and_then(|path| path.parse().ok()) {
@@ -132,9 +137,7 @@ impl ActivationBackend for LinuxBackend {
         }
         let unit = TransientUnit {
             name: unit_name(order.unit)?,
-            run: CommandLine::new(&program)
-                .and_then(|line| line.arg(&order.action.to_string()))
-                .map_err(not_started)?,
+            run: Self::command(order.rescue, "run-recorded", &[&end_file, &program, &action])?,
             on_end: Some(Self::command(order.rescue, "record-end", &[&end_file])?),
             env,
             run_at_most: Some(order.limit),
@@ -241,11 +244,50 @@ impl ActivationBackend for LinuxBackend {
     }
 
     async fn arm_deadman(&self, order: &DeadmanOrder<'_>) -> Result<(), NotStarted> {
+        match order.when {
+            DeadmanTime::ThisBoot(deadline) => self.arm_this_boot(order, deadline).await,
+            DeadmanTime::NextBoot(after) => {
+                let run = deadman_command(order, &["--next-boot"])?;
+                NextBoot::default().arm(order.id, &run, after).map_err(not_started)
+            }
+        }
+    }
+
+    async fn disarm_deadman(&self, id: &ActivationId) {
+        let next_boot = NextBoot::default().disarm(id);
+        let Ok(tools) = self.tools() else { return };
+        let timers = [Some(format!("{}.timer", deadman_unit(id))), next_boot.clone()];
+        for name in timers.iter().flatten().filter_map(|timer| unit_name(timer).ok()) {
+            let _ = tools.stop_unit_soon(&name).await;
+        }
+        if next_boot.is_some() {
+            // What was wanted by a target stays loaded although its file is gone.
+            let _ = tools.daemon_reload().await;
+        }
+    }
+
+    async fn armed_deadmen(&self) -> Vec<ActivationId> {
+        let files = std::fs::read_dir(TRANSIENT_UNITS).into_iter().flatten().flatten();
+        let ids = files.filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?.parse().ok()
+        });
+        ids.chain(NextBoot::default().armed()).collect()
+    }
+}
+
+fn deadman_command(order: &DeadmanOrder<'_>, more: &[&str]) -> Result<CommandLine, NotStarted> {
+    let state = order.state.to_string_lossy();
+    let args = [&["--state-dir", &state], more, &[order.id.as_str()]].concat();
+    LinuxBackend::command(order.rescue, "deadman", &args)
+}
+
+impl LinuxBackend {
+    async fn arm_this_boot(&self, order: &DeadmanOrder<'_>, deadline: Duration) -> Result<(), NotStarted> {
         let tools = self.tools().map_err(not_started)?;
-        let state = order.state.to_string_lossy();
         let unit = TransientUnit {
             name: unit_name(&format!("{}.service", deadman_unit(order.id)))?,
-            run: Self::command(order.rescue, "deadman", &["--state-dir", &state, order.id.as_str()])?,
+            run: deadman_command(order, &[])?,
             on_end: None,
             env: Vec::new(),
             run_at_most: None,
@@ -255,27 +297,9 @@ impl ActivationBackend for LinuxBackend {
         };
         // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
         let started = tools.userspace_start().await.map_err(not_started)?;
-        tools.run_unit_at(&unit, order.deadline.saturating_sub(started)).await.map_err(not_started)
+        tools.run_unit_at(&unit, deadline.saturating_sub(started)).await.map_err(not_started)
     }
 
-    async fn disarm_deadman(&self, id: &ActivationId) {
-        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(&format!("{}.timer", deadman_unit(id)))) else {
-            return;
-        };
-        let _ = tools.stop_unit_soon(&name).await;
-    }
-
-    async fn armed_deadmen(&self) -> Vec<ActivationId> {
-        let files = std::fs::read_dir(TRANSIENT_UNITS).into_iter().flatten().flatten();
-        let ids = files.filter_map(|file| {
-            let name = file.file_name().into_string().ok()?;
-            name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?.parse().ok()
-        });
-        ids.collect()
-    }
-}
-
-impl LinuxBackend {
     /// Whether somebody started the unit by hand (`systemd-run`): no switch touches those (`facts/switch.md` 1), so
     /// their failures are not the new system's.
     async fn is_transient(&self, unit: &str) -> bool {

@@ -3,8 +3,8 @@
 //! Every step either returns or halts with what must be undone ([`Halt`]); nothing here decides what a state of the
 //! world means. `recovery` enters the same functions in the middle.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::events::CommitPolicy;
@@ -12,13 +12,13 @@ use nixfleet_core::activation::inhibit::{Inhibitor, inhibitors, parse_inhibitors
 use nixfleet_core::activation::judge::{Judgement, judge};
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::platform::ProfileSet;
-use nixfleet_core::activation::record::{Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
+use nixfleet_core::activation::record::{Activation, Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs;
 use nixfleet_sys::{clock, text};
 
-use super::backend::{Action, ActivationBackend, DeadmanOrder};
+use super::backend::{Action, ActivationBackend, DeadmanOrder, DeadmanTime};
 use super::confirm::confirm;
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
@@ -32,6 +32,8 @@ use crate::tools::Tools;
 
 /// The deadman leaves the living agent this much time to revert by itself first.
 const DEADMAN_LATER: Duration = Duration::from_secs(3);
+/// That of the next boot leaves it more: the agent's own time begins when the boot has started it.
+const NEXT_BOOT_LATER: Duration = Duration::from_secs(20);
 
 /// Activates the target. `Err` only for a host on which nothing could even be begun; everything else is an outcome.
 pub async fn activate_with<B: ActivationBackend>(
@@ -39,13 +41,29 @@ pub async fn activate_with<B: ActivationBackend>(
     target: &ActivationTarget,
 ) -> anyhow::Result<ActivationOutcome> {
     let tools = backend.tools()?;
-    // The signatures of what is here already can be looked at before anything is decided: that only reads, and a
-    // refusal does not wait for it.
+    // What only reads is done before anything is decided, and a refusal does not wait for it.
     let glance = async { Ok(glance(tools, &target.system, target.unsigned).await) };
-    match tokio::try_join!(begin(backend, tools, target), glance) {
-        Ok((mut run, seen)) => Ok(drive(&mut run, seen).await),
+    let look = Box::pin(async { Ok(Before::look(backend, tools).await) });
+    match tokio::try_join!(begin(backend, tools, target), glance, look) {
+        Ok((mut begun, seen, before)) => {
+            begun.run.before = is_recent(&begun, seen).then_some(before);
+            Ok(drive(&mut begun.run, seen).await)
+        }
         Err(failure) => Ok(refused(backend, target, failure)),
     }
+}
+
+/// An activation whose first line is written.
+struct Begun<'a, B> {
+    run: Run<'a, B>,
+    /// Whether another one had to be finished first.
+    way_was_clear: bool,
+}
+
+/// Whether the host as it was at the beginning is still the host before the switch: nothing was finished since, and
+/// no download lies ahead.
+fn is_recent<B>(begun: &Begun<'_, B>, seen: Seen) -> bool {
+    begun.way_was_clear && seen == Seen::Trusted
 }
 
 fn refused<B: ActivationBackend>(
@@ -70,8 +88,9 @@ async fn begin<'a, B: ActivationBackend>(
     backend: &'a B,
     tools: &'a Tools,
     target: &ActivationTarget,
-) -> Result<Run<'a, B>, Failure> {
+) -> Result<Begun<'a, B>, Failure> {
     let host = backend.host();
+    let since = Instant::now();
     target.observer.step(Step::Check);
     let lock = recovery::take_lock(backend).await?;
     let boot = recovery::boot_id(backend).await?;
@@ -79,6 +98,7 @@ async fn begin<'a, B: ActivationBackend>(
     if known.iter().any(|activation| activation.id == target.id) {
         return Err(Failure::Internal { what: format!("the activation {} was fired before", target.id) });
     }
+    let way_was_clear = !known.iter().any(Activation::is_pending);
     let (lock, journal) =
         recovery::clear_the_way((backend, tools), (lock, journal), known, &target.observer).await?;
     if let Some(with) = backend.busy().await {
@@ -86,14 +106,15 @@ async fn begin<'a, B: ActivationBackend>(
     }
     let began = describe(host, target)?;
     failpoint::hit("before-began");
-    let run = Run::begin(
+    let mut run = Run::begin(
         (backend, tools),
         (lock, journal),
         (target.id.clone(), began),
         (target.observer.clone(), target.stall),
     )?;
+    run.checked_since(since);
     failpoint::hit("after-began");
-    Ok(run)
+    Ok(Begun { run, way_was_clear })
 }
 
 /// Step 3 comes first: what cannot be read leaves nothing changed.
@@ -241,7 +262,7 @@ fn deadline(began: &Began) -> Option<Duration> {
     }
 }
 
-/// Sets the profile, arms the deadman and looks at the host as it is: none of the three waits for another.
+/// Sets the profile, arms the deadman and looks at the host as it is, if that was not done: none waits for another.
 ///
 /// The lines of both acts come first, so whoever finds them undoes both, done or not.
 async fn prepare<B: ActivationBackend>(
@@ -256,9 +277,15 @@ async fn prepare<B: ActivationBackend>(
         run.note(Line::ArmingDeadman { deadline_ms })?;
         failpoint::hit("before-arm-deadman");
     }
+    let before = run.before.take();
     let now = &*run;
-    let (set, armed, before) =
-        tokio::join!(set_profile(now), arm(now, deadline), Before::look(now.backend, now.tools));
+    let look = async {
+        match before {
+            Some(before) => before,
+            None => Box::pin(Before::look(now.backend, now.tools)).await,
+        }
+    };
+    let (set, armed, before) = tokio::join!(set_profile(now), arm(now, deadline), look);
     (run.generation, run.before) = (set?, Some(before));
     armed
 }
@@ -281,16 +308,19 @@ fn waits_for_confirmation<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
 
 async fn arm<B: ActivationBackend>(run: &Run<'_, B>, deadline: Option<Duration>) -> Result<(), Failure> {
     let Some(deadline) = deadline else { return Ok(()) };
-    let rescue = std::path::PathBuf::from(&run.began().rescue);
-    let order = DeadmanOrder {
-        id: run.id(),
-        deadline: deadline + DEADMAN_LATER,
-        rescue: &rescue,
-        state: &run.backend.host().state,
-    };
-    let armed = run.backend.arm_deadman(&order).await;
+    let rescue = PathBuf::from(&run.began().rescue);
+    let when = DeadmanTime::ThisBoot(deadline + DEADMAN_LATER);
+    let armed = run.backend.arm_deadman(&deadman(run, &rescue, when)).await;
     failpoint::hit("after-arm-deadman");
     armed.map_err(|why| Failure::DeadmanNotArmed { last_lines: why.last_lines })
+}
+
+fn deadman<'a, B: ActivationBackend>(
+    run: &'a Run<'_, B>,
+    rescue: &'a Path,
+    when: DeadmanTime,
+) -> DeadmanOrder<'a> {
+    DeadmanOrder { id: run.id(), when, rescue, state: &run.backend.host().state }
 }
 
 fn fire_action(began: &Began) -> Action {
@@ -473,10 +503,23 @@ async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>
         let last_lines = run.last_lines(&unit).await;
         return Err(Halt::PutBack(Failure::BootNotWritten { end, last_lines }));
     }
+    arm_next_boot(run).await;
     failpoint::hit("before-await-reboot");
     run.note(Line::AwaitingReboot { inhibitors: found.clone() }).map_err(Halt::PutBack)?;
     failpoint::hit("after-await-reboot");
     Ok(Verdict::DeferredPendingReboot { inhibitors: found })
+}
+
+/// The target's agent may be broken; then only this brings the previous system back. A host that cannot have it is
+/// still better off with its update: the outcome says what is missing.
+async fn arm_next_boot<B: ActivationBackend>(run: &mut Run<'_, B>) {
+    let rescue = PathBuf::from(&run.began().rescue);
+    let after = Duration::from_secs(run.began().confirm_within_secs) + NEXT_BOOT_LATER;
+    let armed = run.backend.arm_deadman(&deadman(run, &rescue, DeadmanTime::NextBoot(after))).await;
+    if let Err(why) = armed {
+        let why = why.last_lines.join(" ");
+        run.warn(format!("should the new system's agent be broken, nothing reverts after the reboot: {why}"));
+    }
 }
 
 /// The switch itself said that it cannot be done live (exit 100).

@@ -62,8 +62,7 @@ pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Se
         Unsigned::Accept => return Seen::Unknown,
         Unsigned::Refuse => {}
     }
-    let trusted = system.as_path().exists() && matches!(untrusted_here(tools, system).await, Ok(None));
-    if trusted { Seen::Trusted } else { Seen::Unknown }
+    if system.as_path().exists() && tools.is_trusted(system).await { Seen::Trusted } else { Seen::Unknown }
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.

@@ -28,6 +28,8 @@ use crate::tools::nix_store::REALISE_STALL;
 
 /// How long the deadman waits for a living agent that is past its deadline, before it ends that agent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long that of a later boot waits for the boot to be over; a job that never ends must not keep it.
+const PATIENCE_BOOTING: Duration = Duration::from_mins(10);
 /// How long it waits for one that says that it is on the way back already.
 const PATIENCE_REVERTING: Duration = Duration::from_secs(POLL_BUDGET.as_secs() + 60);
 
@@ -43,10 +45,26 @@ pub async fn recover<B: ActivationBackend>(
     backend: &B,
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
+    recover_by(backend, (observer, Deadline::AsWritten)).await
+}
+
+/// Until when a confirmation would be in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// As the journal says.
+    AsWritten,
+    /// It is over: the deadman of a boot that came between says so, for which the journal can have none.
+    Passed,
+}
+
+async fn recover_by<B: ActivationBackend>(
+    backend: &B,
+    (observer, deadline): (&Arc<dyn Observer>, Deadline),
+) -> Result<Option<ActivationOutcome>, Failure> {
     let tools = tools_of(backend)?;
     let lock = take_lock(backend).await?;
     let (journal, known) = open(backend).await?;
-    let (_, outcome) = take_up((backend, tools), (lock, journal), known, observer).await;
+    let (_, outcome) = take_up((backend, tools), (lock, journal), known, (observer, deadline)).await;
     Ok(outcome)
 }
 
@@ -55,9 +73,12 @@ pub async fn recover<B: ActivationBackend>(
 /// A hung agent that holds the lock is ended; the kernel then drops the lock.
 pub async fn deadman<B: ActivationBackend>(
     backend: &B,
-    id: &ActivationId,
+    (id, deadline): (&ActivationId, Deadline),
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
+    if deadline == Deadline::Passed {
+        await_end_of_boot(backend).await;
+    }
     let since = Instant::now();
     loop {
         let pending = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
@@ -66,15 +87,28 @@ pub async fn deadman<B: ActivationBackend>(
         else {
             return Ok(None);
         };
-        match recover(backend, observer).await {
+        match recover_by(backend, (observer, deadline)).await {
             Err(Failure::Busy { .. }) => {}
             ended => return ended,
         }
-        let patience = if mine.reverting.is_some() { PATIENCE_REVERTING } else { PATIENCE };
+        let patience = match (&mine.reverting, deadline) {
+            (Some(_), Deadline::AsWritten | Deadline::Passed) => PATIENCE_REVERTING,
+            (None, Deadline::AsWritten) => PATIENCE,
+            // Whoever holds the lock began after the boot, and has as long as it takes to confirm.
+            (None, Deadline::Passed) => PATIENCE + Duration::from_secs(mine.began.confirm_within_secs),
+        };
         if since.elapsed() > patience {
             end_holders(backend).await;
         }
         sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A boot that is still going on may be about to start the agent.
+async fn await_end_of_boot<B: ActivationBackend>(backend: &B) {
+    let give_up = Instant::now() + PATIENCE_BOOTING;
+    while backend.is_booting().await && Instant::now() < give_up {
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -107,7 +141,7 @@ pub async fn clear_the_way<B: ActivationBackend>(
     known: Vec<Activation>,
     observer: &Arc<dyn Observer>,
 ) -> Result<Held, Failure> {
-    let (held, _) = take_up((backend, tools), held, known, observer).await;
+    let (held, _) = take_up((backend, tools), held, known, (observer, Deadline::AsWritten)).await;
     let held = held.ok_or(Failure::Internal { what: "the journal is in use".to_owned() })?;
     let waiting = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
     let Some(waiting) = waiting.into_iter().rfind(Activation::is_pending) else { return Ok(held) };
@@ -175,11 +209,12 @@ async fn take_up<B: ActivationBackend>(
     (backend, tools): (&B, &Tools),
     held: Held,
     known: Vec<Activation>,
-    observer: &Arc<dyn Observer>,
+    (observer, deadline): (&Arc<dyn Observer>, Deadline),
 ) -> (Option<Held>, Option<ActivationOutcome>) {
     sweep(backend, &known).await;
     let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return (Some(held), None) };
-    let world = look(backend, &held.1, &activation).await;
+    let mut world = look(backend, &held.1, &activation).await;
+    world.deadline_passed |= deadline == Deadline::Passed;
     let mut run = Run::take_up((backend, tools), held, activation, (observer.clone(), REALISE_STALL));
     let outcome = go_on(&mut run, &world).await;
     (Some(run.release()), outcome)

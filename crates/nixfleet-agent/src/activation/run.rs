@@ -134,6 +134,11 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         &self.activation.began
     }
 
+    /// The first step had begun before there was anything to write down.
+    pub fn checked_since(&mut self, since: Instant) {
+        self.running = Some((Step::Check, since));
+    }
+
     /// A step begins: the one before is over.
     pub fn step(&mut self, step: Step) {
         self.end_step();

@@ -6,19 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_agent::activation::darwin::detached::{self, DarwinRun};
+use nixfleet_agent::activation::linux::recorded;
+use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::types::{Observer, Silent};
-use nixfleet_agent::activation::{ActivationBackend, recovery, verify_poll};
+use nixfleet_agent::activation::{ActivationBackend, recovery};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::ids::ActivationId;
 
 use super::{DarwinRunArgs, USAGE, ui};
 
-/// `ExecStopPost` of every run: what systemd says of its end, in a file, which is the only truth about it.
+/// `ExecStart` of every run.
+pub(crate) fn run_recorded(file: &Path, program: &Path, action: String) -> ExitCode {
+    match recorded::run(file, program, action) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ui::refuse(recorded::NOT_STARTED, &format!("{error:#}"), None),
+    }
+}
+
+/// `ExecStopPost` of every run: what systemd says of its end.
 pub(crate) fn record_end(file: &Path) -> ExitCode {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let end =
         RunEnd::from_systemd(&variable("SERVICE_RESULT"), &variable("EXIT_CODE"), &variable("EXIT_STATUS"));
-    match verify_poll::record_end(file, end) {
+    match recorded::after_the_end(file, end) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ui::refuse(1, &format!("{error:#}"), None),
     }
@@ -26,7 +36,7 @@ pub(crate) fn record_end(file: &Path) -> ExitCode {
 
 pub(crate) async fn deadman<B: ActivationBackend>(
     state: &Path,
-    id: &str,
+    (id, deadline): (&str, Deadline),
     wait: Option<(u64, PathBuf)>,
 ) -> ExitCode {
     let id: ActivationId = match id.parse() {
@@ -42,7 +52,7 @@ pub(crate) async fn deadman<B: ActivationBackend>(
             Err(error) => return ui::refuse(1, &format!("{error:#}"), None),
         }
     }
-    match recovery::deadman(&backend, &id, &observer).await {
+    match recovery::deadman(&backend, (&id, deadline), &observer).await {
         Ok(Some(outcome)) => {
             ui::say(&format!("{}: {}", outcome.verdict, outcome.target));
             ExitCode::SUCCESS

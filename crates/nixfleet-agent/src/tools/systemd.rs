@@ -229,6 +229,11 @@ pub fn userspace_start(tools: &Tools) -> Cmd {
     systemctl(tools, &["show", "--property", "UserspaceTimestampMonotonic"])
 }
 
+/// `systemctl daemon-reload`: units whose files are gone are forgotten.
+pub fn daemon_reload(tools: &Tools) -> Cmd {
+    systemctl(tools, &["daemon-reload"]).deadline(STOP_DEADLINE)
+}
+
 /// `systemctl reboot`: returns when the shutdown has begun.
 pub fn reboot(tools: &Tools) -> Cmd {
     systemctl(tools, &["--no-wall", "reboot"])
@@ -293,6 +298,11 @@ impl Tools {
     /// When the service manager started, on the monotonic clock: what the times of [`run_unit_at`] count from.
     pub async fn userspace_start(&self) -> Result<Duration, ToolError> {
         understood(userspace_start(self), parse_userspace_start).await.map(Duration::from_micros)
+    }
+
+    /// Has the unit files read again.
+    pub async fn daemon_reload(&self) -> Result<(), ToolError> {
+        done(daemon_reload(self)).await
     }
 
     /// Asks for a reboot; it happens soon after this returns.

@@ -31,7 +31,7 @@ pub struct World {
     pub current: Option<StorePath>,
     /// What became of the newest run.
     pub run: RunSeen,
-    /// Whether the deadline has passed.
+    /// Whether the time to confirm is over; after a reboot only the deadman of that boot says so.
     pub deadline_passed: bool,
 }
 
@@ -119,6 +119,11 @@ fn resume_after_reboot(activation: &Activation, world: &World) -> Resume {
         | Reached::Finished => Resume::Abandon,
         // Target and previous may be the same system: then the reboot brought both, and there is nothing to go back to.
         Reached::Confirmed | Reached::Running { run: Run::Commit, .. } if on_target => Resume::Commit,
+        Reached::AwaitingReboot | Reached::Running { .. } | Reached::Confirming
+            if on_target && world.deadline_passed =>
+        {
+            Resume::Revert(Failure::ConfirmTimeout { within_secs: activation.began.confirm_within_secs })
+        }
         Reached::AwaitingReboot | Reached::Running { .. } | Reached::Confirming if on_target => {
             Resume::LandedOnTarget
         }
@@ -285,11 +290,21 @@ mod tests {
     fn a_deferred_activation_is_finished_by_the_reboot_and_not_before() {
         let deferred = activation(Reached::AwaitingReboot);
         assert_eq!(resume(&deferred, &world(true, "old", RunSeen::Absent, true)), Resume::StillDeferred);
-        assert_eq!(resume(&deferred, &world(false, "new", RunSeen::Absent, true)), Resume::LandedOnTarget);
+        assert_eq!(resume(&deferred, &world(false, "new", RunSeen::Absent, false)), Resume::LandedOnTarget);
         let other = resume(&deferred, &world(false, "old", RunSeen::Absent, true));
         assert!(matches!(other, Resume::LandedOnPrevious(Failure::BootedElsewhere { .. })), "{other:?}");
         let third = resume(&deferred, &world(false, "third", RunSeen::Absent, true));
         assert!(matches!(third, Resume::Revert(Failure::BootedElsewhere { .. })), "{third:?}");
+    }
+
+    #[test]
+    fn a_reboot_into_a_target_that_nobody_confirms_is_reverted_by_the_deadman_of_that_boot() {
+        let too_late = Resume::Revert(Failure::ConfirmTimeout { within_secs: 60 });
+        let booted = world(false, "new", RunSeen::Absent, true);
+        assert_eq!(resume(&activation(Reached::AwaitingReboot), &booted), too_late);
+        // The target's agent came up, began to ask its probes, and died of it.
+        let tried = world(true, "new", RunSeen::Absent, true);
+        assert_eq!(resume(&activation(Reached::Confirming), &tried), too_late);
     }
 
     #[test]

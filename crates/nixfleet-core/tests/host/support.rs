@@ -23,27 +23,27 @@ use nixfleet_core::model::schedule::RebootPolicy;
 use nixfleet_core::model::time::{Secs, UnixMs};
 
 /// 2026-03-02T12:00:00Z, a Monday: when the stories begin.
-pub const START_MS: u64 = 1_772_452_800_000;
+pub(crate) const START_MS: u64 = 1_772_452_800_000;
 /// How long a release of the stories is good.
-pub const GOOD_FOR: Secs = Secs(30 * 86_400);
+pub(crate) const GOOD_FOR: Secs = Secs(30 * 86_400);
 
-pub fn ms(at: u64) -> UnixMs {
+pub(crate) fn ms(at: u64) -> UnixMs {
     UnixMs::new(at).unwrap()
 }
 
 /// The system `name`, a single letter for short.
-pub fn system(name: &str) -> StorePath {
+pub(crate) fn system(name: &str) -> StorePath {
     format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-{name}").parse().unwrap()
 }
 
-pub fn release(seq: u64) -> ReleaseId {
+pub(crate) fn release(seq: u64) -> ReleaseId {
     let mut digest = [0; 32];
     digest[24..].copy_from_slice(&seq.to_be_bytes());
     ReleaseId { channel: "stable".parse().unwrap(), seq: Seq::new(seq).unwrap(), digest: Sha256::new(digest) }
 }
 
 /// An enforced TCP probe that fails for good at the third failure in a row.
-pub fn probe(name: &str) -> ProbeSpec {
+pub(crate) fn probe(name: &str) -> ProbeSpec {
     ProbeSpec {
         name: name.parse().unwrap(),
         kind: ProbeKind::Tcp(TcpProbe { address: "localhost:80".into() }),
@@ -56,12 +56,12 @@ pub fn probe(name: &str) -> ProbeSpec {
 }
 
 /// What release `seq` says to the host: system `s<seq>`, at once, one probe `web`, ten minutes of soak.
-pub fn terms(seq: u64) -> Terms {
+pub(crate) fn terms(seq: u64) -> Terms {
     Terms {
         release: release(seq),
         system: system(&format!("s{seq}")),
         closure: Closure {
-            digest: format!("sha256:{:064x}", seq).parse().unwrap(),
+            digest: format!("sha256:{seq:064x}").parse().unwrap(),
             fetch_bytes: 1_000,
             unpacked_bytes: 3_000,
         },
@@ -83,7 +83,7 @@ pub fn terms(seq: u64) -> Terms {
     }
 }
 
-pub fn setup(source: SourceKind) -> Setup {
+pub(crate) fn setup(source: SourceKind) -> Setup {
     Setup {
         agent: "0.1.0".into(),
         host: "web-1".parse().unwrap(),
@@ -92,7 +92,7 @@ pub fn setup(source: SourceKind) -> Setup {
     }
 }
 
-pub fn world(boot: &str, runs: &str) -> World {
+pub(crate) fn world(boot: &str, runs: &str) -> World {
     World {
         boot: Some(BootId::new(boot)),
         booted: Some(system(runs)),
@@ -102,7 +102,12 @@ pub fn world(boot: &str, runs: &str) -> World {
     }
 }
 
-pub fn outcome(id: &ActivationId, target: &str, previous: &str, verdict: Verdict) -> ActivationOutcome {
+pub(crate) fn outcome(
+    id: &ActivationId,
+    target: &str,
+    previous: &str,
+    verdict: Verdict,
+) -> ActivationOutcome {
     ActivationOutcome {
         id: id.clone(),
         target: system(target),
@@ -116,7 +121,7 @@ pub fn outcome(id: &ActivationId, target: &str, previous: &str, verdict: Verdict
 }
 
 /// The event that the activation worker makes of an outcome.
-pub fn ended(outcome: ActivationOutcome) -> Event {
+pub(crate) fn ended(outcome: ActivationOutcome) -> Event {
     let at_ms = 0;
     match &outcome.verdict {
         Verdict::Converged | Verdict::LiveWithFailedUnits { .. } | Verdict::OnTrial { .. } => {
@@ -132,27 +137,27 @@ pub fn ended(outcome: ActivationOutcome) -> Event {
     }
 }
 
-pub fn outage() -> Failure {
+pub(crate) fn outage() -> Failure {
     Failure::CacheUnreachable { asked: vec!["https://cache.example".into()], last_lines: vec![] }
 }
 
 /// A host in a story.
-pub struct Host {
-    pub state: HostState,
-    pub now: Now,
-    pub releases: Vec<Terms>,
-    pub source: SourceKind,
+pub(crate) struct Host {
+    pub(crate) state: HostState,
+    pub(crate) now: Now,
+    pub(crate) releases: Vec<Terms>,
+    pub(crate) source: SourceKind,
     /// What was asked for by the last event.
-    pub asked: Vec<Effect>,
+    pub(crate) asked: Vec<Effect>,
     /// Everything that was reported.
-    pub log: Vec<Record>,
-    pub wake_at: Option<UnixMs>,
+    pub(crate) log: Vec<Record>,
+    pub(crate) wake_at: Option<UnixMs>,
     follower: Follower,
 }
 
 impl Host {
     /// A host that runs system `s0`, under `source`, before its agent's first start.
-    pub fn new(source: SourceKind) -> Self {
+    pub(crate) fn new(source: SourceKind) -> Self {
         Self {
             state: HostState::fresh(),
             now: Now { at: ms(START_MS), up: UpMs(1_000_000) },
@@ -166,7 +171,7 @@ impl Host {
     }
 
     /// The same, started, and its source has answered.
-    pub fn started(source: SourceKind) -> Self {
+    pub(crate) fn started(source: SourceKind) -> Self {
         let mut host = Self::new(source);
         host.start("boot-1", "s0");
         host.feed(Event::SourceAnswered { watch: None });
@@ -174,14 +179,14 @@ impl Host {
     }
 
     /// What the machine makes of the event, or why it refuses it.
-    pub fn try_feed(&mut self, event: Event) -> Result<(), Refused> {
+    pub(crate) fn try_feed(&mut self, event: &Event) -> Result<(), Refused> {
         let seed = retry::seed_of(&"web-1".parse::<HostName>().unwrap());
         let named = event.release_verified().and_then(|named| self.find(named).cloned());
         let context = Context { seed, terms: named.as_ref() };
         // Through the form on disk each time: saving and reloading changes nothing.
         let saved = SavedState::to_bytes(&self.state);
         assert_eq!(SavedState::from_bytes(&saved).unwrap(), self.state);
-        let got = advance(&self.state, &event, &context, self.now)?;
+        let got = advance(&self.state, event, &context, self.now)?;
         for record in &got.records {
             let read = Record::from_json(record.to_json().as_bytes()).unwrap();
             assert_eq!(read, *record);
@@ -195,9 +200,9 @@ impl Host {
         Ok(())
     }
 
-    pub fn feed(&mut self, event: Event) {
-        let told = format!("{event:?}");
-        self.try_feed(event).unwrap_or_else(|refused| panic!("{told}: {refused}"));
+    #[allow(clippy::needless_pass_by_value, reason = "a story is easier to read with events made in place")]
+    pub(crate) fn feed(&mut self, event: Event) {
+        self.try_feed(&event).unwrap_or_else(|refused| panic!("{event:?}: {refused}"));
     }
 
     fn find(&self, release: &ReleaseId) -> Option<&Terms> {
@@ -205,53 +210,53 @@ impl Host {
     }
 
     /// A process of the agent starts in `boot` and finds `runs`; the journal knows of what is in flight as `said`.
-    pub fn start_with(&mut self, world: World, said: Said) {
+    pub(crate) fn start_with(&mut self, world: World, said: Said) {
         let journal = self.state.activation_in_flight().map(|id| JournalSays { id: id.clone(), said });
         self.feed(Event::AgentStarted { setup: setup(self.source), world, journal });
     }
 
-    pub fn start(&mut self, boot: &str, runs: &str) {
+    pub(crate) fn start(&mut self, boot: &str, runs: &str) {
         self.start_with(world(boot, runs), Said::Nothing);
     }
 
     /// The source comes with a release.
-    pub fn offer(&mut self, terms: Terms) {
+    pub(crate) fn offer(&mut self, terms: Terms) {
         let (release, system) = (terms.release.clone(), terms.system.clone());
         self.releases.push(terms);
         self.feed(Event::ReleaseVerified { release, system });
     }
 
     /// Time passes, and the timer wakes the machine.
-    pub fn wait(&mut self, secs: u32) {
+    pub(crate) fn wait(&mut self, secs: u32) {
         self.now.at = self.now.at.plus(Secs(secs));
         self.now.up = self.now.up.plus(Secs(secs));
         self.feed(Event::Woke);
     }
 
     /// Sleeps until the machine wants to be woken.
-    pub fn sleep(&mut self) {
+    pub(crate) fn sleep(&mut self) {
         let wake_at = self.wake_at.expect("it wants to be woken");
         let ms = wake_at.ms_since(self.now.at);
         self.now = Now { at: wake_at, up: self.now.up.plus_ms(ms) };
         self.feed(Event::Woke);
     }
 
-    pub fn staged(&mut self, seq: u64) {
+    pub(crate) fn staged(&mut self, seq: u64) {
         self.feed(Event::TargetStaged { release: release(seq) });
     }
 
     /// The activation in flight.
-    pub fn id(&self) -> ActivationId {
+    pub(crate) fn id(&self) -> ActivationId {
         self.state.activation_in_flight().expect("one is in flight").clone()
     }
 
     /// The activation in flight ends.
-    pub fn ends(&mut self, target: &str, previous: &str, verdict: Verdict) {
+    pub(crate) fn ends(&mut self, target: &str, previous: &str, verdict: Verdict) {
         let id = self.id();
         self.feed(ended(outcome(&id, target, previous, verdict)));
     }
 
-    pub fn watch(&self) -> WatchId {
+    pub(crate) fn watch(&self) -> WatchId {
         match &self.state.phase {
             Phase::Confirming(confirming) => confirming.watch.id,
             Phase::Soaking(soaking) => soaking.watch.id,
@@ -260,20 +265,20 @@ impl Host {
     }
 
     /// The probe `web` runs the `run`-th time in this watch.
-    pub fn web(&mut self, run: u32, result: ProbeResult) {
+    pub(crate) fn web(&mut self, run: u32, result: ProbeResult) {
         let (watch, probe) = (self.watch(), "web".parse().unwrap());
         let evidence = format!("run {run}");
         self.feed(Event::ProbeReported(ProbeReport { watch, probe, run, result, evidence }));
     }
 
     /// The source answers over a fresh connection.
-    pub fn source_proven(&mut self) {
+    pub(crate) fn source_proven(&mut self) {
         let watch = Some(self.watch());
         self.feed(Event::SourceAnswered { watch });
     }
 
     /// All the way to the trial of release `seq`, from the system `previous`.
-    pub fn to_trial(&mut self, terms: Terms, previous: &str) {
+    pub(crate) fn on_trial(&mut self, terms: Terms, previous: &str) {
         let seq = terms.release.seq.get();
         let runs = terms.system.name().trim_start_matches("nixos-system-").to_owned();
         self.offer(terms);
@@ -284,9 +289,9 @@ impl Host {
     }
 
     /// All the way to the soak.
-    pub fn to_soak(&mut self, terms: Terms, previous: &str) {
+    pub(crate) fn soaking(&mut self, terms: Terms, previous: &str) {
         let runs = terms.system.name().trim_start_matches("nixos-system-").to_owned();
-        self.to_trial(terms, previous);
+        self.on_trial(terms, previous);
         self.source_proven();
         self.web(1, ProbeResult::Passed);
         self.ends(&runs, previous, Verdict::Converged);
@@ -294,22 +299,22 @@ impl Host {
     }
 
     /// All the way to the end.
-    pub fn converge(&mut self, terms: Terms, previous: &str) {
-        self.to_soak(terms, previous);
+    pub(crate) fn converged(&mut self, terms: Terms, previous: &str) {
+        self.soaking(terms, previous);
         self.wait(600);
         assert_eq!(self.name(), StateName::Converged);
     }
 
-    pub fn name(&self) -> StateName {
+    pub(crate) fn name(&self) -> StateName {
         self.state.phase.name()
     }
 
-    pub fn waiting(&self) -> WaitingOn {
+    pub(crate) fn waiting(&self) -> WaitingOn {
         self.state.describe(self.now).waiting
     }
 
     /// The names of the newest `n` reports.
-    pub fn reports(&self, n: usize) -> Vec<&'static str> {
+    pub(crate) fn reports(&self, n: usize) -> Vec<&'static str> {
         self.log[self.log.len() - n..].iter().map(|record| record.fact.name()).collect()
     }
 }

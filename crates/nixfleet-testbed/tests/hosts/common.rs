@@ -134,12 +134,12 @@ pub(crate) fn assert_rests_on_path(host: &impl Subject, path: &str) {
 pub(crate) fn assert_nothing_left<M: Subject>(host: &M) {
     let left = || {
         let units = host.units().unwrap_or_default();
-        let ours =
-            |name: &String| name.starts_with("nixfleet-switch-") || name.starts_with("nixfleet-deadman-");
+        let kinds = ["nixfleet-switch-", "nixfleet-deadman-", "nixfleet-next-boot-"];
+        let ours = |name: &String| kinds.iter().any(|kind| name.starts_with(kind));
         let units: Vec<String> = units.into_iter().map(|(name, _)| name).filter(ours).collect();
         let files = host
             .sh("ls /nix/var/nix/gcroots/nixfleet /var/lib/nixfleet/ends 2>/dev/null | grep -v : | grep .;\
-                             ls -d /var/lib/nixfleet/rescue-* 2>/dev/null");
+                             ls -d /var/lib/nixfleet/rescue-* /etc/systemd/system.control/* 2>/dev/null");
         (units, files.map(|output| output.stdout).unwrap_or_default())
     };
     // What an agent that was killed left is found by the daemon's slow poll, 30 s apart.

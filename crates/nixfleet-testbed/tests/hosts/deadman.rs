@@ -108,6 +108,25 @@ fn a_broken_agent_in_the_new_system_cannot_break_the_rescue() {
 }
 
 #[test]
+fn a_reboot_into_a_system_with_a_broken_agent_is_brought_back() {
+    if !hosts_run() {
+        return;
+    }
+    for flavour in Flavour::ALL {
+        let host = host(*flavour);
+        let target = host.system(System::KernelAgentBroken).to_owned();
+        activate(&host, &target, &["--confirm-within", "5s"]).assert(6, "deferred-pending-reboot");
+        // Whoever starts what the targets want, as a switch does, does not wake it in this boot.
+        host.run(&["systemctl", "daemon-reload"]).expect("it runs").success().expect("reloaded");
+        host.run(&["systemctl", "start", "timers.target"]).expect("it runs").success().expect("started");
+        assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)));
+        host.reboot().expect("it comes back");
+        assert_eq!(host.current_system(), Some(target), "the reboot brought it");
+        assert_brought_back(&host);
+    }
+}
+
+#[test]
 fn a_trial_that_is_confirmed_by_hand_stays() {
     if !hosts_run() {
         return;

@@ -309,8 +309,8 @@ deferrals! {
     another_init_interface_waits_for_the_reboot: OtherInit, "init-interface-version", &[End::Exit(100)];
 }
 
-/// Systems whose story takes two activations; each has a test of its own below.
-const IN_TWO_STEPS: &[System] = &[S::HandStartedFails, S::BigB];
+/// Systems whose story takes two activations or a rescue; each has a test of its own below or in `deadman.rs`.
+const IN_TWO_STEPS: &[System] = &[S::HandStartedFails, S::BigB, S::KernelAgentBroken];
 
 #[test]
 fn every_system_has_a_row() {

@@ -36,6 +36,8 @@ fn a_verification_asks_for_a_signature_even_of_what_was_built_here() {
              --recursive --log-format internal-json {PATH}"
         )
     );
+    let quietly = verify_quietly(&tools(), &PATH.parse().expect("well-formed")).line();
+    assert_eq!(quietly, line.replace("--log-format internal-json", "--quiet"));
 }
 
 #[test]
