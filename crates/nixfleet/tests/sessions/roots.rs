@@ -133,7 +133,25 @@ fn a_dropped_root_leaves_nothing_behind() {
     assert_eq!(show(&session)["next"]["root"]["version"], 2);
     session.done(&["root", "discard"]);
     assert!(show(&session)["next"].is_null());
-    assert!(session.refused(&["root", "discard"]).contains("there is no next root"));
+    assert!(session.refused(&["root", "discard"]).contains("there is no next root to drop"));
+}
+
+#[test]
+fn a_next_root_that_is_in_force_is_forgotten_and_one_that_came_too_late_is_told_apart() {
+    let session = Session::initialised();
+    session.done(&["root", "renew", "--expires-in", "3y"]);
+    let late = session.read("pending/root.json");
+    session.done(&["root", "renew", "--expires-in", "4y"]);
+    sign_root(&session, &session.text("keys/root"));
+    // As after a crash between serving the root and dropping the file.
+    session.write("pending/root.json", &session.read("served/root/2.json"));
+    assert!(show(&session)["next"].is_null());
+    session.write("pending/root.json", &late);
+    let why = session.refused(&["root", "sign", "--key", &session.text("keys/root"), "--yes"]);
+    assert!(
+        why.contains("the next root has version 2, and 2 is in force") && why.contains("root discard"),
+        "{why}"
+    );
 }
 
 #[test]

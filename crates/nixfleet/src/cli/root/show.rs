@@ -5,7 +5,7 @@ use nixfleet_trust::key::KeyId;
 use nixfleet_trust::root::{ChannelRules, Role, Root};
 use serde::Serialize;
 
-use super::{ShowArgs, in_force};
+use super::{ShowArgs, in_force, pending};
 use crate::cli::folder::Folder;
 use crate::cli::now;
 use crate::cli::ui::{self, Complaint, Done, Output};
@@ -28,7 +28,7 @@ pub(super) fn show(folder: &Folder, args: &ShowArgs) -> Done {
     let now = now()?;
     let trust = in_force(folder, now)?;
     let old = trust.as_ref().map(|trust| &**trust.root());
-    let next = folder.pending().load()?;
+    let next = pending(folder, trust.as_ref())?;
     if old.is_none() && next.is_none() {
         return Err(Complaint::refused("there is no root here")
             .hint("`nixfleet init` or `nixfleet root new` makes one"));
