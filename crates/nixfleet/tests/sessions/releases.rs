@@ -46,6 +46,13 @@ fn what_is_published_never_goes_back() {
     let key = session.text("keys/release");
     let said = session.run(&["release", "sign", "--channel", "stable", "--seq", "1", "--key", &key, "--yes"]);
     assert!(said.err.contains("a newer one is published already"), "{said:?}");
+    session.build();
+    assert_eq!(session.done(&["release", "list", "-o", "name"]), "stable/1\nstable/2\nstable/3\n");
+    let listed: Value =
+        serde_json::from_str(&session.done(&["release", "list", "-o", "json"])).expect("JSON");
+    let states: Vec<_> =
+        listed["releases"].as_array().expect("a list").iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["superseded", "published", "unpublished"]);
     assert_eq!(session.latest().as_deref(), Some("2"));
 }
 

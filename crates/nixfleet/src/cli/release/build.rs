@@ -43,9 +43,15 @@ pub(crate) struct BuildArgs {
     /// Copy everything to this store, such as a binary cache (repeatable)
     #[arg(long, value_name = "STORE-URL")]
     copy_to: Vec<String>,
+    /// Sign everything with this key of a cache before it is copied (`nix-store --generate-binary-cache-key` makes one)
+    #[arg(long, value_name = "FILE", requires = "copy_to")]
+    cache_key: Option<PathBuf>,
+    /// Ask this store how much a host downloads, and whether its contents are the same [default: the first `--copy-to`]
+    #[arg(long, value_name = "STORE-URL")]
+    sizes_from: Option<String>,
     /// Take closures from this output of `nix path-info --json --recursive` instead of asking Nix, for systems that were
     /// built elsewhere; every system must be a store path
-    #[arg(long, value_name = "FILE", conflicts_with = "copy_to")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["copy_to", "sizes_from"])]
     path_info: Option<PathBuf>,
     /// So many builds at the same time
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -195,11 +201,15 @@ async fn build_all(
     bar.finish_and_clear();
     let built = built.map_err(|failed| not_built(&failed))?;
     let paths: Vec<StorePath> = built.values().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    if let Some(key) = &args.cache_key {
+        nix.sign(&paths, &fs::resolve(key)?).await?;
+    }
     for store in &args.copy_to {
         ui::say(&format!("copying to {store}"));
         nix.copy(&paths, store).await?;
     }
-    let closures = closures(&nix, &paths, args.copy_to.first().map(String::as_str)).await?;
+    let cache = args.sizes_from.as_ref().or(args.copy_to.first());
+    let closures = closures(&nix, &paths, cache.map(String::as_str)).await?;
     let of_host = |(name, host): (&HostName, &Host)| {
         let system = built[host.system_at(now)].clone();
         let closure = closures[&system].clone();
