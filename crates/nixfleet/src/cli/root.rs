@@ -69,6 +69,8 @@ pub(crate) struct NewArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
+    /// Show the root in this file instead, which must be signed by its own keys
+    file: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }

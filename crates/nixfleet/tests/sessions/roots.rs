@@ -127,6 +127,21 @@ fn a_root_that_no_host_would_take_is_refused_before_anybody_signs_it() {
 }
 
 #[test]
+fn a_root_in_a_file_is_shown_if_its_own_keys_have_signed_it() {
+    let session = Session::initialised();
+    let file = session.text("served/root/1.json");
+    assert!(session.done(&["root", "show", &file]).contains("root 1 of fleet example (as the file says)"));
+    let unsigned = session.read("served/root/1.json");
+    let at = unsigned.find("\"signatures\"").expect("an envelope has them");
+    session.write("other.json", &format!("{}\"signatures\":[]}}\n", &unsigned[..at]));
+    assert!(
+        session
+            .refused(&["root", "show", &session.text("other.json")])
+            .contains("too few of the root's own keys have signed it")
+    );
+}
+
+#[test]
 fn a_dropped_root_leaves_nothing_behind() {
     let session = Session::initialised();
     session.done(&["root", "renew", "--expires-in", "3y"]);
