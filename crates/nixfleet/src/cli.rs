@@ -23,13 +23,18 @@ use folder::Folder;
 
 /// Release NixOS systems to a fleet: keys, roots and signed releases
 #[derive(Debug, Parser)]
-#[command(name = "nixfleet", version, max_term_width = 100)]
+#[command(name = "nixfleet", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     places: Places,
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// What a script can rely on.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, and nothing is half done; 2 called in a way that has \
+                          no meaning; 3 something outside does not answer; 70 a mistake of nixfleet. Data goes to \
+                          standard output, everything else to standard error.";
 
 /// Where things are.
 #[derive(Debug, Args)]
