@@ -48,15 +48,16 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// The holder for this host: in a unit where systemd runs, else a child. This very program in both cases.
+    /// The holder for this host: in a unit where systemd runs, else a child. This very program in both cases; one whose
+    /// file was removed can only be a child.
     pub fn of<B: ActivationBackend>(backend: &B) -> Self {
         let systemd_run = backend.tools().map(|tools| tools.systemd_run.clone()).unwrap_or_default();
         let runs = Path::new("/run/systemd/system").is_dir() && !systemd_run.as_os_str().is_empty();
         match std::env::current_exe() {
-            Ok(agent) if runs => Self::Unit { systemd_run, agent },
-            Ok(agent) => Self::Child { agent },
-            // The child that is about to become the program looks at itself, and is still us.
-            Err(_) => Self::Child { agent: "/proc/self/exe".into() },
+            Ok(agent) if runs && agent.exists() => Self::Unit { systemd_run, agent },
+            Ok(agent) if agent.exists() => Self::Child { agent },
+            // Our file is gone. The child that is about to become the program looks at itself, and is still us.
+            Ok(_) | Err(_) => Self::Child { agent: "/proc/self/exe".into() },
         }
     }
 

@@ -252,6 +252,40 @@ fn hooks_have_a_deadline(flavour: Flavour) {
 }
 
 #[test]
+fn a_hook_is_not_in_the_sandbox_of_its_agent() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    host.write_file("/home/somebody/plan", "drain the north wing\n").expect("written");
+    let sandbox = [
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "ProtectControlGroups=yes",
+        "ProtectKernelTunables=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "MemoryDenyWriteExecute=yes",
+        "CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_SYS_ADMIN",
+        "UMask=0077",
+    ]
+    .map(|property| format!("--property={property}"));
+    let script = "cat /home/somebody/plan > /var/drained && touch /tmp/from-the-hook && ip link add name wing type dummy";
+    let hooks = json!([{ "argv": ["/bin/sh", "-c", script], "deadline_secs": 20 }]).to_string();
+    let mut run = vec!["systemd-run", "--quiet", "--wait", "--collect", "--unit", UNIT];
+    run.extend(sandbox.iter().map(String::as_str));
+    run.extend([AGENT, "attempt", "hooks", &hooks]);
+    let ran = host.run(&run).expect("it runs");
+    let said = host.journal(UNIT).unwrap_or_default();
+    assert_eq!(ran.code, 0, "{ran}{said}");
+    assert_eq!(host.read_file("/var/drained").expect("written"), "drain the north wing\n");
+    assert!(host.exists("/tmp/from-the-hook"));
+    assert_eq!(host.run(&["ip", "link", "show", "wing"]).expect("it runs").code, 0);
+}
+
+#[test]
 fn hooks_have_a_deadline_and_do_not_outlive_their_agent_on_trixie() {
     hooks_have_a_deadline(Flavour::Trixie);
 }
