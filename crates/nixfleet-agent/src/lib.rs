@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod failpoint;
+mod framed;
 pub mod probes;
 pub mod runtime;
 pub mod tools;
