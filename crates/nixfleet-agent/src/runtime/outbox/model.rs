@@ -298,7 +298,7 @@ fn open(disk: &Fake, saved: u64) -> (Outbox<Fake>, Found) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn whatever_write_the_power_goes_in_nothing_that_was_promised_is_lost(
