@@ -13,12 +13,14 @@ use nixfleet_core::nix::NotUnderstood;
 use nixfleet_sys::exec::{Cmd, ExecError};
 
 pub mod journal;
+pub mod logind;
 pub mod nix;
 pub mod nix_env;
 pub mod nix_store;
 pub mod progress;
 pub mod sysctl;
 pub mod systemd;
+pub mod unit_now;
 pub mod unit_reasons;
 pub mod units;
 
@@ -62,6 +64,8 @@ pub struct Tools {
     pub systemd_run: PathBuf,
     /// `journalctl`.
     pub journalctl: PathBuf,
+    /// `busctl`, which comes with systemd.
+    pub busctl: PathBuf,
     /// Settings handed to every Nix command as `--option NAME VALUE`; [`Tools::find`] leaves them empty.
     pub nix_options: Vec<(String, String)>,
 }
@@ -134,6 +138,7 @@ impl Tools {
             systemctl: look("systemctl"),
             systemd_run: look("systemd-run"),
             journalctl: look("journalctl"),
+            busctl: look("busctl"),
             nix_options: Vec::new(),
         };
         if missing.is_empty() {
@@ -161,6 +166,7 @@ impl Tools {
                     systemctl: PathBuf::new(),
                     systemd_run: PathBuf::new(),
                     journalctl: PathBuf::new(),
+                    busctl: PathBuf::new(),
                     nix_options: Vec::new(),
                 })
             }
@@ -202,4 +208,4 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod real;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,8 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 pub use inheriting::run_inheriting;
-use running::{Limit, PIPE_GRACE, Running, end_group, ended, feed};
+pub(crate) use running::ended;
+use running::{Limit, PIPE_GRACE, Running, end_group, feed};
 
 mod inheriting;
 mod leading;
@@ -26,6 +27,8 @@ mod tests;
 pub const DEADLINE_DEFAULT: Duration = Duration::from_mins(1);
 /// Standard output kept unless the caller says otherwise: a closure of 100,000 paths lists in about 8 MB.
 pub const STDOUT_BYTES_MAX: usize = 32 << 20;
+/// From letting a leash go to SIGTERM for its holder, which needs a second where the program ignores SIGTERM.
+const LET_GO_GRACE: Duration = Duration::from_secs(3);
 /// Standard error kept: its end, where a program says what went wrong.
 pub const STDERR_TAIL_BYTES: usize = 16 << 10;
 
@@ -38,8 +41,28 @@ pub struct Cmd {
     deadline: Duration,
     stall: Option<Duration>,
     stdout_bytes_max: usize,
+    stdout_over: Over,
     stdin: Vec<u8>,
     folder: Option<PathBuf>,
+    held: Held,
+}
+
+/// What becomes of standard output that is more than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// The program is ended and is an error.
+    Ends,
+    /// Only the end of it is kept.
+    LosesTheBeginning,
+}
+
+/// What becomes of a program when nobody waits for it any more, as when the caller's future is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It is killed.
+    Itself,
+    /// Its standard input closes, by which it learns that it has to end: see [`Cmd::on_leash`].
+    OnLeash,
 }
 
 /// How a program ended.
@@ -75,7 +98,7 @@ impl fmt::Display for Ended {
 pub struct Finished {
     /// How it ended.
     pub ended: Ended,
-    /// Its standard output, whole: a program that prints more than allowed is an error.
+    /// Its standard output, whole, or its end if that is all that was asked for ([`Cmd::stdout_tail`]).
     pub stdout: Vec<u8>,
     /// The end of its standard error, printable, at most [`STDERR_TAIL_BYTES`].
     pub stderr_tail: String,
@@ -215,7 +238,9 @@ impl Cmd {
             deadline: DEADLINE_DEFAULT,
             stall: None,
             stdout_bytes_max: STDOUT_BYTES_MAX,
+            stdout_over: Over::Ends,
             stdin: Vec::new(),
+            held: Held::Itself,
             folder: None,
         }
     }
@@ -266,6 +291,15 @@ impl Cmd {
     #[must_use]
     pub fn stdout_bytes_max(mut self, bytes_max: usize) -> Self {
         self.stdout_bytes_max = bytes_max;
+        self.stdout_over = Over::Ends;
+        self
+    }
+
+    /// Keeps the last `bytes` of standard output only: for a program whose last words matter and nothing else.
+    #[must_use]
+    pub fn stdout_tail(mut self, bytes: usize) -> Self {
+        self.stdout_bytes_max = bytes;
+        self.stdout_over = Over::LosesTheBeginning;
         self
     }
 
@@ -274,6 +308,19 @@ impl Cmd {
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
         self
+    }
+
+    /// The same program, with `holder` and its arguments before it: a process of ours that calls
+    /// [`leash::hold`](crate::leash::hold) and ends everything of the program when we want it to, or die ourselves; or a
+    /// program that runs such a process elsewhere, hands it its standard input, and waits for it.
+    ///
+    /// The program has no standard input then, and the environment is the holder's too.
+    #[must_use]
+    pub fn on_leash(self, holder: &Path, holder_args: &[&str]) -> Self {
+        let mut args: Vec<OsString> = holder_args.iter().map(OsString::from).collect();
+        args.push(self.program.into_os_string());
+        args.extend(self.args);
+        Self { program: holder.to_owned(), args, held: Held::OnLeash, stdin: Vec::new(), ..self }
     }
 
     /// Runs it in this folder instead of our own.
@@ -333,14 +380,23 @@ impl Cmd {
         let started = Instant::now();
         let mut child = self.spawn(&line)?;
         let mut run = Running::new(child.stdout.take(), child.stderr.take());
+        // As long as this lives, a program on a leash does.
+        let mut leash = match self.held {
+            Held::OnLeash => child.stdin.take(),
+            Held::Itself => None,
+        };
         feed(&mut child, std::mem::take(&mut self.stdin));
         let why = run.until_end(&mut child, &self, listener).await;
         let stopped = match why {
             Ok(status) => {
-                let drained = timeout(PIPE_GRACE, run.drain(self.stdout_bytes_max, listener)).await;
+                let drained = timeout(PIPE_GRACE, run.drain(&self, listener)).await;
                 if matches!(drained, Ok(Err(Limit::Output))) { Err(Limit::Output) } else { Ok(status) }
             }
             Err(limit) => {
+                if leash.take().is_some() {
+                    // The holder ends the program, and then itself; only one that does not is ended by us.
+                    let _ = timeout(LET_GO_GRACE, child.wait()).await;
+                }
                 end_group(&mut child).await;
                 Err(limit)
             }
@@ -375,14 +431,23 @@ impl Cmd {
     }
 
     fn spawn(&self, line: &str) -> Result<Child, ExecError> {
-        let stdin = if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let on_leash = self.held == Held::OnLeash;
+        let stdin = if self.stdin.is_empty() && !on_leash { Stdio::null() } else { Stdio::piped() };
         self.command()
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
+            // A holder that is killed can end nobody.
+            .kill_on_drop(!on_leash)
             .spawn()
             .map_err(|source| ExecError::Start { line: line.to_owned(), source })
+    }
+
+    /// Starts it with our own output and no input, in a process group of its own.
+    pub(crate) fn spawn_inheriting(&self) -> Result<Child, ExecError> {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.spawn().map_err(|source| ExecError::Start { line: self.line(), source })
     }
 
     /// Starts it with no connection to us but `stdin`, and does not wait: its life is its own.

@@ -12,6 +12,7 @@ use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 
 use super::host::{BootUnknown, HostPaths};
+use crate::tools::unit_now::UnitNow;
 use crate::tools::{MissingTools, Tools};
 
 /// What a system's own switch program is asked to do.
@@ -146,8 +147,8 @@ pub trait ActivationBackend: Sync {
     /// Starts units that a revert did not bring back by itself.
     fn start_units(&self, units: &[String]) -> impl Future<Output = ()> + Send;
 
-    /// Whether a unit is active.
-    fn unit_is_active(&self, unit: &str) -> impl Future<Output = bool> + Send;
+    /// What the platform says of a unit, for a probe. `Err` is why it cannot say anything.
+    fn unit_now(&self, unit: &str) -> impl Future<Output = Result<UnitNow, String>> + Send;
 
     /// Returns when the boot has made its links, after a restart of the host; at once where they come before us.
     fn await_boot(&self) -> impl Future<Output = ()> + Send;

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Failure;
-use nixfleet_core::activation::units::{TroubledUnit, UnitTrouble, UnitsSeen, worse};
+use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use tokio::time::{Instant, sleep};
 
 use super::backend::ActivationBackend;
 use super::run::{Halt, Run};
-use crate::probes::{address_of, ask, connect};
+use crate::probes::units::{Since, worse_off};
+use crate::probes::{Prober, address_of, connect};
+use crate::programs::Holder;
 use crate::tools::Tools;
 
 /// Between two rounds of probes.
@@ -40,12 +42,15 @@ enum Round {
 pub async fn confirm<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
     let observe = Duration::from_secs(run.began().observe_secs);
     let give_up = Instant::now() + run.time_left();
+    let holder = Holder::of(run.backend);
+    let mut probers: Vec<Prober> =
+        run.began().probes.iter().map(|probe| Prober::of(probe, holder.clone())).collect();
     let mut passing_since = None;
     let mut rounds = 0;
     loop {
         rounds += 1;
         let now = Instant::now();
-        let (probe, evidence) = match round(run, landed_by_reboot).await {
+        let (probe, evidence) = match round(run, &mut probers, landed_by_reboot).await {
             Round::Passed if now.duration_since(*passing_since.get_or_insert(now)) >= observe => {
                 return Ok(());
             }
@@ -67,7 +72,11 @@ pub async fn confirm<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboo
     }
 }
 
-async fn round<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Round {
+async fn round<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    probers: &mut [Prober],
+    landed_by_reboot: bool,
+) -> Round {
     if landed_by_reboot && run.backend.is_booting().await {
         return Round::NotYet("boot".to_owned(), "the host is still starting".to_owned());
     }
@@ -85,9 +94,9 @@ async fn round<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: boo
             format!("none of {} answers any more", sources.join(", ")),
         );
     }
-    for probe in &run.began().probes {
-        if let Err(evidence) = ask(run.backend, probe).await {
-            return Round::NotYet(probe.to_string(), evidence);
+    for prober in probers {
+        if let Err(evidence) = prober.ask(run.backend).await {
+            return Round::NotYet(prober.name(), evidence);
         }
     }
     Round::Passed
@@ -113,12 +122,9 @@ async fn units<B: ActivationBackend>(
         return Some(Round::NotYet("units".to_owned(), "the units cannot be listed".to_owned()));
     };
     let none = UnitsSeen::default();
-    let mut troubled = worse(run.activation.units_before.as_ref().unwrap_or(&none), &now);
-    if landed_by_reboot {
-        // Another boot has other units up; only failures say something.
-        troubled.retain(|unit| unit.trouble != UnitTrouble::DidNotComeBack);
-    }
-    let troubled = run.backend.clear_suspects(troubled).await;
+    let before = run.activation.units_before.as_ref().unwrap_or(&none);
+    let since = if landed_by_reboot { Since::Boot } else { Since::Switch };
+    let troubled = worse_off(run.backend, (before, since), &now).await;
     let keep = run.began().on_failed_units == OnFailedUnits::Keep;
     if troubled.is_empty() || keep {
         return None;

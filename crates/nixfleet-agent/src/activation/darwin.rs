@@ -36,6 +36,7 @@ use super::backend::{
 };
 use super::host::{BootUnknown, HostPaths, linux_boot_id};
 use crate::failpoint;
+use crate::tools::unit_now::UnitNow;
 use crate::tools::{MissingTools, Tools, sysctl};
 
 pub mod detached;
@@ -227,8 +228,8 @@ impl ActivationBackend for DarwinBackend {
 
     async fn start_units(&self, _units: &[String]) {}
 
-    async fn unit_is_active(&self, _unit: &str) -> bool {
-        false
+    async fn unit_now(&self, _unit: &str) -> Result<UnitNow, String> {
+        Err("this platform has no systemd units".to_owned())
     }
 
     async fn await_boot(&self) {

@@ -18,7 +18,8 @@ use self::next_boot::NextBoot;
 use super::backend::{ActivationBackend, DeadmanOrder, DeadmanTime, FireOrder, NotStarted, deadman_unit};
 use super::host::{BootUnknown, HostPaths, linux_boot_id, parts};
 use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
-use crate::tools::units::{ActiveState, SystemState, UnitName, UnitShown, UnitState};
+use crate::tools::unit_now::UnitNow;
+use crate::tools::units::{ActiveState, NotAUnitName, SystemState, UnitName, UnitShown, UnitState};
 use crate::tools::{MissingTools, ToolError, Tools};
 
 /// NixOS's own lock, held exclusively while its switch program runs (`facts/switch.md` 4). Read, never taken.
@@ -224,14 +225,10 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
-    async fn unit_is_active(&self, unit: &str) -> bool {
-        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
-        match tools.show_unit(&name).await {
-            Ok(UnitShown::Loaded(status)) => {
-                matches!(status.active, ActiveState::Active | ActiveState::Reloading)
-            }
-            Ok(UnitShown::NotLoaded) | Err(_) => false,
-        }
+    async fn unit_now(&self, unit: &str) -> Result<UnitNow, String> {
+        let name: UnitName = unit.parse().map_err(|error: NotAUnitName| error.to_string())?;
+        let tools = self.tools().map_err(|missing| missing.to_string())?;
+        tools.unit_now(&name).await.map_err(|error| error.to_string())
     }
 
     async fn await_boot(&self) {
@@ -298,6 +295,16 @@ impl LinuxBackend {
         // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
         let started = tools.userspace_start().await.map_err(not_started)?;
         tools.run_unit_at(&unit, deadline.saturating_sub(started)).await.map_err(not_started)
+    }
+
+    async fn unit_is_active(&self, unit: &str) -> bool {
+        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
+        match tools.show_unit(&name).await {
+            Ok(UnitShown::Loaded(status)) => {
+                matches!(status.active, ActiveState::Active | ActiveState::Reloading)
+            }
+            Ok(UnitShown::NotLoaded) | Err(_) => false,
+        }
     }
 
     /// Whether somebody started the unit by hand (`systemd-run`): no switch touches those (`facts/switch.md` 1), so

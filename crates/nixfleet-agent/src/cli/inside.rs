@@ -1,5 +1,6 @@
 //! The verbs that units and detached processes run. They are the rescue: they return errors and never panic.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,8 +13,13 @@ use nixfleet_agent::activation::types::{Observer, Silent};
 use nixfleet_agent::activation::{ActivationBackend, recovery};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::ids::ActivationId;
+use nixfleet_sys::exec::{Cmd, ExecError};
+use nixfleet_sys::leash;
 
 use super::{DarwinRunArgs, USAGE, ui};
+
+/// What shells exit with for a program that cannot be run.
+const NOT_STARTED: u8 = 126;
 
 /// `ExecStart` of every run.
 pub(crate) fn run_recorded(file: &Path, program: &Path, action: String) -> ExitCode {
@@ -59,6 +65,22 @@ pub(crate) async fn deadman<B: ActivationBackend>(
         }
         Ok(None) => ExitCode::SUCCESS,
         Err(failure) => ui::refuse(1, &failure.to_string(), None),
+    }
+}
+
+/// Stands between the agent and a program of somebody else; see [`nixfleet_sys::leash`].
+pub(crate) async fn leash(argv: Vec<OsString>) -> ExitCode {
+    let mut argv = argv.into_iter();
+    let Some(program) = argv.next() else { return ui::refuse(USAGE, "no program is named", None) };
+    // What the agent gave us in place of its own environment.
+    let cmd = std::env::vars_os().fold(Cmd::new(program).args(argv), |cmd, (key, value)| cmd.env(key, value));
+    match leash::hold(&cmd).await {
+        // A code that does not fit must not become 0.
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        Err(ExecError::Start { source, .. }) => {
+            ui::refuse(NOT_STARTED, &format!("it cannot be run: {source}"), None)
+        }
+        Err(error) => ui::refuse(NOT_STARTED, &error.to_string(), None),
     }
 }
 

@@ -178,7 +178,7 @@ fn seconds(time: Duration) -> String {
     format!("{}.{:03}s", ms / 1000, ms % 1000)
 }
 
-fn systemctl(tools: &Tools, args: &[&str]) -> Cmd {
+pub(super) fn systemctl(tools: &Tools, args: &[&str]) -> Cmd {
     bare(&tools.systemctl).args(["--no-pager", "--no-ask-password"]).args(args).deadline(ASK_DEADLINE)
 }
 
@@ -190,11 +190,6 @@ pub fn show(tools: &Tools, unit: &UnitName) -> Cmd {
 /// `systemctl list-units` of all that are loaded.
 pub fn list_units(tools: &Tools) -> Cmd {
     systemctl(tools, &["list-units", "--all", "--full", "--output=json"])
-}
-
-/// `systemctl list-units` of those that have failed.
-pub fn failed_units(tools: &Tools) -> Cmd {
-    systemctl(tools, &["list-units", "--state=failed", "--full", "--output=json"])
 }
 
 /// `systemctl stop`: waits for the end.
@@ -212,11 +207,6 @@ pub fn stop_soon(tools: &Tools, unit: &UnitName) -> Cmd {
 /// Killing all at once loses the record of the end: systemd 257 then does not run `ExecStopPost=` (10 of 10 times).
 pub fn kill(tools: &Tools, unit: &UnitName) -> Cmd {
     systemctl(tools, &["kill", "--kill-whom=main", "--signal=SIGKILL", "--", unit.as_str()])
-}
-
-/// `systemctl reset-failed` of one unit: frees its name.
-pub fn reset_failed(tools: &Tools, unit: &UnitName) -> Cmd {
-    systemctl(tools, &["reset-failed", "--", unit.as_str()])
 }
 
 /// `systemctl is-system-running`.
@@ -260,11 +250,6 @@ impl Tools {
         understood(list_units(self), |text| parse_list_units(text.as_bytes())).await
     }
 
-    /// The units that have failed.
-    pub async fn failed_units(&self) -> Result<Vec<UnitState>, ToolError> {
-        understood(failed_units(self), |text| parse_list_units(text.as_bytes())).await
-    }
-
     /// Stops the unit and waits for its end; a unit that is not loaded is an error.
     pub async fn stop_unit(&self, unit: &UnitName) -> Result<(), ToolError> {
         done(stop(self, unit)).await
@@ -278,11 +263,6 @@ impl Tools {
     /// Kills the main process of the unit, whereupon systemd ends the others and the record is written.
     pub async fn kill_unit(&self, unit: &UnitName) -> Result<(), ToolError> {
         done(kill(self, unit)).await
-    }
-
-    /// Forgets that the unit has failed; a unit that is not loaded is an error.
-    pub async fn reset_failed(&self, unit: &UnitName) -> Result<(), ToolError> {
-        done(reset_failed(self, unit)).await
     }
 
     /// How the whole system is.
@@ -312,7 +292,7 @@ impl Tools {
 }
 
 /// Runs it to a good end.
-async fn done(cmd: Cmd) -> Result<(), ToolError> {
+pub(super) async fn done(cmd: Cmd) -> Result<(), ToolError> {
     cmd.run().await.and_then(Finished::success).map_err(ToolError::Exec)?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 /// The recorded output `tests/fixtures/tools/NAME.STREAM`; a stream that was empty has no file.
-pub(super) fn recorded(name: &str, stream: &str) -> String {
+pub(crate) fn recorded(name: &str, stream: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tools");
     let exit = folder.join(format!("{name}.exit"));
     assert!(exit.exists(), "nothing is recorded as `{name}`");
@@ -10,12 +10,12 @@ pub(super) fn recorded(name: &str, stream: &str) -> String {
 }
 
 /// The exit code of a recorded run.
-pub(super) fn recorded_exit(name: &str) -> i32 {
+pub(crate) fn recorded_exit(name: &str) -> i32 {
     recorded(name, "exit").trim().parse().expect("a recorded exit code is a number")
 }
 
 /// Tools by names that are no real ones: for looking at commands.
-pub(super) fn tools() -> Tools {
+pub(crate) fn tools() -> Tools {
     let at = |name: &str| Path::new("/tools").join(name);
     Tools {
         nix_store: at("nix-store"),
@@ -24,17 +24,18 @@ pub(super) fn tools() -> Tools {
         systemctl: at("systemctl"),
         systemd_run: at("systemd-run"),
         journalctl: at("journalctl"),
+        busctl: at("busctl"),
         nix_options: Vec::new(),
     }
 }
 
 /// Both versions of Nix that outputs were recorded from.
-pub(super) const NIX: [&str; 2] = ["2.8.0", "2.26.3"];
+pub(crate) const NIX: [&str; 2] = ["2.8.0", "2.26.3"];
 /// Both versions of systemd.
-pub(super) const SYSTEMD: [&str; 2] = ["252", "257"];
+pub(crate) const SYSTEMD: [&str; 2] = ["252", "257"];
 
 /// Replays every file of `fuzz-corpus/NAME`, and checks that there are some.
-pub(super) fn replay(name: &str, mut parse: impl FnMut(&[u8])) {
+pub(crate) fn replay(name: &str, mut parse: impl FnMut(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus").join(name);
     let mut replayed = 0;
     for entry in folder.read_dir().expect("the corpus is part of the repository") {
@@ -50,7 +51,7 @@ fn program(folder: &Path, name: &str, mode: u32) {
     std::fs::OpenOptions::new().create(true).write(true).mode(mode).open(folder.join(name)).expect("a file");
 }
 
-const ALL: [&str; 6] = ["nix-store", "nix-env", "nix", "systemctl", "systemd-run", "journalctl"];
+const ALL: [&str; 7] = ["nix-store", "nix-env", "nix", "systemctl", "systemd-run", "journalctl", "busctl"];
 
 #[test]
 fn tools_are_taken_from_the_first_folder_that_has_them_and_keep_their_names() {
@@ -74,7 +75,7 @@ fn tools_are_taken_from_the_first_folder_that_has_them_and_keep_their_names() {
 #[test]
 fn all_missing_tools_are_named_at_once_with_where_and_what_to_install() {
     let dir = tempfile::tempdir().expect("a folder");
-    for name in ["nix-store", "nix-env", "journalctl"] {
+    for name in ["nix-store", "nix-env", "journalctl", "busctl"] {
         program(dir.path(), name, 0o755);
     }
     let missing = Tools::find(&[dir.path(), Path::new("/nowhere")]).expect_err("three are missing");

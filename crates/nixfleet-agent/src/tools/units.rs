@@ -94,7 +94,7 @@ pub enum ActiveState {
 }
 
 impl ActiveState {
-    fn read(word: &str) -> Self {
+    pub(super) fn read(word: &str) -> Self {
         match word {
             "active" => Self::Active,
             "reloading" => Self::Reloading,
@@ -154,10 +154,10 @@ pub const SHOWN: &str = "LoadState,ActiveState,SubState,Result,ExecMainCode,Exec
                          NRestarts,NeedDaemonReload";
 
 /// `KEY=VALUE` lines, the first of each key.
-struct Properties<'a>(Vec<(&'a str, &'a str)>);
+pub(super) struct Properties<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Properties<'a> {
-    fn read(text: &'a str) -> Result<Self, NotUnderstood> {
+    pub(super) fn read(text: &'a str) -> Result<Self, NotUnderstood> {
         let split = |line: &'a str| {
             line.split_once('=').ok_or_else(|| NotUnderstood::new("a line is not KEY=VALUE", line))
         };
@@ -165,18 +165,18 @@ impl<'a> Properties<'a> {
     }
 
     /// What is set, if it is shown at all.
-    fn get(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a str> {
         self.0.iter().find(|(known, _)| *known == key).map(|(_, value)| *value)
     }
 
-    fn must(&self, key: &'static str) -> Result<&'a str, NotUnderstood> {
+    pub(super) fn must(&self, key: &'static str) -> Result<&'a str, NotUnderstood> {
         self.get(key)
             .filter(|value| !value.is_empty())
             .ok_or_else(|| NotUnderstood::new("a property is missing", key))
     }
 
     /// A number; a property that this type of unit does not have is none.
-    fn number<T: FromStr>(&self, key: &'static str) -> Result<Option<T>, NotUnderstood> {
+    pub(super) fn number<T: FromStr>(&self, key: &'static str) -> Result<Option<T>, NotUnderstood> {
         match self.get(key) {
             None | Some("" | "[not set]") => Ok(None),
             Some(value) => {
@@ -209,7 +209,7 @@ pub fn parse_show(stdout: &str) -> Result<UnitShown, NotUnderstood> {
 }
 
 /// The code is what `waitid` calls `si_code`: 1 exited, 2 killed, 3 dumped, 0 not yet.
-fn main_end(shown: &Properties<'_>) -> Result<Option<MainEnd>, NotUnderstood> {
+pub(super) fn main_end(shown: &Properties<'_>) -> Result<Option<MainEnd>, NotUnderstood> {
     let code: Option<u32> = shown.number("ExecMainCode")?;
     let status: Option<i32> = shown.number("ExecMainStatus")?;
     match (code, status) {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::time::{sleep_until, timeout};
 
-use super::{Cmd, Ended, ExecError, Heard, Listener, STDERR_TAIL_BYTES};
+use super::{Cmd, Ended, ExecError, Heard, Listener, Over, STDERR_TAIL_BYTES};
 use crate::text;
 
 /// From SIGTERM to SIGKILL for a program that reached a limit.
@@ -84,7 +84,7 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Running<O, E> {
                         Heard::Words => {}
                         Heard::Enough => return Err(Limit::Enough),
                     }
-                    if self.out.len() > cmd.stdout_bytes_max { return Err(Limit::Output); }
+                    self.keep_to_limit(cmd)?;
                 }
                 // Waiting is cancel-safe by its documentation.
                 status = child.wait() => return status.map_err(Limit::Lost),
@@ -111,18 +111,24 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Running<O, E> {
         }
     }
 
-    pub(super) async fn drain(
-        &mut self,
-        bytes_max: usize,
-        listener: &mut impl Listener,
-    ) -> Result<(), Limit> {
+    pub(super) async fn drain(&mut self, cmd: &Cmd, listener: &mut impl Listener) -> Result<(), Limit> {
         while self.stdout.is_some() || self.stderr.is_some() {
             self.read(listener).await?;
-            if self.out.len() > bytes_max {
-                return Err(Limit::Output);
-            }
+            self.keep_to_limit(cmd)?;
         }
         Ok(())
+    }
+
+    fn keep_to_limit(&mut self, cmd: &Cmd) -> Result<(), Limit> {
+        let over = self.out.len().saturating_sub(cmd.stdout_bytes_max);
+        match cmd.stdout_over {
+            Over::Ends if over > 0 => Err(Limit::Output),
+            Over::Ends => Ok(()),
+            Over::LosesTheBeginning => {
+                self.out.drain(..over);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -205,7 +211,7 @@ pub(super) async fn end_group(child: &mut Child) {
     let _ = timeout(TERM_GRACE, child.wait()).await;
 }
 
-pub(super) fn ended(status: ExitStatus) -> Ended {
+pub(crate) fn ended(status: ExitStatus) -> Ended {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => Ended::Exited(code),

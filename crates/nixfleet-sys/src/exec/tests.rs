@@ -109,3 +109,11 @@ async fn a_program_that_its_listener_has_heard_enough_of_is_ended_at_once() {
     assert!(matches!(&got, Err(ExecError::Stopped { last_words, .. }) if last_words == "stop me"), "{got:?}");
     assert!(started.elapsed() < Duration::from_secs(10));
 }
+
+#[tokio::test]
+async fn of_a_program_that_prints_without_end_the_end_is_kept() {
+    let got = sh("head -c 3000000 /dev/zero; echo; echo last words").stdout_tail(100).run().await;
+    let got = got.expect("it runs").success().expect("it is no error");
+    assert_eq!(got.stdout.len(), 100);
+    assert!(got.stdout.ends_with(b"\0\nlast words\n"), "{:?}", got.stdout);
+}

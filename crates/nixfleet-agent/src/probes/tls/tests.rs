@@ -1,0 +1,95 @@
+use super::*;
+use crate::probes::http;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// Made with `openssl` for a hundred years: an authority, a server `localhost` that it signed, and the server's key.
+const AUTHORITY: &[u8] = include_bytes!("../../../tests/fixtures/tls/ca.der");
+const SERVER: &[u8] = include_bytes!("../../../tests/fixtures/tls/server.der");
+const SERVER_KEY: &[u8] = include_bytes!("../../../tests/fixtures/tls/server.key.der");
+/// `openssl pkey -pubout -outform DER | sha256sum` of that key.
+const SERVER_PIN: &str = "sha256:baf534c2c76d134aef996b0345e6283a2a7b2a9d0e1dfed1b0c1e29ffdd8b948";
+
+/// A server that answers every connection with the same; its port.
+async fn server() -> u16 {
+    let key = PrivatePkcs8KeyDer::from(SERVER_KEY.to_vec());
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![SERVER.to_vec().into()], key.into())
+        .expect("a certificate and its key");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+async fn shaken(port: u16, host: &str, config: Result<ClientConfig, String>) -> Result<(), String> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    handshake(stream, host, config.expect("a configuration")).await.map(drop)
+}
+
+fn roots(certificates: &[&[u8]]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(CertificateDer::from(certificate.to_vec())).expect("an authority");
+    }
+    roots
+}
+
+#[tokio::test]
+async fn a_server_is_believed_by_its_authority_and_under_its_name_only() {
+    let port = server().await;
+    assert_eq!(shaken(port, "localhost", by_roots(roots(&[AUTHORITY]))).await, Ok(()));
+    let other_name = shaken(port, "example.org", by_roots(roots(&[AUTHORITY]))).await;
+    assert!(other_name.as_ref().is_err_and(|said| said.starts_with("TLS: ")), "{other_name:?}");
+    let nobody = shaken(port, "localhost", by_roots(roots(&[]))).await;
+    assert!(nobody.as_ref().is_err_and(|said| said.contains("UnknownIssuer")), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn a_pinned_key_is_believed_under_any_name_and_no_other_key_is() {
+    let port = server().await;
+    let pin: Sha256 = SERVER_PIN.parse().expect("a digest");
+    assert_eq!(shaken(port, "localhost", by_key(pin)).await, Ok(()));
+    assert_eq!(shaken(port, "127.0.0.1", by_key(pin)).await, Ok(()));
+    let mut other = *pin.bytes();
+    other[31] ^= 1;
+    assert!(shaken(port, "localhost", by_key(Sha256::new(other))).await.is_err());
+}
+
+#[tokio::test]
+async fn an_https_probe_goes_through_tls_and_the_hosts_authorities_do_not_know_this_server() {
+    let port = server().await;
+    let url = format!("https://localhost:{port}/");
+    let pinned = TlsTrust::PinnedKey(SERVER_PIN.parse().expect("a digest"));
+    let mut got = http::get(&url, &pinned).await.expect("it answers");
+    assert_eq!(got.status.as_u16(), 200);
+    assert_eq!(got.body(100).await.expect("a body").bytes, b"hello");
+    let Err(said) = http::get(&url, &TlsTrust::SystemRoots).await else { panic!("nobody vouches for it") };
+    assert!(said.contains("UnknownIssuer") || said.contains("no certificate authorities"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_a_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    });
+    let config = by_roots(roots(&[AUTHORITY]));
+    assert!(shaken(port, "localhost", config).await.is_err());
+}
