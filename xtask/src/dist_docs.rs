@@ -1,5 +1,5 @@
-//! `cargo xtask dist-docs`: the man page and the shell completions, written by the agent itself so that they
-//! cannot say anything else than its command line.
+//! `cargo xtask dist-docs`: the man pages and the shell completions, written by the programs themselves so that they
+//! cannot say anything else than their command lines.
 
 use std::{fs, path::PathBuf};
 
@@ -12,12 +12,15 @@ use crate::{
     say, workspace,
 };
 
-/// What the agent generates, and the file name that packagers expect.
-const DOCUMENTS: [(&str, &str); 4] = [
-    ("man", "nixfleet-agent.1"),
-    ("bash", "nixfleet-agent.bash"),
-    ("zsh", "_nixfleet-agent"),
-    ("fish", "nixfleet-agent.fish"),
+/// What is printed by which program when it is called how, and the file name that packagers expect.
+const DOCUMENTS: [(&str, [&str; 2], &str); 7] = [
+    ("nixfleet-agent", ["generate", "man"], "nixfleet-agent.1"),
+    ("nixfleet-agent", ["generate", "bash"], "nixfleet-agent.bash"),
+    ("nixfleet-agent", ["generate", "zsh"], "_nixfleet-agent"),
+    ("nixfleet-agent", ["generate", "fish"], "nixfleet-agent.fish"),
+    ("nixfleet", ["completions", "bash"], "nixfleet.bash"),
+    ("nixfleet", ["completions", "zsh"], "_nixfleet"),
+    ("nixfleet", ["completions", "fish"], "nixfleet.fish"),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -34,11 +37,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut report = Report::default();
-    report.step("build the agent", || programs::build(&["nixfleet-agent"]))?;
-    for (what, name) in DOCUMENTS {
-        let text = Run::new(programs::built("nixfleet-agent")).args(["generate", what]).stdout()?;
+    report.step("build the programs", || programs::build(&["nixfleet-agent", "nixfleet"]))?;
+    // A page for each verb: nixfleet.1, nixfleet-release-build.1, …
+    Run::new(programs::built("nixfleet")).arg("man").arg(&out).go()?;
+    for (program, words, name) in DOCUMENTS {
+        let text = Run::new(programs::built(program)).args(words).stdout()?;
         if text.trim().is_empty() {
-            bail!("`nixfleet-agent generate {what}` printed nothing");
+            bail!("`{program} {}` printed nothing", words.join(" "));
         }
         outside::write(&out.join(name), &text)?;
     }

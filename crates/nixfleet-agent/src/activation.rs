@@ -17,6 +17,7 @@ pub mod realise;
 pub mod recovery;
 pub mod rollback;
 pub mod run;
+pub mod staging;
 pub mod types;
 pub mod unsynced;
 pub mod verify_poll;

@@ -1,15 +1,19 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
 //! Exit codes: 0 converged, 1 refused or failed (unchanged), 2 usage, 4 live but units failed, 5 reverted,
-//! 6 deferred to a reboot, 7 the revert failed. The verbs that units run (`run-recorded`, `record-end`, `deadman`,
-//! `darwin-run`), and `leash`, which runs other people's programs, are hidden: they do nothing that a person needs.
+//! 6 deferred to a reboot, 7 the revert failed, 8 configuration or state that cannot be read, 70 our own mistake. The verbs
+//! that units run (`run-recorded`, `record-end`, `deadman`, `darwin-run`), and `leash`, which runs other people's programs,
+//! are hidden: they do nothing that a person needs.
 
 mod activate;
 #[cfg(feature = "failpoints")]
 mod attempts;
+mod check;
 mod daemon;
 mod dry_run;
+mod followed;
 mod inside;
+mod orders;
 mod show;
 mod ui;
 
@@ -19,16 +23,19 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
+use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
+use nixfleet_agent::config::{ConfigFile, state_dir_in};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
 #[command(name = "nixfleet-agent", version, max_term_width = 100)]
 struct Cli {
-    /// Keep state in this folder; on a host with an ephemeral root it must be persistent
-    #[arg(long, global = true, default_value = STATE_DIR, value_name = "FOLDER")]
-    state_dir: PathBuf,
+    /// Keep state in this folder; on a host with an ephemeral root it must be persistent [default: what the
+    /// configuration says, or /var/lib/nixfleet]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -47,10 +54,18 @@ enum Verb {
     History(JsonArg),
     /// Show what an activation printed
     Logs(LogsArgs),
-    /// Watch over activations: finish after a reboot, take up what was cut off
-    Run,
+    /// Look whether this host can follow its releases, and say what to mend
+    Check(CheckArgs),
+    /// Follow the releases that the configuration names; without one, watch over activations on this host
+    Run(RunArgs),
     /// Finish or revert an activation that was cut off, then exit
     Recover(JsonArg),
+    /// Keep the host where it is, whatever is released
+    Hold(HoldArgs),
+    /// Let a host go that was held
+    Unhold(ByArg),
+    /// Try what failed again, without waiting for a newer release
+    Retry(ByArg),
     /// Write the manual page or a shell's completions
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -97,6 +112,38 @@ struct JsonArg {
     /// Print JSON (version 1) on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: check::ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct ByArg {
+    /// Say who asks; without it, the person who called sudo or logged in
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct HoldArgs {
+    /// Why, for whoever finds the host held
+    why: String,
+    /// Let it go by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = long_duration)]
+    span: Option<Duration>,
+    #[command(flatten)]
+    by: ByArg,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: check::ConfigArgs,
+    #[command(flatten)]
+    json: JsonArg,
 }
 
 #[derive(Debug, Args)]
@@ -183,12 +230,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     if time <= Duration::from_hours(24) { Ok(time) } else { Err("at most 24h".to_owned()) }
 }
 
+/// A time of a minute or more, as long as a person may plan.
+fn long_duration(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 2h or 3days"))?;
+    let range = Duration::from_mins(1)..=Duration::from_hours(24 * 366);
+    if range.contains(&time) { Ok(time) } else { Err("between 1min and 366days".to_owned()) }
+}
+
 /// The forms of a probe, as `probes::parse` reads them.
 const PROBE_HELP: &str =
     "What must pass: tcp:HOST:PORT, http[s]://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
 
 /// Refused because of how it was called.
 const USAGE: u8 = 2;
+/// The configuration or the state cannot be read: starting again does not help, a person must look.
+const UNREADABLE: u8 = 8;
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -205,10 +261,13 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
-    let state = cli.state_dir;
-    if !state.is_absolute() {
+    if cli.state_dir.as_ref().is_some_and(|state| !state.is_absolute()) {
         return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
     }
+    let state = match state_dir(cli.state_dir.clone(), &cli.verb) {
+        Ok(state) => state,
+        Err(code) => return code,
+    };
     match cli.verb {
         Verb::Activate(args) => activate::activate::<B>(&state, args).await,
         Verb::Confirm(json) => activate::confirm::<B>(&state, json.json).await,
@@ -217,7 +276,11 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
         Verb::Status(json) => show::status(&state, json.json),
         Verb::History(json) => show::history(&state, json.json),
         Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await,
-        Verb::Run => daemon::run::<B>(&state).await,
+        Verb::Hold(args) => followed::hold(&state, args).await,
+        Verb::Unhold(by) => followed::unhold(&state, by).await,
+        Verb::Retry(by) => followed::retry(&state, by).await,
+        Verb::Check(args) => check::run::<B>(args.config, cli.state_dir.as_ref(), args.json.json).await,
+        Verb::Run(args) => daemon::run::<B>(args.config, cli.state_dir.as_ref(), &state).await,
         Verb::Generate(args) => generate(args.what),
         Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
         Verb::RecordEnd { file } => inside::record_end(&file),
@@ -236,6 +299,47 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// The state folder: the flag's, the configuration's, or the usual one. Verbs that units run are told by a flag; they and
+/// `check` do not stumble over a configuration that cannot be read.
+fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
+    let asks = match verb {
+        Verb::Activate(_)
+        | Verb::Confirm(_)
+        | Verb::Rollback(_)
+        | Verb::Status(_)
+        | Verb::History(_)
+        | Verb::Logs(_)
+        | Verb::Hold(_)
+        | Verb::Unhold(_)
+        | Verb::Retry(_)
+        | Verb::Recover(_) => true,
+        // These read the whole configuration, and tell more of what is wrong with it.
+        Verb::Check(_)
+        | Verb::Run(_)
+        | Verb::Leash { .. }
+        | Verb::RunRecorded { .. }
+        | Verb::Generate(_)
+        | Verb::RecordEnd { .. }
+        | Verb::Deadman { .. }
+        | Verb::DarwinRun(_) => false,
+        #[cfg(feature = "failpoints")]
+        Verb::Failpoints | Verb::Attempt(_) => false,
+    };
+    let usual = || PathBuf::from(STATE_DIR);
+    match flag {
+        Some(folder) => Ok(folder),
+        None if asks => match state_dir_in(&ConfigFile::Usual) {
+            Ok(named) => Ok(named.unwrap_or_else(usual)),
+            Err(refused) => {
+                let why =
+                    format!("the configuration does not say where state is kept: {}", describe(&refused));
+                Err(ui::refuse(1, &why, Some("mend it, or give --state-dir")))
+            }
+        },
+        None => Ok(usual()),
     }
 }
 
@@ -263,6 +367,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_hold_may_last_for_weeks_and_not_for_ever() {
+        assert_eq!(long_duration("3weeks"), Ok(Duration::from_hours(21 * 24)));
+        assert!(long_duration("5s").is_err() && long_duration("10years").is_err());
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! or cut its power right there. The mark makes later processes pass. `NIXFLEET_BACKEND=darwin` chooses the Darwin
 //! backend on Linux, where test hosts are.
 
-/// Every point, in the order of a good activation, then of a deferral, then of a way back.
-pub const ALL: [&str; 42] = [
+/// Every point, in the order of a good activation, then of a deferral, then of a way back, then
+/// of the reducer, which passes its points with every input.
+pub const ALL: [&str; 47] = [
     "before-began",
     "after-began",
     "before-root",
@@ -49,6 +50,11 @@ pub const ALL: [&str; 42] = [
     "before-revert-boot",
     "after-revert-boot",
     "after-put-back",
+    "before-log",
+    "after-log",
+    "before-save",
+    "after-save",
+    "after-effects",
 ];
 
 /// Variables that a detached process of ours is given from our own environment: none in a shipped binary.

@@ -176,6 +176,80 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
     Ok(bytes)
 }
 
+/// The contents of a file of at most `bytes_max` bytes, or the first `bytes_max + 1` of a larger one: whoever reads a
+/// foreign document sees by the length that it is too large. Only a regular file is read: a pipe or a device, which
+/// could be waited for for ever, is an error.
+pub fn read_start(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
+    let (file, _) = open_regular(path)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    Ok(bytes)
+}
+
+/// Like [`read_bounded`], for a file that decides whom this host trusts: an error if anybody but root and the user that
+/// we run as could have written it. Links are followed; what counts is the file at their end, which is the one read.
+pub fn read_guarded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
+    let (file, meta) = open_regular(path)?;
+    if let Some(who) = others_who_write(&meta) {
+        let why = io::Error::new(io::ErrorKind::PermissionDenied, who.to_string());
+        return Err(failed("trust", path)(why));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    if bytes.len() as u64 > bytes_max {
+        let why = io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {bytes_max} bytes"));
+        return Err(failed("read", path)(why));
+    }
+    Ok(bytes)
+}
+
+/// Who else can write a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// It belongs to this user, who is neither root nor we.
+    Owner(u32),
+    /// Its group can.
+    Group,
+    /// Everybody can.
+    Everybody,
+}
+
+impl std::fmt::Display for Writers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Owner(user) => write!(f, "it belongs to user {user}"),
+            Self::Group => f.write_str("its group can write it"),
+            Self::Everybody => f.write_str("everybody can write it"),
+        }
+    }
+}
+
+/// Who can write a file or folder beside root and the user that we run as; the widest circle of them.
+pub fn others_who_write(meta: &std::fs::Metadata) -> Option<Writers> {
+    let (owner, mode) = (meta.uid(), meta.mode());
+    if mode & 0o002 != 0 {
+        Some(Writers::Everybody)
+    } else if mode & 0o020 != 0 {
+        Some(Writers::Group)
+    } else if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        Some(Writers::Owner(owner))
+    } else {
+        None
+    }
+}
+
+/// Opened without waiting: the other end of a pipe may never come.
+fn open_regular(path: &Path) -> Result<(File, std::fs::Metadata), FsError> {
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag of open(2)");
+    let file =
+        OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed("read", path))?;
+    let meta = file.metadata().map_err(failed("read", path))?;
+    if meta.is_file() {
+        return Ok((file, meta));
+    }
+    Err(failed("read", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")))
+}
+
 /// Where the link points, one step.
 pub fn read_link(path: &Path) -> Result<PathBuf, FsError> {
     std::fs::read_link(path).map_err(failed("read the link", path))
@@ -237,6 +311,23 @@ pub fn space(path: &Path) -> Result<Space, FsError> {
 pub fn same_file_system(one: &Path, other: &Path) -> bool {
     let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
     matches!((device(one), device(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Whether what is at `path` is gone after a reboot, since its file system is in memory. Elsewhere than on Linux it is
+/// never known to be.
+pub fn is_in_memory(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        /// From the kernel's `magic.h`; root file systems that are made at boot are of the second kind.
+        const KINDS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+        rustix::fs::statfs(path)
+            .is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
 }
 
 /// Writes everything of the file system of `path` to the disk, whoever wrote it. Takes as long as the disk needs.
@@ -448,5 +539,66 @@ mod tests {
         write_atomic(&path, &[0; 11]).expect("written");
         assert!(read_bounded(&path, 10).is_err());
         assert_eq!(read_bounded(&path, 11).expect("fits").len(), 11);
+        assert_eq!(read_start(&path, 10).expect("its start").len(), 11, "one more than allowed, and no more");
+        assert_eq!(read_start(&path, 5).expect("its start").len(), 6);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_in_memory_is_told_from_what_is_not() {
+        assert!(!is_in_memory(Path::new("/proc")));
+        assert!(!is_in_memory(Path::new("/nowhere/at/all")));
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("Linux has it");
+        let of = |kind: &str| {
+            let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            fields
+                .filter(|fields| fields[2] == kind)
+                .map(|fields| PathBuf::from(fields[1]))
+                .collect::<Vec<_>>()
+        };
+        for path in of("tmpfs") {
+            assert!(is_in_memory(&path) || !path.exists(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("a pipe");
+        let said = read_start(&path, 10).expect_err("not a file").source.to_string();
+        assert_eq!(said, "it is not a regular file");
+        assert!(read_start(dir.path(), 10).is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("agent.toml");
+        for (mode, who) in [
+            (0o600, None),
+            (0o444, None),
+            (0o755, None),
+            (0o620, Some(Writers::Group)),
+            (0o664, Some(Writers::Group)),
+            (0o602, Some(Writers::Everybody)),
+            (0o666, Some(Writers::Everybody)),
+        ] {
+            write_atomic(&path, b"x").expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            let link = dir.path().join("link");
+            link_atomic(&path, &link).expect("made");
+            let read = read_guarded(&link, 10);
+            assert_eq!(read.is_ok(), who.is_none(), "{mode:o}");
+            assert_eq!(others_who_write(&std::fs::metadata(&path).expect("there")), who, "{mode:o}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// Debian packages that the testbed needs on the machine itself; `cargo xtask setup` installs them.
+/// Debian packages that the testbed needs on the machine itself; `cargo xtask setup` installs them. OpenSSH signs in the
+/// tests of the operator's command line, and no host needs it.
 pub const APT_PACKAGES: &[&str] = &[
     "mmdebstrap",
     "systemd-container",
@@ -14,6 +15,7 @@ pub const APT_PACKAGES: &[&str] = &[
     "cpio",
     "kmod",
     "qemu-system-x86",
+    "openssh-client",
 ];
 
 /// One program of each package that is used, so that "missing" is about what is there, not about dpkg.

@@ -1,7 +1,7 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
 //! Exit codes: 0 done; 1 refused or failed, and nothing is half done; 2 called in a way that has no meaning; 3 something
-//! outside does not answer; 101 a mistake of ours.
+//! outside does not answer; 70 a mistake of ours.
 
 mod folder;
 mod generate;
@@ -23,13 +23,18 @@ use folder::Folder;
 
 /// Release NixOS systems to a fleet: keys, roots and signed releases
 #[derive(Debug, Parser)]
-#[command(name = "nixfleet", version, max_term_width = 100)]
+#[command(name = "nixfleet", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     places: Places,
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// What a script can rely on.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, and nothing is half done; 2 called in a way that has \
+                          no meaning; 3 something outside does not answer; 70 a mistake of nixfleet. Data goes to \
+                          standard output, everything else to standard error.";
 
 /// Where things are.
 #[derive(Debug, Args)]
@@ -67,7 +72,14 @@ enum Verb {
     Man(generate::ManArgs),
 }
 
+/// The exit code for a mistake of ours, as `sysexits.h` has it.
+const OUR_MISTAKE: i32 = 70;
+
 pub(crate) fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        ui::say(&format!("error: this is a mistake of nixfleet, please report it: {panic}"));
+        std::process::exit(OUR_MISTAKE);
+    }));
     let Cli { places, verb } = Cli::parse();
     let folder = Folder::new(places);
     let done = match verb {

@@ -310,9 +310,10 @@ fn host(field: &Field, faults: &mut Faults) -> Option<(HostName, ReadHost)> {
         .and_then(|node| Some((node.span, parsed(node, "`channel`", faults)?)));
     let system = fields.required("system", faults).and_then(|node| parsed(node, "`system`", faults));
     let keys = keys(&mut fields, faults);
-    let tags = fields.optional("tags").map_or(Some(Vec::new()), |node| {
-        each(node, "`tags`", faults, |node, faults| parsed(node, "a tag", faults))
-    });
+    // Those that can be read count even if another cannot: or each selector for them would be a fault as well.
+    let tags =
+        fields.optional("tags").and_then(|node| decode::list(node, "`tags`", faults)).unwrap_or_default();
+    let tags: BTreeSet<Tag> = tags.iter().filter_map(|node| parsed(node, "a tag", faults)).collect();
     let probes = fields
         .optional("probes")
         .map_or(Some(Vec::new()), |node| each(node, "`probes`", faults, probe::read));
@@ -329,7 +330,6 @@ fn host(field: &Field, faults: &mut Faults) -> Option<(HostName, ReadHost)> {
         (Some(system), Some(probes), Some(reboot), Some(pin)) => Some(Rest { system, probes, reboot, pin }),
         _ => None,
     };
-    let tags = tags.unwrap_or_default().into_iter().collect();
     Some((name?, ReadHost { at: field.at, channel, tags, keys, rest }))
 }
 

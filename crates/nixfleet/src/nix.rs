@@ -196,6 +196,16 @@ impl Nix {
         Ok(all)
     }
 
+    /// Signs the paths and all that they refer to with the key of a cache in the file, in the local store.
+    pub async fn sign(&self, paths: &[StorePath], key: &Path) -> Result<(), NixError> {
+        for some in paths.chunks(PATHS_PER_CALL) {
+            let cmd = self.command(&["store", "sign", "--recursive", "--key-file"]).arg(key);
+            let cmd = cmd.args(some.iter().map(StorePath::as_str)).deadline(QUERY_DEADLINE);
+            cmd.run().await.and_then(Finished::success).map_err(NixError::Exec)?;
+        }
+        Ok(())
+    }
+
     /// Copies the paths and all that they refer to into the store at `to`.
     pub async fn copy(&self, paths: &[StorePath], to: &str) -> Result<(), NixError> {
         for some in paths.chunks(PATHS_PER_CALL) {

@@ -271,3 +271,6 @@ fn open_entry(served: &Served, channel: &ChannelName, seq: Seq, host: &HostName)
     }
     Err(NotOpened::EntryMisplaced { host: host.clone(), found: entry.host })
 }
+
+#[cfg(test)]
+mod tests;

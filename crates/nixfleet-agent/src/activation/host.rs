@@ -57,6 +57,28 @@ impl HostPaths {
         self.state.join("unsynced")
     }
 
+    /// [`HostPaths::unsynced`] for what is only staged: a person may activate at the same time.
+    pub fn unsynced_staging(&self) -> PathBuf {
+        self.state.join("unsynced-staging")
+    }
+
+    /// The folder of the roots that the state wants, beside those of activations: see [`HostPaths::wanted_root`].
+    pub fn wanted_roots(&self) -> PathBuf {
+        let mut name = self.roots.file_name().unwrap_or_default().to_owned();
+        name.push("-wanted");
+        self.roots.with_file_name(name)
+    }
+
+    /// The root of a system that must not be collected now, by the name of its store path.
+    pub fn wanted_root(&self, system: &StorePath) -> PathBuf {
+        self.wanted_roots().join(system.as_path().file_name().unwrap_or_default())
+    }
+
+    /// Held by the agent that follows a source: there is one at most.
+    pub fn agent_lock(&self) -> PathBuf {
+        self.lock.with_file_name("agent.lock")
+    }
+
     /// Where detached runs record how they ended.
     pub fn ends(&self) -> PathBuf {
         self.state.join("ends")

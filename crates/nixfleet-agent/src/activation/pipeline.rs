@@ -220,11 +220,13 @@ async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Resu
 async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<(), Failure> {
     run.step(Step::Realise);
     run.note(Line::Realising)?;
-    let began = run.began();
+    let (began, host) = (run.began(), run.backend.host());
     let order = Order {
         system: &began.target,
         seen,
-        root: (run.backend.host(), run.id()),
+        host,
+        root: &host.root(RootKind::Target, run.id()),
+        unsynced: &host.unsynced(),
         unsigned: began.unsigned,
         digest: began.digest.as_ref(),
         stall: run.stall,
@@ -236,20 +238,26 @@ async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result
 /// Refuses what is no system for this host, and returns what keeps it from being switched to live (step 7).
 fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>, Failure> {
     let Began { target, previous, inhibit, .. } = run.began();
-    if let Some(lacks) = run.backend.system_files().iter().find(|file| !target.join(file).exists()) {
-        return Err(Failure::NotASystem { path: target.clone(), lacks: (*lacks).to_owned() });
-    }
-    let (got, want) = (system_text(target, "system"), run.backend.architecture());
-    if !got.trim().is_empty() && got.trim() != want {
-        let got = text::printable(got.trim());
-        return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
-    }
+    is_a_system_for(run.backend, target)?;
     if !run.backend.platform().defers() {
         return Ok(Vec::new());
     }
     let parts = |system| run.backend.inhibiting_parts(system);
     let own = |system| parse_inhibitors(&system_text(system, "switch-inhibitors"));
     Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
+}
+
+/// Refuses what is no system, or one for another kind of machine.
+pub(super) fn is_a_system_for<B: ActivationBackend>(backend: &B, target: &StorePath) -> Result<(), Failure> {
+    if let Some(lacks) = backend.system_files().iter().find(|file| !target.join(file).exists()) {
+        return Err(Failure::NotASystem { path: target.clone(), lacks: (*lacks).to_owned() });
+    }
+    let (got, want) = (system_text(target, "system"), backend.architecture());
+    if !got.trim().is_empty() && got.trim() != want {
+        let got = text::printable(got.trim());
+        return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
+    }
+    Ok(())
 }
 
 /// The time of this boot at which a trial is over; nothing for what is not on trial.

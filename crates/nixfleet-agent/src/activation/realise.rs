@@ -4,6 +4,7 @@
 //! the store (`facts/nix.md`). So a failure is classified by asking each substituter what it has and who signed it,
 //! and a success is followed by asking the local store who signed every path of the closure.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nixfleet_core::activation::outcome::{Failure, Step};
@@ -15,7 +16,7 @@ use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
 
 use super::boot_space;
-use super::host::{HostPaths, RootKind};
+use super::host::HostPaths;
 use super::profile::describe;
 use super::types::Observer;
 use super::unsynced::Unsynced;
@@ -44,8 +45,12 @@ pub struct Order<'a> {
     pub system: &'a StorePath,
     /// What [`glance`] said of it a moment ago.
     pub seen: Seen,
-    /// The garbage collector root to make beforehand; none for a dry run.
-    pub root: (&'a HostPaths, &'a nixfleet_core::ids::ActivationId),
+    /// Where things are.
+    pub host: &'a HostPaths,
+    /// The garbage collector root to make beforehand.
+    pub root: &'a Path,
+    /// The list of what this fetch brings; one for each who may fetch at the same time.
+    pub unsynced: &'a Path,
     /// What happens to a path without a trusted signature.
     pub unsigned: Unsigned,
     /// What a release says of the contents.
@@ -68,10 +73,9 @@ pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Se
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
 pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     failpoint::hit("before-root");
-    let (host, id) = order.root;
-    root(host, id, order.system)?;
+    root(order.root, order.system)?;
     failpoint::hit("after-root");
-    let unsynced = Unsynced::take_up(tools, host, order.observer).await?;
+    let unsynced = Unsynced::take_up(tools, order.unsynced, order.observer).await?;
     let present = order.system.as_path().exists();
     if !(present && is_settled(tools, order).await?) {
         let planned = plan(tools, order, present).await?;
@@ -98,17 +102,17 @@ async fn is_settled(tools: &Tools, order: &Order<'_>) -> Result<bool, Failure> {
     }
 }
 
-/// The root is a direct link in Nix's own folder: it keeps the path from the moment it is valid.
-fn root(host: &HostPaths, id: &nixfleet_core::ids::ActivationId, system: &StorePath) -> Result<(), Failure> {
-    let link = host.root(RootKind::Target, id);
-    let made = fs::make_dir(&host.roots).and_then(|()| fs::link_atomic(system.as_path(), &link));
+/// The root is a direct link in a folder of Nix's own: it keeps the path from the moment it is valid.
+fn root(link: &Path, system: &StorePath) -> Result<(), Failure> {
+    let folder = link.parent().map_or(Ok(()), fs::make_dir);
+    let made = folder.and_then(|()| fs::link_atomic(system.as_path(), link));
     made.map_err(|error| no_space_or_internal(&error, "/nix/var"))
 }
 
 /// A full disk has its own failure; the need is what a link or a line takes.
 pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
     if error.is_no_space() {
-        let free_bytes = fs::free_bytes(std::path::Path::new(at)).unwrap_or(0);
+        let free_bytes = fs::free_bytes(Path::new(at)).unwrap_or(0);
         return Failure::NoSpace { at: at.to_owned(), need_bytes: 4096, free_bytes };
     }
     Failure::Internal { what: describe(error) }
@@ -116,17 +120,16 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
 
 /// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
 async fn plan(tools: &Tools, order: &Order<'_>, present: bool) -> Result<Vec<StorePath>, Failure> {
-    let (host, _) = order.root;
     // Asked side by side, each for as long as a cache may be silent: what is not known then refuses nothing.
     let room = timeout(order.stall, async {
-        if present { Ok(()) } else { boot_space::before_fetch(tools, host, order.system).await }
+        if present { Ok(()) } else { boot_space::before_fetch(tools, order.host, order.system).await }
     });
     let (plan, room) = tokio::join!(tools.dry_run(order.system, order.stall), room);
     let boot = room.unwrap_or(Ok(()));
     // A plan that cannot be had is no reason to refuse: the fetch itself says what is wrong.
     let Ok(plan) = plan else { return boot.map(|()| vec![order.system.clone()]) };
     let need_bytes = plan.unpacked_bytes.saturating_add(SPARE_BYTES);
-    let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(u64::MAX);
+    let free_bytes = fs::free_bytes(Path::new(STORE)).unwrap_or(u64::MAX);
     if plan.unpacked_bytes > 0 && need_bytes > free_bytes {
         return Err(Failure::NoSpace { at: STORE.to_owned(), need_bytes, free_bytes });
     }
@@ -172,7 +175,7 @@ async fn classify(tools: &Tools, system: &StorePath, failure: &RealiseFailure) -
     let settings = tools.nix_settings().await.unwrap_or_default();
     let complains = |wanted: fn(&Complaint) -> bool| failure.complaints.iter().any(wanted);
     if complains(|complaint| matches!(complaint, Complaint::DiskFull)) {
-        let free_bytes = fs::free_bytes(std::path::Path::new(STORE)).unwrap_or(0);
+        let free_bytes = fs::free_bytes(Path::new(STORE)).unwrap_or(0);
         return Failure::NoSpace { at: STORE.to_owned(), need_bytes: free_bytes + SPARE_BYTES, free_bytes };
     }
     let asked = settings.substituters.clone();

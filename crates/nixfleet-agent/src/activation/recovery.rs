@@ -133,6 +133,122 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
     Ok(Some(conclude(&mut run, verdict).await))
 }
 
+/// What became of an activation that the reducer asked about.
+#[derive(Debug)]
+pub enum TakenUp {
+    /// It is over, or on trial, or waits for its reboot.
+    Stands(Box<ActivationOutcome>),
+    /// The journal does not know it (any more).
+    Unknown,
+}
+
+/// Finishes this one activation, or tells how it ended. A trial that goes on, and one that waits for its reboot, are left
+/// alone and told as what they are.
+pub async fn take_up_one<B: ActivationBackend>(
+    backend: &B,
+    id: &ActivationId,
+    observer: &Arc<dyn Observer>,
+) -> Result<TakenUp, Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend).await?;
+    let (journal, known) = open(backend).await?;
+    let Some(activation) = known.into_iter().rfind(|activation| activation.id == *id) else {
+        return Ok(TakenUp::Unknown);
+    };
+    if let Some(outcome) = activation.outcome {
+        return Ok(TakenUp::Stands(Box::new(outcome)));
+    }
+    let world = look(backend, &journal, &activation).await;
+    let mut run =
+        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let outcome = go_on(&mut run, &world).await;
+    Ok(TakenUp::Stands(Box::new(outcome.unwrap_or_else(|| standing(&mut run)))))
+}
+
+/// The outcome of an activation that is not over and has nothing to do.
+fn standing<B: ActivationBackend>(run: &mut Run<'_, B>) -> ActivationOutcome {
+    let verdict = match &run.activation.reached {
+        Reached::AwaitingReboot => {
+            Verdict::DeferredPendingReboot { inhibitors: run.activation.inhibitors.clone() }
+        }
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Running { .. }
+        | Reached::Confirming
+        | Reached::Confirmed
+        | Reached::Reverting
+        | Reached::Finished => Verdict::OnTrial { confirm_within_secs: run.time_left().as_secs() },
+    };
+    run.outcome(verdict)
+}
+
+/// The reducer's confirmation of a trial. One that was confirmed before is committed (again); of one that is over, the
+/// outcome is told.
+pub async fn commit_one<B: ActivationBackend>(
+    backend: &B,
+    id: &ActivationId,
+    observer: &Arc<dyn Observer>,
+) -> Result<TakenUp, Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend).await?;
+    let (journal, known) = open(backend).await?;
+    let on_trial = |activation: &Activation| {
+        activation.id == *id
+            && activation.is_pending()
+            && activation.reached == Reached::Confirming
+            && activation.last_boot == *journal.boot()
+    };
+    let Some(activation) = known.into_iter().rfind(on_trial) else {
+        drop((lock, journal));
+        return take_up_one(backend, id, observer).await;
+    };
+    let mut run =
+        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let verdict = commit(&mut run, Vec::new()).await;
+    Ok(TakenUp::Stands(Box::new(conclude(&mut run, verdict).await)))
+}
+
+/// The reducer's way back from an activation that is not over. Of one that is over, the outcome is told.
+pub async fn revert_one<B: ActivationBackend>(
+    backend: &B,
+    (id, failure): (&ActivationId, Failure),
+    observer: &Arc<dyn Observer>,
+) -> Result<TakenUp, Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend).await?;
+    let (journal, known) = open(backend).await?;
+    let Some(activation) = known.into_iter().rfind(|activation| activation.id == *id) else {
+        return Ok(TakenUp::Unknown);
+    };
+    if let Some(outcome) = activation.outcome {
+        return Ok(TakenUp::Stands(Box::new(outcome)));
+    }
+    let waits = activation.reached == Reached::AwaitingReboot && activation.last_boot == *journal.boot();
+    let mut run =
+        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
+    let halt = if waits { Halt::PutBack(failure) } else { Halt::Revert(failure) };
+    Ok(TakenUp::Stands(Box::new(conclude(&mut run, Err(halt)).await)))
+}
+
+/// Finishes what a person's agent left behind, and sweeps. `ours` is the reducer's and left alone.
+pub async fn recover_others<B: ActivationBackend>(
+    backend: &B,
+    ours: Option<&ActivationId>,
+    observer: &Arc<dyn Observer>,
+) -> Result<Option<ActivationOutcome>, Failure> {
+    let known = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
+    let pending = known.iter().rfind(|activation| activation.is_pending());
+    match pending {
+        Some(activation) if ours == Some(&activation.id) => Ok(None),
+        Some(_) => recover(backend, observer).await,
+        None if is_needed(backend) => recover(backend, observer).await,
+        None => Ok(None),
+    }
+}
+
 /// Before a new activation: what was cut off is finished, what waits for a reboot is given up, what is on trial
 /// keeps the newcomer out.
 pub async fn clear_the_way<B: ActivationBackend>(

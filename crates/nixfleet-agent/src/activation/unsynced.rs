@@ -15,7 +15,6 @@ use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::ids::{STORE_DIR, StorePath};
 use nixfleet_sys::{fs, text};
 
-use super::host::HostPaths;
 use super::profile::describe;
 use super::realise::no_space_or_internal;
 use super::types::Observer;
@@ -35,8 +34,8 @@ pub struct Unsynced {
 impl Unsynced {
     /// Reads what an earlier fetch left behind and mends what is broken of it. Needs a substituter only for that, and
     /// goes on without: what stays broken keeps out the systems that it belongs to, and no other ([`Self::refuse`]).
-    pub async fn take_up(tools: &Tools, host: &HostPaths, observer: &dyn Observer) -> Result<Self, Failure> {
-        let file = host.unsynced();
+    pub async fn take_up(tools: &Tools, file: &Path, observer: &dyn Observer) -> Result<Self, Failure> {
+        let file = file.to_owned();
         let listed = match fs::read_bounded(&file, BYTES_MAX) {
             Ok(bytes) => parse(&bytes),
             Err(error) if error.is_not_found() => return Ok(Self { file, broken: Vec::new() }),

@@ -1,19 +1,23 @@
-//! `run`: the agent as a service. It takes up what was cut off, finishes after a reboot, and otherwise sleeps.
+//! `run`: the agent as a service. With a configuration it follows a release source; without one it takes up what was cut
+//! off, finishes after a reboot, and otherwise sleeps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery;
 use nixfleet_agent::activation::types::{Failure, Observer};
+use nixfleet_agent::runtime::notify;
+use nixfleet_agent::runtime::start::{self, Ended, NotStarted, Orders};
 use nixfleet_core::activation::outcome::Step;
 use nixfleet_sys::watch::FolderWatch;
-use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use super::{activate::ready, ui};
+use super::check::ConfigArgs;
+use super::{UNREADABLE, activate::ready, orders, ui};
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::tools::progress::Progress;
 
@@ -35,37 +39,131 @@ impl Observer for Journalled {
     }
 }
 
-pub(crate) async fn run<B: ActivationBackend>(state: &Path) -> ExitCode {
-    let backend: B = match ready(state) {
+/// What ends the agent from outside.
+struct Stop {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stop {
+    async fn wanted(&mut self) {
+        tokio::select! {
+            // Safe to cancel: a signal that came stays noted.
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// `usual` is where state is kept if the configuration does not say, or cannot be read.
+pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
+    args: ConfigArgs,
+    state_dir: Option<&PathBuf>,
+    usual: &Path,
+) -> ExitCode {
+    let orders = orders::read(args, state_dir);
+    let state = match &orders {
+        Ok(Some((_, state))) => state.clone(),
+        Ok(None) | Err(_) => usual.to_owned(),
+    };
+    let backend: B = match ready(&state) {
         Ok(backend) => backend,
         Err(code) => return code,
     };
-    let observer: Arc<dyn Observer> = Arc::new(Journalled);
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let voice: Arc<dyn Observer> = Arc::new(Journalled);
+    let (Ok(term), Ok(int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return ui::refuse(1, "cannot listen for signals", None);
     };
-    // Without systemd around us there is nobody to notify.
-    let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("watching")]);
+    let stop = Stop { term, int };
+    match orders {
+        Ok(Some((orders, _))) => follow(backend, orders, &voice, stop).await,
+        Ok(None) => alone(&backend, &voice, stop).await,
+        Err(code) => {
+            // Whatever is wrong with the configuration: what was cut off is not left half-done.
+            look(&backend, &voice).await;
+            code
+        }
+    }
+}
+
+async fn follow<B: ActivationBackend + Send + 'static>(
+    backend: B,
+    orders: Orders,
+    voice: &Arc<dyn Observer>,
+    mut stop: Stop,
+) -> ExitCode {
+    let backend = Arc::new(backend);
+    let ended = tokio::select! {
+        // Dropped at any of its waits, it goes on from its files at the next start; the switch itself is not ours to end.
+        ended = start::run(Arc::clone(&backend), orders, Arc::clone(voice)) => ended,
+        () = stop.wanted() => {
+            notify::stopping();
+            return ExitCode::SUCCESS;
+        }
+    };
+    match ended {
+        Ok(Ended::HandedOver(other)) => {
+            notify::stopping();
+            ui::say(&format!("making way for {}", other.display()));
+            ExitCode::SUCCESS
+        }
+        Ok(Ended::WorkersGone) => ui::refuse(70, "every worker is gone", None),
+        Err(error) => {
+            // The activation journal has its own truth: what was cut off is not left half-done.
+            if !matches!(error, NotStarted::Another) {
+                look(&*backend, voice).await;
+            }
+            ui::refuse(code_of(&error), &describe(&error), Some(error.hint()))
+        }
+    }
+}
+
+/// What cannot be read does not get better by starting again; the rest may.
+fn code_of(error: &NotStarted) -> u8 {
+    match error {
+        NotStarted::State(_) | NotStarted::Trust(_) | NotStarted::Log(_) => UNREADABLE,
+        NotStarted::Another
+        | NotStarted::File(_)
+        | NotStarted::Host(_)
+        | NotStarted::Tools(_)
+        | NotStarted::Thread(_) => 1,
+    }
+}
+
+async fn alone<B: ActivationBackend>(backend: &B, observer: &Arc<dyn Observer>, mut stop: Stop) -> ExitCode {
+    notify::ready();
+    notify::status("follows no source; watching over activations");
     let mut watch = nixfleet_sys::fs::make_dir(&backend.host().state)
         .ok()
         .and_then(|()| FolderWatch::new(&[&backend.host().state]).ok());
+    let mut alive = notify::alive_every();
     let mut first = true;
     loop {
-        let needed = std::mem::take(&mut first) || recovery::is_needed(&backend);
+        notify::alive();
+        let needed = std::mem::take(&mut first) || recovery::is_needed(backend);
         tokio::select! {
             // Cut off anywhere, the journal says where to go on; the switch itself is not ours to end.
-            () = look(&backend, &observer), if needed => {}
+            () = look(backend, observer), if needed => {}
             () = std::future::ready(()), if !needed => {}
-            _ = term.recv() => return ExitCode::SUCCESS,
-            _ = int.recv() => return ExitCode::SUCCESS,
+            () = tell_alive(&mut alive) => {}
+            () = stop.wanted() => return ExitCode::SUCCESS,
         }
         tokio::select! {
             // A lost wake-up is only a later round.
             () = changed(&mut watch) => {}
-            _ = term.recv() => return ExitCode::SUCCESS,
-            _ = int.recv() => return ExitCode::SUCCESS,
+            () = stop.wanted() => return ExitCode::SUCCESS,
         }
+    }
+}
+
+/// Keeps the watchdog quiet for as long as it is polled; never returns.
+async fn tell_alive(every: &mut Option<Duration>) {
+    match every {
+        Some(every) => loop {
+            sleep(*every).await;
+            notify::alive();
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@ use nixfleet_core::activation::record::{Activation, Fired, Reached, Run};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use serde::Serialize;
 
+use super::followed::{self, Follows};
 use super::{USAGE, ui};
 
 /// Lines of each unit of an activation that `logs` shows.
@@ -36,6 +37,8 @@ struct Status {
     profile: Option<Generation>,
     pending: Option<Row>,
     last: Option<Row>,
+    /// Where the host stands on its way to the newest release; `null` while it follows no source.
+    follows: Option<Follows>,
 }
 
 /// One activation, as `history --json` prints it; version 1.
@@ -84,6 +87,10 @@ pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
         Ok(activations) => activations,
         Err(code) => return code,
     };
+    let follows = match followed::read(state) {
+        Ok(follows) => follows,
+        Err(code) => return code,
+    };
     let host = HostPaths::with_state(state);
     let pending = activations.iter().rfind(|activation| activation.is_pending());
     let last = activations.iter().rfind(|activation| !activation.is_pending());
@@ -95,6 +102,7 @@ pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
             profile: host.generation(),
             pending: pending.map(Row::of),
             last: last.map(Row::of),
+            follows,
         });
         return ExitCode::SUCCESS;
     }
@@ -104,6 +112,9 @@ pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
     ui::data(&format!("booted    {}", shown(host.booted())));
     let profile = host.generation().map(|g| format!("{} (generation {})", g.system, g.number));
     ui::data(&format!("profile   {}", profile.unwrap_or_else(|| "none".to_owned())));
+    for line in follows.iter().flat_map(Follows::lines) {
+        ui::data(&line);
+    }
     ui::data(&format!("pending   {}", pending.map_or_else(|| "nothing".to_owned(), waiting)));
     ui::data(&format!("last      {}", last.map_or_else(|| "nothing".to_owned(), line)));
     ExitCode::SUCCESS
@@ -127,7 +138,7 @@ fn waiting(activation: &Activation) -> String {
     }
 }
 
-fn when(at_ms: u64) -> String {
+pub(super) fn when(at_ms: u64) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms);
     humantime::format_rfc3339_seconds(at).to_string()
 }

@@ -30,7 +30,8 @@ pub enum Effect {
     /// Go back. Ends like an activation.
     Revert(Box<RevertOrder>),
     /// An earlier process left this activation: finish it, or tell how it ended. A trial that goes on is left alone and
-    /// told with `LocalActivationCompleted` on trial. Ends like an activation.
+    /// told with `LocalActivationCompleted` on trial. Ends like an activation, and without an outcome only if the journal
+    /// does not know it: a lock that is held is waited for.
     TakeUp(ActivationId),
     /// Look at what runs. Gives `SystemChanged`, also if nothing did.
     Look,

@@ -274,6 +274,8 @@ pub struct Reverting {
     pub failure: Option<Failure>,
     /// How far its reboot is, when only a reboot brings the recorded system.
     pub reboot: Option<Reboot>,
+    /// The hooks after a reboot that are still due: what was drained for it is let in again, whichever system came up.
+    pub hooks: Hooks,
 }
 
 /// Back on the previous system.
@@ -288,6 +290,8 @@ pub struct Reverted {
     pub failure: Failure,
     /// Units that are still worse off than before.
     pub left: Vec<TroubledUnit>,
+    /// The hooks after a reboot that are still due.
+    pub hooks: Hooks,
 }
 
 /// It could not be done, or could not be undone.

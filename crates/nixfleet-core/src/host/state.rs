@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::effect::Back;
 use super::event::Refusal;
 use super::phase::{Done, FailedAt, Phase, RebootCause};
 use super::terms::Terms;
@@ -111,12 +112,20 @@ impl HostState {
                 RebootCause::Deferred { flight, .. } => Some(&flight.id),
                 RebootCause::Wanted(_) => None,
             },
+            Phase::Failed(failed) => match &failed.at {
+                FailedAt::Revert { id, back: Back::Uncommitted, .. } => Some(id),
+                FailedAt::Revert { back: Back::Committed, .. }
+                | FailedAt::Stage
+                | FailedAt::Activate
+                | FailedAt::Soak
+                | FailedAt::AfterHooks(_)
+                | FailedAt::Found => None,
+            },
             Phase::Converged
             | Phase::Staging(_)
             | Phase::Staged(_)
             | Phase::Soaking(_)
-            | Phase::Reverted(_)
-            | Phase::Failed(_) => None,
+            | Phase::Reverted(_) => None,
         }
     }
 

@@ -20,7 +20,7 @@ mod told;
 
 use super::event::{Event, Refusal};
 use super::gate::Waits;
-use super::phase::{Phase, StateName};
+use super::phase::{Phase, Rebooted, StateName};
 use super::state::{Contact, Hold, HostState, Refused as RefusedOffer, Source};
 use super::terms::Terms;
 use super::time::Now;
@@ -242,6 +242,11 @@ fn agent_started(draft: &mut Draft<'_>, setup: &Setup, world: &World) -> bool {
         (state.newest, state.go, state.reboot_go) = (None, None, None);
     }
     (state.setup, state.world) = (Some(setup.clone()), world.clone());
+    if let Some(done) = state.settled.as_mut().filter(|_| rebooted)
+        && state.world.booted.as_ref() == Some(&done.terms.system)
+    {
+        done.rebooted = Rebooted::Yes;
+    }
     if first {
         state.since_ms = draft.now.at;
     }

@@ -58,6 +58,22 @@ pub struct World {
     pub reboot_needed: Vec<Inhibitor>,
 }
 
+impl World {
+    /// What runs, for people, if it is another system than `expected`.
+    pub(super) fn runs_other_than(&self, expected: &StorePath) -> Option<String> {
+        match &self.current {
+            Some(current) if current == expected => None,
+            Some(current) => Some(current.to_string()),
+            None => Some("no system".to_owned()),
+        }
+    }
+
+    /// Whether `system` runs, and the next boot starts it too.
+    pub(super) fn is_settled_on(&self, system: &StorePath) -> bool {
+        self.current.as_ref() == Some(system) && self.profile.as_ref() == Some(system)
+    }
+}
+
 /// What the activation journal says of one activation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ use crate::common::{AGENT, LIMIT, activate, assert_rests_on, history, host, host
 
 fn fire_and_forget(host: &Host, path: &str) {
     let start =
-        ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", path, "--confirm-within", "8s"];
+        ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", path, "--confirm-within", "20s"];
     assert_eq!(host.run(&start).expect("it runs").code, 0);
     let flipped = host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(path));
     assert!(flipped.is_ok(), "{}", host.journal("activation").unwrap_or_default());
@@ -79,7 +79,7 @@ fn a_daemon_reload_does_not_move_the_deadman() {
         &target,
         "--trial",
         "--confirm-within",
-        "12s",
+        "25s",
     ];
     assert_eq!(host.run(&start).expect("it runs").code, 0);
     let flipped =

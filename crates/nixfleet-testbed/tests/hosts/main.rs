@@ -7,6 +7,8 @@ mod common;
 mod crashes;
 mod darwin;
 mod deadman;
+mod fleet;
+mod followed;
 mod input;
 mod mending;
 mod observed;

@@ -96,8 +96,15 @@ fn is_built_signed_and_followed(flavour: Flavour) {
     let good = host.system(System::Good).to_owned();
     describe(&host, &[&good, host.system(System::Base), "path:.#system"]);
 
-    let cache = "file:///root/cache";
-    done(&host, &["release", "build", "--channel", "stable", "--revision", "abc", "--copy-to", cache]);
+    // The usual xz takes a minute for an agent that is not stripped.
+    let cache = "file:///root/cache?compression=gzip";
+    let keys = ["nix-store", "--generate-binary-cache-key", "cache-1", "/root/cache.sec", "/root/cache.pub"];
+    assert_eq!(host.run(&keys).expect("it runs").code, 0);
+    let words = ["release", "build", "--channel", "stable", "--revision", "abc", "--copy-to", cache];
+    done(&host, &[&words[..], &["--cache-key", "/root/cache.sec"]].concat());
+    let hash = good.trim_start_matches("/nix/store/").split('-').next().expect("a hash");
+    let described = host.read_file(&format!("/root/cache/{hash}.narinfo")).expect("it is in the cache");
+    assert!(described.contains("Sig: cache-1:"), "{described}");
     let unsigned = nixfleet(&host, &["release", "verify", "--channel", "stable"]);
     assert_eq!(unsigned.code, 1, "nothing is published before it is signed: {unsigned}");
     done(
@@ -136,6 +143,24 @@ fn is_built_signed_and_followed(flavour: Flavour) {
     assert!(fetched > 0 && fetched != closure["unpacked_bytes"].as_u64().expect("a number"), "{closure}");
     let built = entry(&release, "web-2")["system"].as_str().expect("a path").to_owned();
     assert!(built.ends_with("-nixos-system-built-1"), "{built}");
+
+    // What was built is rooted: a collection in the middle of a release would take it away.
+    let collected = host.run_for(LIMIT, &["nix-store", "--gc"]).expect("it runs");
+    assert_eq!(collected.code, 0, "{collected}");
+    assert!(host.exists(&built) && host.exists(&good), "{collected}");
+
+    // The next release, and what it changes.
+    describe(&host, &[host.system(System::Good3), host.system(System::OtherKernel), "path:.#system"]);
+    done(&host, &["release", "build", "--channel", "stable"]);
+    let diff = done(&host, &["release", "diff", "--channel", "stable"]);
+    for words in [
+        "2 hosts get another system, 1 keep theirs",
+        "package       ",
+        "unit          ",
+        "reboot        needed for kernel: linux-6.12.1 -> linux-6.12.9 (1 host)",
+    ] {
+        assert!(diff.contains(words), "{words}\n{diff}");
+    }
 
     // The agent computes the digest by itself: the two agree, or the system is refused.
     let digest = closure["digest"].as_str().expect("a text");

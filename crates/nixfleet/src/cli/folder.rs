@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nixfleet::authority::{self, Pending};
 use nixfleet::fleet::{self, Fleet};
 use nixfleet::served::Served;
+use nixfleet_core::model::names::ChannelName;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs;
 use nixfleet_trust::trust::Trust;
@@ -38,6 +39,11 @@ impl Folder {
 
     pub(crate) fn pending(&self) -> Pending {
         Pending::in_folder(&self.dir)
+    }
+
+    /// Where links to what was built for a channel are; an absolute path, since Nix remembers it.
+    pub(crate) fn roots(&self, channel: &ChannelName) -> Result<PathBuf, Complaint> {
+        Ok(fs::resolve(&self.dir)?.join("roots").join(channel.as_str()))
     }
 
     /// A path below the fleet folder, as a person would type it.

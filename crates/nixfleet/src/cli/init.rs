@@ -37,7 +37,7 @@ pub(crate) struct InitArgs {
 }
 
 /// What is in the folder and must not be in a repository.
-const GITIGNORE: &str = "/keys/\n!/keys/*.pub\n";
+const GITIGNORE: &str = "/keys/*\n!/keys/*.pub\n/roots/\n";
 
 pub(crate) fn init(folder: &Folder, args: InitArgs) -> Done {
     let dir = args.folder.unwrap_or_else(|| folder.dir().to_owned());

@@ -4,6 +4,7 @@ pub(crate) mod check;
 
 mod build;
 mod diff;
+mod list;
 mod show;
 mod sign;
 mod verify;
@@ -20,6 +21,10 @@ pub(crate) enum ReleaseVerb {
     Build(build::BuildArgs),
     /// Sign a release; it is published when enough keys have signed
     Sign(sign::ReleaseSignArgs),
+    /// Publish a release that enough keys have signed already
+    Publish(sign::ReleasePublishArgs),
+    /// List the releases that are here, and which of them are published
+    List(list::ReleaseListArgs),
     /// Show what a release says
     Show(show::ReleaseShowArgs),
     /// Show what a release changes: packages, units, reboots, hosts and rules
@@ -32,6 +37,8 @@ pub(crate) fn release(folder: &Folder, verb: ReleaseVerb) -> Done {
     match verb {
         ReleaseVerb::Build(args) => build::build(folder, &args),
         ReleaseVerb::Sign(args) => sign::sign(folder, &args),
+        ReleaseVerb::Publish(args) => sign::publish(folder, &args),
+        ReleaseVerb::List(args) => list::list(folder, &args),
         ReleaseVerb::Show(args) => show::show(folder, &args),
         ReleaseVerb::Diff(args) => diff::show(folder, &args),
         ReleaseVerb::Verify(args) => verify::verify(folder, &args),

@@ -69,6 +69,8 @@ pub(crate) struct NewArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
+    /// Show the root in this file instead, which must be signed by its own keys
+    file: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
@@ -192,8 +194,28 @@ fn in_force(folder: &Folder, now: UnixMs) -> Result<Option<Trust>, Complaint> {
     if folder.served().roots()?.is_empty() { Ok(None) } else { folder.trust(None, now).map(Some) }
 }
 
-fn next(folder: &Folder) -> Result<NextRoot, Complaint> {
-    folder.pending().load()?.ok_or_else(|| {
+/// The changes that wait for signatures; `None` if there are none.
+///
+/// A next root that is in force already is what a crash leaves between serving it and dropping the file.
+fn pending(folder: &Folder, in_force: Option<&Trust>) -> Result<Option<NextRoot>, Complaint> {
+    let Some(next) = folder.pending().load()? else { return Ok(None) };
+    let Some(root) = in_force.map(Trust::root) else { return Ok(Some(next)) };
+    if next.envelope.digest() == root.digest() {
+        folder.pending().drop()?;
+        return Ok(None);
+    }
+    if Some(next.root.version) == root.version.next() {
+        return Ok(Some(next));
+    }
+    Err(Complaint::refused(format!(
+        "the next root has version {}, and {} is in force",
+        next.root.version, root.version
+    ))
+    .hint("somebody else was faster: `nixfleet root discard`, then make the changes again"))
+}
+
+fn next(folder: &Folder, in_force: Option<&Trust>) -> Result<NextRoot, Complaint> {
+    pending(folder, in_force)?.ok_or_else(|| {
         Complaint::refused("there is no next root to sign")
             .hint("`nixfleet root add-key`, `rotate`, `channel` and `renew` make one")
     })
@@ -203,7 +225,7 @@ fn sign(folder: &Folder, args: &SignArgs) -> Done {
     let now = now()?;
     let trust = in_force(folder, now)?;
     let old = trust.as_ref().map(|trust| &**trust.root());
-    let next = next(folder)?;
+    let next = next(folder, trust.as_ref())?;
     let in_role = |key: &PublicKey| {
         let of = |root: &Root| root.root.keys.contains(&key.id());
         of(&next.root) || old.is_some_and(of)
@@ -303,7 +325,7 @@ fn verify(folder: &Folder, args: &VerifyArgs) -> Done {
 }
 
 fn discard(folder: &Folder) -> Done {
-    let next = next(folder)?;
+    let next = folder.pending().load()?.ok_or_else(|| Complaint::refused("there is no next root to drop"))?;
     folder.pending().drop()?;
     ui::say(&format!("dropped the next root, version {}", next.root.version));
     Ok(())

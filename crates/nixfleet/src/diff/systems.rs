@@ -6,7 +6,7 @@ use std::path::Path;
 use nixfleet_core::activation::inhibit::{InhibitPolicy, Inhibitor, Parts, inhibitors, parse_inhibitors};
 use nixfleet_core::activation::packages::package_changes;
 use nixfleet_core::activation::units::counts;
-use nixfleet_core::ids::StorePath;
+use nixfleet_core::ids::{STORE_DIR, StorePath};
 use nixfleet_sys::fs;
 use serde::Serialize;
 
@@ -116,7 +116,18 @@ pub(super) fn reboot(from: &StorePath, to: &StorePath) -> Option<Vec<Inhibitor>>
         let bytes = fs::read_bounded(&system.join("switch-inhibitors"), LIST_BYTES_MAX).unwrap_or_default();
         parse_inhibitors(&String::from_utf8_lossy(&bytes))
     };
-    Some(inhibitors(InhibitPolicy::BuiltIn, (&parts(from), &parts(to)), (&own(from), &own(to))))
+    let found = inhibitors(InhibitPolicy::BuiltIn, (&parts(from), &parts(to)), (&own(from), &own(to)));
+    Some(found.into_iter().map(legible).collect())
+}
+
+/// Without the hashes of store paths, where the names alone tell the two apart.
+fn legible(Inhibitor { key, old, new }: Inhibitor) -> Inhibitor {
+    let name =
+        |base: &str| format!("{STORE_DIR}/{base}").parse().map(|path: StorePath| path.name().to_owned());
+    match (name(&old), name(&new)) {
+        (Ok(was), Ok(is)) if was != is => Inhibitor { key, old: was, new: is },
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => Inhibitor { key, old, new },
+    }
 }
 
 fn parts(system: &StorePath) -> Parts {

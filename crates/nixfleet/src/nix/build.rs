@@ -1,7 +1,7 @@
 //! Systems into store paths: those that are named are fetched, the others are built.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nixfleet_core::ids::StorePath;
@@ -23,6 +23,8 @@ pub struct BuildOptions {
     pub jobs: usize,
     /// How long one command may take.
     pub deadline: Duration,
+    /// A folder for links to what was built: they keep it from being collected as garbage.
+    pub roots: PathBuf,
 }
 
 /// A system that could not be had.
@@ -98,28 +100,33 @@ impl Nix {
             match system {
                 System::Path(path) => paths.push(path),
                 System::Installable(text) => {
-                    commands.push((vec![system.clone()], self.build_one(text, options)));
+                    let link = options.roots.join(format!("built-{}", commands.len()));
+                    commands.push((vec![system.clone()], self.build_one(text, &link, options)));
                 }
             }
         }
-        let fetches = paths.chunks(PATHS_PER_FETCH).map(|some| {
+        let fetches = (0..).zip(paths.chunks(PATHS_PER_FETCH)).map(|(number, some): (u32, _)| {
             let systems = some.iter().map(|path| System::Path((*path).clone())).collect();
-            (systems, self.fetch(some, options))
+            (systems, self.fetch(some, &options.roots.join(format!("fetched-{number}")), options))
         });
         commands.extend(fetches);
         commands
     }
 
-    fn build_one(&self, installable: &str, options: &BuildOptions) -> Cmd {
+    fn build_one(&self, installable: &str, link: &Path, options: &BuildOptions) -> Cmd {
         // Not `--print-out-paths`: Nix 2.8 does not know it.
-        self.command(&["build", "--no-link", "--json", "--", installable])
+        self.command(&["build", "--json", "--out-link"])
+            .arg(link)
+            .args(["--", installable])
             .in_folder(&options.folder)
             .deadline(options.deadline)
     }
 
-    fn fetch(&self, paths: &[&StorePath], options: &BuildOptions) -> Cmd {
+    /// The links are called `link`, `link-2`, and so on.
+    fn fetch(&self, paths: &[&StorePath], link: &Path, options: &BuildOptions) -> Cmd {
         bare(&self.nix_store)
-            .args(["--realise", "--option", "narinfo-cache-negative-ttl", "0"])
+            .args(["--realise", "--option", "narinfo-cache-negative-ttl", "0", "--indirect", "--add-root"])
+            .arg(link)
             .args(paths.iter().map(|path| path.as_str()))
             .deadline(options.deadline)
     }

@@ -81,3 +81,6 @@ impl Closures {
         Ok(members)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Nix is not needed here: closures come from a file (`--path-info`). Real Nix is in the testbed's `releases.rs`. Signers
 //! are real: `ssh-keygen` and `ssh-agent` of OpenSSH.
 
+mod builds;
 mod descriptions;
 mod folders;
 mod readers;

@@ -1,8 +1,9 @@
 //! Releases: built, published only when enough have signed, compared, and refused when somebody touched them.
 
+use nixfleet_sys::exec::Cmd;
 use serde_json::Value;
 
-use crate::support::{Session, system};
+use crate::support::{NIXFLEET, Session, said, system};
 
 #[test]
 fn nothing_is_published_before_enough_different_keys_have_signed() {
@@ -39,6 +40,21 @@ fn a_number_is_never_used_twice_not_even_that_of_a_release_that_nobody_signed() 
 }
 
 #[test]
+fn a_signed_release_that_was_not_published_can_be() {
+    let session = Session::initialised();
+    session.build();
+    let words = ["release", "publish", "--channel", "stable"];
+    let said = session.run(&words);
+    assert_eq!((said.code, session.latest()), (0, None), "{said:?}");
+    assert!(said.err.contains("signed by 0 of 1"), "{said:?}");
+    session.sign("keys/release");
+    // As after a crash between the signature and `latest`.
+    std::fs::remove_file(session.path("served/channels/stable/latest")).expect("removed");
+    assert_eq!(session.done(&words), "stable/1\n");
+    assert_eq!(session.verify().code, 0);
+}
+
+#[test]
 fn what_is_published_never_goes_back() {
     let session = Session::initialised();
     session.build();
@@ -46,6 +62,13 @@ fn what_is_published_never_goes_back() {
     let key = session.text("keys/release");
     let said = session.run(&["release", "sign", "--channel", "stable", "--seq", "1", "--key", &key, "--yes"]);
     assert!(said.err.contains("a newer one is published already"), "{said:?}");
+    session.build();
+    assert_eq!(session.done(&["release", "list", "-o", "name"]), "stable/1\nstable/2\nstable/3\n");
+    let listed: Value =
+        serde_json::from_str(&session.done(&["release", "list", "-o", "json"])).expect("JSON");
+    let states: Vec<_> =
+        listed["releases"].as_array().expect("a list").iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["superseded", "published", "unpublished"]);
     assert_eq!(session.latest().as_deref(), Some("2"));
 }
 
@@ -105,6 +128,27 @@ fn a_signature_needs_a_yes_and_nobody_is_asked_without_a_terminal() {
         "{why}"
     );
     assert_eq!(session.latest(), None);
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked() {
+    let session = Session::initialised();
+    session.build();
+    let line = format!(
+        "{NIXFLEET} -C {} release sign --channel stable --key {}",
+        session.text(""),
+        session.text("keys/release")
+    );
+    let answer = |answer: &str| {
+        let script =
+            Cmd::new("/usr/bin/script").args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        said(script.env("PATH", "/usr/bin:/bin").stdin(answer).run_blocking())
+    };
+    let no = answer("n\n");
+    assert!(no.code == 1 && no.out.contains("[y/N]") && no.out.contains("the answer was no"), "{no:?}");
+    assert_eq!(session.latest(), None);
+    let yes = answer("y\n");
+    assert_eq!((yes.code, session.latest().as_deref()), (0, Some("1")), "{yes:?}");
 }
 
 #[test]

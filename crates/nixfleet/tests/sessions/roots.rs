@@ -127,13 +127,46 @@ fn a_root_that_no_host_would_take_is_refused_before_anybody_signs_it() {
 }
 
 #[test]
+fn a_root_in_a_file_is_shown_if_its_own_keys_have_signed_it() {
+    let session = Session::initialised();
+    let file = session.text("served/root/1.json");
+    assert!(session.done(&["root", "show", &file]).contains("root 1 of fleet example (as the file says)"));
+    let unsigned = session.read("served/root/1.json");
+    let at = unsigned.find("\"signatures\"").expect("an envelope has them");
+    session.write("other.json", &format!("{}\"signatures\":[]}}\n", &unsigned[..at]));
+    assert!(
+        session
+            .refused(&["root", "show", &session.text("other.json")])
+            .contains("too few of the root's own keys have signed it")
+    );
+}
+
+#[test]
 fn a_dropped_root_leaves_nothing_behind() {
     let session = Session::initialised();
     session.done(&["root", "renew", "--expires-in", "3y"]);
     assert_eq!(show(&session)["next"]["root"]["version"], 2);
     session.done(&["root", "discard"]);
     assert!(show(&session)["next"].is_null());
-    assert!(session.refused(&["root", "discard"]).contains("there is no next root"));
+    assert!(session.refused(&["root", "discard"]).contains("there is no next root to drop"));
+}
+
+#[test]
+fn a_next_root_that_is_in_force_is_forgotten_and_one_that_came_too_late_is_told_apart() {
+    let session = Session::initialised();
+    session.done(&["root", "renew", "--expires-in", "3y"]);
+    let late = session.read("pending/root.json");
+    session.done(&["root", "renew", "--expires-in", "4y"]);
+    sign_root(&session, &session.text("keys/root"));
+    // As after a crash between serving the root and dropping the file.
+    session.write("pending/root.json", &session.read("served/root/2.json"));
+    assert!(show(&session)["next"].is_null());
+    session.write("pending/root.json", &late);
+    let why = session.refused(&["root", "sign", "--key", &session.text("keys/root"), "--yes"]);
+    assert!(
+        why.contains("the next root has version 2, and 2 is in force") && why.contains("root discard"),
+        "{why}"
+    );
 }
 
 #[test]

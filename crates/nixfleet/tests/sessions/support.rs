@@ -38,7 +38,12 @@ pub(crate) struct Session {
 impl Session {
     /// An empty place.
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a folder") }
+        let session = Self { dir: tempfile::tempdir().expect("a folder") };
+        // Nothing but what a session needs is found: whether this machine has Nix must make no difference.
+        fs::make_dir(Path::new(&session.beside("programs"))).expect("made");
+        let link = session.beside("programs/ssh-keygen");
+        std::os::unix::fs::symlink(ssh("ssh-keygen"), link).expect("linked");
+        session
     }
 
     /// A fleet folder as `init` makes it, with two hosts and their closures.
@@ -110,7 +115,7 @@ impl Session {
         Cmd::new(NIXFLEET)
             .args(["-C", &self.text("")])
             .args(words)
-            .env("PATH", "/usr/bin:/bin")
+            .env("PATH", self.beside("programs"))
             .env("HOME", self.beside("home"))
             .deadline(Duration::from_mins(2))
     }

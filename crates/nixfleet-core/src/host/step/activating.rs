@@ -68,7 +68,7 @@ fn advanced(draft: &mut Draft<'_>, at: &Activating, reached: Step) {
             let watch = draft.watch(&flight.target);
             confirm(draft, flight, (Confirmer::Activation, watch), (Rebooted::No, Hooks::NotDue));
         }
-        Step::Revert => going_back(draft, flight),
+        Step::Revert => going_back(draft, flight, Hooks::NotDue),
     }
 }
 
@@ -77,9 +77,9 @@ fn step(draft: &mut Draft<'_>, at: &Activating, reached: Step) {
 }
 
 /// The activation reverts by itself; it will tell why.
-pub(super) fn going_back(draft: &mut Draft<'_>, flight: &Flight) {
+pub(super) fn going_back(draft: &mut Draft<'_>, flight: &Flight, hooks: Hooks) {
     let Flight { target, attempt, id, previous, source: _ } = flight;
-    draft.going_back((target, *attempt), (id.clone(), Back::Uncommitted, previous.clone()), None);
+    draft.going_back((target, *attempt), (id.clone(), Back::Uncommitted, previous.clone()), (None, hooks));
 }
 
 fn ended(draft: &mut Draft<'_>, flight: &Flight, ended: &Ended<'_>) {
@@ -100,7 +100,9 @@ fn ended(draft: &mut Draft<'_>, flight: &Flight, ended: &Ended<'_>) {
             let cause = RebootCause::Deferred { flight: flight.clone(), inhibitors: inhibitors.to_vec() };
             draft.enter(Phase::AwaitingReboot(AwaitingReboot { cause, reboot: Reboot::NOT_TRIED }));
         }
-        End::Unchanged(_) | End::Reverted(..) | End::RevertFailed(..) => not_live(draft, flight, ended),
+        End::Unchanged(_) | End::Reverted(..) | End::RevertFailed(..) => {
+            not_live(draft, (flight, Hooks::NotDue), ended);
+        }
     }
 }
 
@@ -112,12 +114,16 @@ pub(super) fn recorded(flight: &Flight, ended: &Ended<'_>) -> Flight {
 }
 
 /// The target does not run: nothing changed, or it was changed back, or that failed.
-pub(super) fn not_live(draft: &mut Draft<'_>, flight: &Flight, ended: &Ended<'_>) {
+pub(super) fn not_live(draft: &mut Draft<'_>, (flight, hooks): (&Flight, Hooks), ended: &Ended<'_>) {
     let Flight { target, attempt, id, previous, source: _ } = flight;
     match ended.end {
-        End::Unchanged(failure) => draft.fail((target, *attempt), FailedAt::Activate, failure.clone()),
-        End::Reverted(failure, left) => draft.reverted(target, previous, (failure.clone(), left)),
+        End::Unchanged(failure) => {
+            draft.begin_hooks(target, hooks);
+            draft.fail((target, *attempt), FailedAt::Activate, failure.clone());
+        }
+        End::Reverted(failure, left) => draft.reverted(target, (previous, hooks), (failure.clone(), left)),
         End::RevertFailed(because, revert) => {
+            draft.begin_hooks(target, hooks);
             let (id, to, because) = (id.clone(), previous.clone(), Some(because.clone()));
             let at = FailedAt::Revert { id, back: Back::Committed, to, because };
             draft.fail((target, *attempt), at, revert.clone());

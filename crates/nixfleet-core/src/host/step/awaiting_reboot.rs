@@ -4,7 +4,7 @@ use super::super::effect::Back;
 use super::super::event::{Event, HookTime};
 use super::super::gate::{Gate, Purpose, Waits, may_switch, may_try_reboot};
 use super::super::phase::{
-    AwaitingReboot, Confirmer, Done, Flight, Phase, Reboot, RebootCause, RebootTrouble, Rebooted,
+    AwaitingReboot, Confirmer, Done, Flight, Hooks, Phase, Reboot, RebootCause, RebootTrouble, Rebooted,
 };
 use super::super::retry::pause_ms;
 use super::super::state::HostState;
@@ -18,31 +18,34 @@ use super::told::{End, Ended, Told};
 use crate::activation::outcome::Failure;
 
 pub(super) fn told(draft: &mut Draft<'_>, at: &AwaitingReboot, told: &Told<'_>) {
+    let target = at.cause.target();
     match told {
         Told::Started { rebooted: true, journal: _ } => booted(draft, at),
         Told::Started { rebooted: false, journal: _ } => {
-            let reboot = ask_again(draft, at.cause.target(), &at.reboot);
+            let reboot = ask_again(draft, target, &at.reboot);
             keep(draft, at, reboot);
+            look(draft, at);
         }
         Told::HooksRan(run) => {
-            let reboot = drained(draft, at.cause.target(), &at.reboot, |asked| asked == *run);
+            let reboot = drained(draft, target, &at.reboot, |asked| asked == *run);
             keep(draft, at, reboot);
         }
         Told::HookFailed(run, why) => {
             let ours =
                 |reboot: &Reboot| matches!(reboot, Reboot::Draining { run: asked, .. } if asked == run);
-            let reboot = if ours(&at.reboot) { put_off(draft, &at.reboot, why) } else { at.reboot.clone() };
+            let reboot =
+                if ours(&at.reboot) { put_off(draft, target, &at.reboot, why) } else { at.reboot.clone() };
             keep(draft, at, reboot);
         }
         Told::RebootRefused(why) => {
             let ordered = matches!(at.reboot, Reboot::Ordered { .. });
-            let reboot = if ordered { put_off(draft, &at.reboot, why) } else { at.reboot.clone() };
+            let reboot = if ordered { put_off(draft, target, &at.reboot, why) } else { at.reboot.clone() };
             keep(draft, at, reboot);
         }
         Told::RetryAsked => keep(draft, at, try_now(draft, &at.reboot)),
         Told::Ended(ended) => self::ended(draft, at, ended),
-        Told::WorldChanged
-        | Told::SourceProven(_)
+        Told::WorldChanged => look(draft, at),
+        Told::SourceProven(_)
         | Told::Staged(_)
         | Told::StageFailed(..)
         | Told::Began(_)
@@ -55,33 +58,40 @@ fn keep(draft: &mut Draft<'_>, at: &AwaitingReboot, reboot: Reboot) {
     draft.keep(Phase::AwaitingReboot(AwaitingReboot { cause: at.cause.clone(), reboot }));
 }
 
+/// A host that only waits to be restarted into what is done may be changed by a person meanwhile. One that is on its
+/// way down is looked at when it is up again.
+fn look(draft: &mut Draft<'_>, at: &AwaitingReboot) {
+    let (RebootCause::Wanted(done), Reboot::Waiting { .. }) = (&at.cause, &at.reboot) else { return };
+    let expected = done.terms.system.clone();
+    if let Some(actual) = draft.state.world.runs_other_than(&expected) {
+        let failure = Failure::FlippedToUnexpected { expected, actual };
+        draft.found_other((&done.terms, 1), failure);
+    }
+}
+
 /// The host is up again, on one system or another.
 fn booted(draft: &mut Draft<'_>, at: &AwaitingReboot) {
     let hooks = hooks_after(&at.reboot);
-    let runs = draft.state.world.current.clone();
     match &at.cause {
         RebootCause::Deferred { flight, inhibitors: _ } => {
             draft.ask(Effect::TakeUp(flight.id.clone()));
-            if runs.as_ref() == Some(&flight.target.system) {
-                let watch = draft.watch(&flight.target);
-                confirm(draft, flight, (Confirmer::Activation, watch), (Rebooted::Yes, hooks));
-            } else {
+            if draft.state.world.runs_other_than(&flight.target.system).is_some() {
                 // The activation puts the boot entries back, and tells.
-                going_back(draft, flight);
+                return going_back(draft, flight, hooks);
             }
+            let watch = draft.watch(&flight.target);
+            confirm(draft, flight, (Confirmer::Activation, watch), (Rebooted::Yes, hooks));
         }
         RebootCause::Wanted(done) => {
             let done = Done { rebooted: Rebooted::Yes, ..done.clone() };
             let terms = done.terms.clone();
-            let expected = &terms.system;
-            if runs.as_ref() == Some(expected) {
-                let watch = draft.watch(&terms);
-                draft.soak(done, 1, watch, hooks);
-            } else {
-                let actual = runs.map_or_else(|| "no system".to_owned(), |system| system.to_string());
-                let failure = Failure::BootedElsewhere { expected: expected.clone(), actual };
-                draft.found_other((&terms, 1), failure);
+            if let Some(actual) = draft.state.world.runs_other_than(&terms.system) {
+                draft.begin_hooks(&terms, hooks);
+                let failure = Failure::BootedElsewhere { expected: terms.system.clone(), actual };
+                return draft.found_other((&terms, 1), failure);
             }
+            let watch = draft.watch(&terms);
+            draft.soak(done, 1, watch, hooks);
         }
     }
 }
@@ -130,8 +140,10 @@ pub(super) fn drained(
     }
 }
 
-/// Something stood against it: again after a pause.
-pub(super) fn put_off(draft: &Draft<'_>, reboot: &Reboot, why: &str) -> Reboot {
+/// Something stood against it: again after a pause, for which what was drained is let in again. Nobody waits for these
+/// hooks; the next try drains anew.
+pub(super) fn put_off(draft: &mut Draft<'_>, target: &Terms, reboot: &Reboot, why: &str) -> Reboot {
+    draft.begin_hooks(target, hooks_after(reboot));
     let tries = reboot.tries().saturating_add(1);
     let again_up_ms = draft.now.up.plus_ms(pause_ms(tries, draft.context.seed));
     Reboot::Waiting { trouble: Some(RebootTrouble { why: why.to_owned(), tries, again_up_ms }) }
@@ -167,7 +179,7 @@ fn ended(draft: &mut Draft<'_>, at: &AwaitingReboot, ended: &Ended<'_>) {
         }
         End::Unchanged(_) | End::Reverted(..) | End::RevertFailed(..) => {
             draft.note_world(ended);
-            not_live(draft, flight, ended);
+            not_live(draft, (flight, hooks_after(&at.reboot)), ended);
         }
     }
 }
@@ -225,7 +237,7 @@ pub(super) fn reboot_began(draft: &mut Draft<'_>, at: &AwaitingReboot) {
 
 /// Decided: it should be down and is not.
 pub(super) fn overdue(draft: &mut Draft<'_>, at: &AwaitingReboot) {
-    let reboot = put_off(draft, &at.reboot, OVERDUE);
+    let reboot = put_off(draft, at.cause.target(), &at.reboot, OVERDUE);
     keep(draft, at, reboot);
 }
 
@@ -236,7 +248,8 @@ pub(super) const OVERDUE: &str = "it was ordered, and the host did not go down";
 pub(super) fn withdrawn(draft: &mut Draft<'_>, flight: &Flight) {
     let Flight { target, attempt, id, previous, source: _ } = flight;
     let way = (id.clone(), Back::Uncommitted, previous.clone());
-    draft.revert((target, *attempt), way, Failure::Asked);
+    // Whatever was drained was let in again when the reboot was put off.
+    draft.revert((target, *attempt), way, (Failure::Asked, Hooks::NotDue));
 }
 
 pub(super) fn waits(state: &HostState, at: &AwaitingReboot, now: Now) -> Waits {

@@ -34,7 +34,7 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Confirming, told: &Told<'_>) {
         }
         Told::Advanced(of, Step::Revert) if *of == id => {
             draft.ask(Effect::StopProbes);
-            going_back(draft, &at.flight);
+            going_back(draft, &at.flight, at.hooks);
         }
         Told::Ended(ended) if ended.is_of(id) => self::ended(draft, at, ended),
         Told::SourceProven(_)
@@ -111,11 +111,11 @@ fn ended(draft: &mut Draft<'_>, at: &Confirming, ended: &Ended<'_>) {
         // The commit could not begin, or there was nothing to tell; the trial goes on.
         End::Unchanged(_) if ended.outcome.is_none() => commit_later(draft, at),
         // A deferral is an end of an activation that did not switch, and this one did: nothing that it could tell.
-        End::Deferred(_) => {}
+        End::Deferred(_) => commit_later(draft, at),
         End::Unchanged(_) | End::Reverted(..) | End::RevertFailed(..) => {
             draft.note_world(ended);
             draft.ask(Effect::StopProbes);
-            not_live(draft, flight, ended);
+            not_live(draft, (flight, at.hooks), ended);
         }
     }
 }
@@ -133,12 +133,12 @@ fn on_trial(draft: &mut Draft<'_>, at: &Confirming, ended: &Ended<'_>, secs: u64
 }
 
 fn commit_later(draft: &mut Draft<'_>, at: &Confirming) {
-    let by = match at.by {
-        Confirmer::Activation => Confirmer::Activation,
-        Confirmer::Machine { until_up_ms, .. } | Confirmer::Committing { until_up_ms } => {
-            Confirmer::Machine { until_up_ms, commit_from_up_ms: draft.now.up.plus(COMMIT_AGAIN) }
-        }
+    let until_up_ms = match at.by {
+        // Nobody knows of it any more. The probes decide, and the deadline leads out.
+        Confirmer::Activation => draft.now.up.plus(at.flight.target.confirm_within_secs),
+        Confirmer::Machine { until_up_ms, .. } | Confirmer::Committing { until_up_ms } => until_up_ms,
     };
+    let by = Confirmer::Machine { until_up_ms, commit_from_up_ms: draft.now.up.plus(COMMIT_AGAIN) };
     draft.keep(Phase::Confirming(Confirming { by, ..at.clone() }));
 }
 
@@ -173,7 +173,8 @@ pub(super) fn probes_passed(draft: &mut Draft<'_>, at: &Confirming, until_up_ms:
 pub(super) fn revert(draft: &mut Draft<'_>, at: &Confirming, failure: Failure) {
     let Flight { target, attempt, id, previous, source: _ } = &at.flight;
     draft.ask(Effect::StopProbes);
-    draft.revert((target, *attempt), (id.clone(), Back::Uncommitted, previous.clone()), failure);
+    let way = (id.clone(), Back::Uncommitted, previous.clone());
+    draft.revert((target, *attempt), way, (failure, at.hooks));
 }
 
 pub(super) fn waits(at: &Confirming, now: Now) -> Waits {

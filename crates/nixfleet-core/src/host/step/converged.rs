@@ -2,7 +2,6 @@
 
 use super::super::event::Event;
 use super::super::gate::{Gate, Purpose, Waits, may_reboot, wants_reboot};
-use super::super::phase::Rebooted;
 use super::super::state::HostState;
 use super::super::time::Now;
 use super::super::waiting::WaitingOn;
@@ -12,13 +11,7 @@ use crate::activation::outcome::Failure;
 
 pub(super) fn told(draft: &mut Draft<'_>, told: &Told<'_>) {
     match told {
-        Told::Started { rebooted, journal: _ } => {
-            if let Some(done) = draft.state.settled.as_mut().filter(|_| *rebooted) {
-                done.rebooted = Rebooted::Yes;
-            }
-            look(draft);
-        }
-        Told::WorldChanged => look(draft),
+        Told::Started { .. } | Told::WorldChanged => look(draft),
         Told::SourceProven(_)
         | Told::Staged(_)
         | Told::StageFailed(..)
@@ -36,9 +29,7 @@ pub(super) fn told(draft: &mut Draft<'_>, told: &Told<'_>) {
 /// Converged means that the release's system runs. Somebody may have changed that.
 fn look(draft: &mut Draft<'_>) {
     let Some(done) = draft.state.settled.clone() else { return };
-    let current = draft.state.world.current.as_ref();
-    if current != Some(&done.terms.system) {
-        let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
+    if let Some(actual) = draft.state.world.runs_other_than(&done.terms.system) {
         let failure = Failure::FlippedToUnexpected { expected: done.terms.system.clone(), actual };
         draft.found_other((&done.terms, 1), failure);
     }

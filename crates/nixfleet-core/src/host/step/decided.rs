@@ -31,11 +31,11 @@ pub(super) fn staging_began(
             draft.ask(Effect::StopProbes);
             true
         }
+        Phase::Failed(at) => !failed::is_open(at),
         Phase::Converged
         | Phase::Staging(_)
         | Phase::Staged(_)
         | Phase::Reverted(_)
-        | Phase::Failed(_)
         | Phase::AwaitingReboot(AwaitingReboot {
             cause: RebootCause::Wanted(_),
             reboot: Reboot::Waiting { .. },

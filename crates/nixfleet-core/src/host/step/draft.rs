@@ -98,7 +98,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Runs the hooks after a reboot, if they are due and there are any.
-    fn begin_hooks(&mut self, target: &Terms, hooks: Hooks) -> Hooks {
+    pub(super) fn begin_hooks(&mut self, target: &Terms, hooks: Hooks) -> Hooks {
         match hooks {
             Hooks::NotDue => Hooks::NotDue,
             Hooks::Due | Hooks::Running(_) if target.reboot.after.is_empty() => Hooks::NotDue,
@@ -110,16 +110,24 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A new process: hooks after a reboot that ran under the old one run again.
+    pub(super) fn ask_hooks_again(&mut self, target: &Terms, hooks: Hooks) -> Hooks {
+        match hooks {
+            Hooks::Running(_) => self.begin_hooks(target, hooks),
+            Hooks::NotDue | Hooks::Due => hooks,
+        }
+    }
+
     /// Goes back, by the activation `id`.
     pub(super) fn revert(
         &mut self,
         (target, attempt): (&Terms, u32),
         (id, back, to): (ActivationId, Back, StorePath),
-        failure: Failure,
+        (failure, hooks): (Failure, Hooks),
     ) {
         let order = RevertOrder { id: id.clone(), back, to: to.clone(), failure: failure.clone() };
         self.ask(Effect::Revert(Box::new(order)));
-        self.going_back((target, attempt), (id, back, to), Some(failure));
+        self.going_back((target, attempt), (id, back, to), (Some(failure), hooks));
     }
 
     /// The activation `id` is on the way back already.
@@ -127,24 +135,35 @@ impl<'a> Draft<'a> {
         &mut self,
         (target, attempt): (&Terms, u32),
         (id, back, to): (ActivationId, Back, StorePath),
-        failure: Option<Failure>,
+        (failure, hooks): (Option<Failure>, Hooks),
     ) {
         let target = Box::new(target.clone());
-        self.enter(Phase::Reverting(Reverting { target, attempt, id, back, to, failure, reboot: None }));
+        let reboot = None;
+        self.enter(Phase::Reverting(Reverting { target, attempt, id, back, to, failure, reboot, hooks }));
     }
 
-    /// Back on `to`.
-    pub(super) fn reverted(&mut self, target: &Terms, to: &StorePath, why: (Failure, &[TroubledUnit])) {
+    /// Back on `to`, where the hooks after a reboot run if they are due.
+    pub(super) fn reverted(
+        &mut self,
+        target: &Terms,
+        (to, hooks): (&StorePath, Hooks),
+        why: (Failure, &[TroubledUnit]),
+    ) {
         let (failure, left) = (why.0, why.1.to_vec());
+        let hooks = self.begin_hooks(target, hooks);
         let target = Box::new(target.clone());
         self.state.world.current = Some(to.clone());
-        self.enter(Phase::Reverted(Reverted { target, to: to.clone(), failure, left }));
+        self.enter(Phase::Reverted(Reverted { target, to: to.clone(), failure, left, hooks }));
     }
 
-    /// It failed at `at`; tried again after a pause if that may help by itself.
+    /// It failed at `at`; tried again after a pause if that may help by itself, and in any case as long as an activation
+    /// is not over: nothing else may begin before.
     pub(super) fn fail(&mut self, (target, attempt): (&Terms, u32), at: FailedAt, failure: Failure) {
         let may_retry = match at {
-            FailedAt::Stage | FailedAt::Activate | FailedAt::Revert { .. } => failure.is_transient(),
+            FailedAt::Revert { back: Back::Uncommitted, .. } => true,
+            FailedAt::Stage | FailedAt::Activate | FailedAt::Revert { back: Back::Committed, .. } => {
+                failure.is_transient()
+            }
             FailedAt::Soak | FailedAt::AfterHooks(_) | FailedAt::Found => false,
         };
         let pause = || self.now.up.plus_ms(pause_ms(attempt, self.context.seed));

@@ -4,7 +4,8 @@
 use super::super::effect::Back;
 use super::super::event::Event;
 use super::super::gate::Waits;
-use super::super::phase::{Failed, FailedAt, Hooks};
+use super::super::phase::{Failed, FailedAt, Hooks, Phase};
+use super::super::retry::pause_ms;
 use super::super::state::HostState;
 use super::super::time::Now;
 use super::super::waiting::WaitingOn;
@@ -15,7 +16,16 @@ use crate::ids::{ActivationId, StorePath};
 
 pub(super) fn told(draft: &mut Draft<'_>, at: &Failed, told: &Told<'_>) {
     match told {
-        Told::Started { .. } | Told::WorldChanged => look(draft, at),
+        Told::Started { rebooted, journal: _ } => {
+            if let Some(again_up_ms) = at.again_up_ms.filter(|_| *rebooted) {
+                // A time since boot is over with its boot. The first pause, not the longest: a boot may have helped.
+                let first = draft.now.up.plus_ms(pause_ms(1, draft.context.seed));
+                let again_up_ms = Some(again_up_ms.min(first));
+                draft.keep(Phase::Failed(Failed { again_up_ms, ..at.clone() }));
+            }
+            look(draft, at);
+        }
+        Told::WorldChanged => look(draft, at),
         Told::RetryAsked => retry(draft, at),
         Told::SourceProven(_)
         | Told::Staged(_)
@@ -33,18 +43,32 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Failed, told: &Told<'_>) {
 /// A way back that failed may have been completed by a reboot or by a person.
 fn look(draft: &mut Draft<'_>, at: &Failed) {
     match &at.at {
-        FailedAt::Revert { id: _, back: _, to, because }
-            if draft.state.world.current.as_ref() == Some(to) =>
-        {
+        FailedAt::Revert { id: _, back: _, to, because } if draft.state.world.is_settled_on(to) => {
             let failure = because.as_ref().unwrap_or(&at.failure).clone();
-            draft.reverted(&at.target, to, (failure, &[]));
+            draft.reverted(&at.target, (to, Hooks::NotDue), (failure, &[]));
         }
-        FailedAt::Revert { .. }
+        FailedAt::AfterHooks(done) => {
+            let expected = done.terms.system.clone();
+            if let Some(actual) = draft.state.world.runs_other_than(&expected) {
+                let failure = Failure::FlippedToUnexpected { expected, actual };
+                draft.found_other((&done.terms, at.attempt), failure);
+            }
+        }
+        FailedAt::Revert { .. } | FailedAt::Stage | FailedAt::Activate | FailedAt::Soak | FailedAt::Found => {
+        }
+    }
+}
+
+/// Whether an activation is not over: nothing else may begin before it is.
+pub(super) fn is_open(at: &Failed) -> bool {
+    match &at.at {
+        FailedAt::Revert { back: Back::Uncommitted, .. } => true,
+        FailedAt::Revert { back: Back::Committed, .. }
         | FailedAt::Stage
         | FailedAt::Activate
         | FailedAt::Soak
         | FailedAt::AfterHooks(_)
-        | FailedAt::Found => {}
+        | FailedAt::Found => false,
     }
 }
 
@@ -80,11 +104,11 @@ fn revert(
     because: Option<&Failure>,
 ) {
     let failure = because.unwrap_or(&at.failure).clone();
-    draft.revert((&at.target, at.attempt.saturating_add(1)), way, failure);
+    draft.revert((&at.target, at.attempt.saturating_add(1)), way, (failure, Hooks::NotDue));
 }
 
 pub(super) fn decide(state: &HostState, at: &Failed, now: Now) -> Option<Event> {
-    if let Some(newer) = state.news(Some(&at.target.release)) {
+    if let Some(newer) = state.news(Some(&at.target.release)).filter(|_| !is_open(at)) {
         return Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 });
     }
     at.again_up_ms.filter(|again| now.up >= *again)?;

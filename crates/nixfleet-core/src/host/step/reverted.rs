@@ -2,7 +2,7 @@
 
 use super::super::event::Event;
 use super::super::gate::Waits;
-use super::super::phase::Reverted;
+use super::super::phase::{Hooks, Phase, Reverted};
 use super::super::state::HostState;
 use super::super::waiting::WaitingOn;
 use super::draft::Draft;
@@ -11,7 +11,16 @@ use crate::activation::outcome::Failure;
 
 pub(super) fn told(draft: &mut Draft<'_>, at: &Reverted, told: &Told<'_>) {
     match told {
-        Told::Started { .. } | Told::WorldChanged => look(draft, at),
+        Told::Started { .. } => {
+            let hooks = draft.ask_hooks_again(&at.target, at.hooks);
+            draft.keep(Phase::Reverted(Reverted { hooks, ..at.clone() }));
+            look(draft, at);
+        }
+        Told::WorldChanged => look(draft, at),
+        // A hook that failed is told by its event; the host is back, and nothing depends on it.
+        Told::HooksRan(run) | Told::HookFailed(run, _) if at.hooks == Hooks::Running(*run) => {
+            draft.keep(Phase::Reverted(Reverted { hooks: Hooks::NotDue, ..at.clone() }));
+        }
         Told::RetryAsked => draft.stage(&at.target, 1),
         Told::SourceProven(_)
         | Told::Staged(_)
@@ -28,9 +37,7 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Reverted, told: &Told<'_>) {
 
 /// Reverted means that the previous system runs. Somebody may have changed that.
 fn look(draft: &mut Draft<'_>, at: &Reverted) {
-    let current = draft.state.world.current.as_ref();
-    if current != Some(&at.to) {
-        let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
+    if let Some(actual) = draft.state.world.runs_other_than(&at.to) {
         draft.found_other((&at.target, 1), Failure::FlippedToUnexpected { expected: at.to.clone(), actual });
     }
 }

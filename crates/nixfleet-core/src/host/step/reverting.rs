@@ -9,7 +9,8 @@ use super::super::time::Now;
 use super::super::waiting::WaitingOn;
 use super::super::world::{JournalSays, Said};
 use super::Effect;
-use super::awaiting_reboot::{ask_again, begin, drained, is_overdue, put_off, try_now};
+use super::activating::hooks_after;
+use super::awaiting_reboot::{OVERDUE, ask_again, begin, drained, is_overdue, put_off, try_now};
 use super::draft::Draft;
 use super::told::{End, Ended, Told};
 use crate::activation::outcome::Failure;
@@ -19,15 +20,19 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Reverting, told: &Told<'_>) {
     match told {
         Told::Started { rebooted, journal } => started(draft, at, *rebooted, *journal),
         Told::Ended(ended) if ended.is_of(&at.id) => self::ended(draft, at, ended),
+        // A hook that failed is told by its event; the way back does not depend on it.
+        Told::HooksRan(run) | Told::HookFailed(run, _) if at.hooks == Hooks::Running(*run) => {
+            draft.keep(Phase::Reverting(Reverting { hooks: Hooks::NotDue, ..at.clone() }));
+        }
         Told::HooksRan(run) => {
             keep(draft, at, |draft, reboot| drained(draft, &at.target, reboot, |asked| asked == *run));
         }
         Told::HookFailed(run, why) => keep(draft, at, |draft, reboot| match reboot {
-            Reboot::Draining { run: asked, .. } if asked == run => put_off(draft, reboot, why),
+            Reboot::Draining { run: asked, .. } if asked == run => put_off(draft, &at.target, reboot, why),
             Reboot::Draining { .. } | Reboot::Waiting { .. } | Reboot::Ordered { .. } => reboot.clone(),
         }),
         Told::RebootRefused(why) => keep(draft, at, |draft, reboot| match reboot {
-            Reboot::Ordered { .. } => put_off(draft, reboot, why),
+            Reboot::Ordered { .. } => put_off(draft, &at.target, reboot, why),
             Reboot::Draining { .. } | Reboot::Waiting { .. } => reboot.clone(),
         }),
         Told::RetryAsked => keep(draft, at, |draft, reboot| try_now(draft, reboot)),
@@ -54,6 +59,12 @@ fn started(draft: &mut Draft<'_>, at: &Reverting, rebooted: bool, journal: Optio
     if at.reboot.is_some() && !rebooted {
         return keep(draft, at, |draft, reboot| ask_again(draft, &at.target, reboot));
     }
+    // What it was drained for is over, whichever system came up: the hooks after it are due.
+    let (hooks, reboot) = match &at.reboot {
+        Some(reboot) => (hooks_after(reboot), None),
+        None => (draft.ask_hooks_again(&at.target, at.hooks), None),
+    };
+    draft.keep(Phase::Reverting(Reverting { reboot, hooks, ..at.clone() }));
     let said = journal.filter(|journal| journal.id == at.id).map(|journal| journal.said);
     let begun = match (at.back, said) {
         // The order may have been lost before anything was written; it is the same activation, so it is safe to repeat.
@@ -78,6 +89,7 @@ fn ended(draft: &mut Draft<'_>, at: &Reverting, ended: &Ended<'_>) {
         && ended.outcome.is_none()
     {
         // It could not even begin.
+        draft.begin_hooks(&at.target, at.hooks);
         return draft.fail(target, again(at), failure.clone());
     }
     match (at.back, ended.end) {
@@ -95,14 +107,21 @@ fn ended(draft: &mut Draft<'_>, at: &Reverting, ended: &Ended<'_>) {
         }
         (Back::Committed, End::Unchanged(failure) | End::Reverted(failure, _)) => {
             draft.note_world(ended);
+            draft.begin_hooks(&at.target, at.hooks);
             draft.fail(target, over(at), failure.clone());
         }
         (Back::Uncommitted | Back::Committed, End::RevertFailed(_, revert)) => {
             draft.note_world(ended);
+            draft.begin_hooks(&at.target, at.hooks);
             draft.fail(target, over(at), revert.clone());
         }
-        // The trial that is being reverted was told again, or the way back waits for nobody: nothing new.
-        (Back::Uncommitted, End::OnTrial(_) | End::Deferred(_)) | (Back::Committed, End::OnTrial(_)) => {}
+        // A reboot brought the recorded system, and the activation asks whether it is good. It ran before: it is.
+        (Back::Committed, End::OnTrial(_)) => {
+            draft.note_world(ended);
+            draft.ask(Effect::Commit(at.id.clone()));
+        }
+        // What is being reverted was told again: nothing new.
+        (Back::Uncommitted, End::OnTrial(_) | End::Deferred(_)) => {}
     }
 }
 
@@ -116,7 +135,7 @@ fn back(draft: &mut Draft<'_>, at: &Reverting, ended: &Ended<'_>, why: (&Failure
     draft.note_world(ended);
     // What the machine decided says more than that somebody asked.
     let failure = at.failure.as_ref().unwrap_or(why.0).clone();
-    draft.reverted(&at.target, &to, (failure, why.1));
+    draft.reverted(&at.target, (&to, at.hooks), (failure, why.1));
 }
 
 /// The activation found that the way was forward: it had committed, or the boot had brought the target.
@@ -124,7 +143,7 @@ fn forward(draft: &mut Draft<'_>, at: &Reverting, ended: &Ended<'_>) {
     draft.note_world(ended);
     let watch = draft.watch(&at.target);
     let done = Done { terms: at.target.clone(), previous: Some(at.to.clone()), rebooted: Rebooted::No };
-    draft.soak(done, at.attempt, watch, Hooks::NotDue);
+    draft.soak(done, at.attempt, watch, at.hooks);
 }
 
 /// Where the way back stands when it could not begin: the same one again.
@@ -156,7 +175,7 @@ pub(super) fn reboot_began(draft: &mut Draft<'_>, at: &Reverting) {
 
 /// Decided: it should be down and is not.
 pub(super) fn overdue(draft: &mut Draft<'_>, at: &Reverting) {
-    keep(draft, at, |draft, reboot| put_off(draft, reboot, super::awaiting_reboot::OVERDUE));
+    keep(draft, at, |draft, reboot| put_off(draft, &at.target, reboot, OVERDUE));
 }
 
 pub(super) fn waits(state: &HostState, at: &Reverting, now: Now) -> Waits {

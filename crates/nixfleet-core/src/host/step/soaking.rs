@@ -75,11 +75,7 @@ fn started(draft: &mut Draft<'_>, at: &Soaking, rebooted: bool) {
 /// Why it cannot go on here, if another system runs.
 fn elsewhere(state: &HostState, at: &Soaking, booted: bool) -> Option<Failure> {
     let expected = at.done.terms.system.clone();
-    let current = state.world.current.as_ref();
-    if current == Some(&expected) {
-        return None;
-    }
-    let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
+    let actual = state.world.runs_other_than(&expected)?;
     Some(if booted {
         Failure::BootedElsewhere { expected, actual }
     } else {
@@ -142,7 +138,7 @@ pub(super) fn revert(draft: &mut Draft<'_>, at: &Soaking, (id, failure): (Activa
     let Some(to) = way_back(at).cloned() else { return false };
     draft.serial();
     draft.ask(Effect::StopProbes);
-    draft.revert((&at.done.terms, at.attempt), (id, Back::Committed, to), failure);
+    draft.revert((&at.done.terms, at.attempt), (id, Back::Committed, to), (failure, at.hooks));
     true
 }
 

@@ -19,6 +19,7 @@ use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::nix::path_info::parse_path_info;
 use nixfleet_sys::fs;
 use nixfleet_trust::root::Root;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{seq, show};
 use crate::cli::folder::Folder;
@@ -42,9 +43,15 @@ pub(crate) struct BuildArgs {
     /// Copy everything to this store, such as a binary cache (repeatable)
     #[arg(long, value_name = "STORE-URL")]
     copy_to: Vec<String>,
+    /// Sign everything with this key of a cache before it is copied (`nix-store --generate-binary-cache-key` makes one)
+    #[arg(long, value_name = "FILE", requires = "copy_to")]
+    cache_key: Option<PathBuf>,
+    /// Ask this store how much a host downloads, and whether its contents are the same [default: the first `--copy-to`]
+    #[arg(long, value_name = "STORE-URL")]
+    sizes_from: Option<String>,
     /// Take closures from this output of `nix path-info --json --recursive` instead of asking Nix, for systems that were
     /// built elsewhere; every system must be a store path
-    #[arg(long, value_name = "FILE", conflicts_with = "copy_to")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["copy_to", "sizes_from"])]
     path_info: Option<PathBuf>,
     /// So many builds at the same time
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -56,6 +63,9 @@ pub(crate) struct BuildArgs {
     output: Output,
 }
 
+/// The builds of a channel whose results are kept from the garbage collector: the last published one is among them as
+/// long as not more than so many were made since.
+const BUILDS_KEPT: usize = 4;
 /// The largest file of path infos: 300,000 paths with 30 references each are about 800 MB.
 const PATH_INFO_BYTES_MAX: u64 = 1 << 30;
 
@@ -65,16 +75,24 @@ pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
     let trust = folder.trust(None, now)?;
     check_root(trust.root(), &fleet, &args.channel)?;
     let served = folder.served();
-    let held = served.lock()?;
-    let terms = terms(served, args, now)?;
+    // A number that cannot be is refused before hours of building; it is chosen afterwards.
+    let _ = next_seq(served, args)?;
     let hosts = hosts_of(&fleet, &args.channel);
     tell_pins(&hosts, now);
     let built = if let Some(path) = &args.path_info {
         told_by(&hosts, path, now)?
     } else {
+        let options = BuildOptions {
+            folder: folder.description_folder()?,
+            jobs: args.jobs,
+            deadline: args.deadline,
+            roots: fresh_roots(&folder.roots(&args.channel)?, now)?,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(build_all(&hosts, args, &folder.description_folder()?, now))?
+        runtime.block_on(unless_interrupted(build_all(&hosts, args, &options, now)))?
     };
+    let held = served.lock()?;
+    let terms = terms(served, args)?;
     let Assembled { release, envelope, entries } = assemble(&fleet, &args.channel, &built, terms)?;
     served.put_release(&held, (&args.channel, release.seq), &envelope, &entries)?;
     let path = served.folder().join(layout::release(&args.channel, release.seq));
@@ -113,25 +131,51 @@ fn check_root(root: &Root, fleet: &Fleet, channel: &ChannelName) -> Done {
     Ok(())
 }
 
-/// Number and predecessor. A number is never used twice, not even that of a release that nobody signed.
-fn terms(served: &Served, args: &BuildArgs, now: UnixMs) -> Result<Terms, Complaint> {
+/// The release's number. None is ever used twice, not even that of a release that nobody signed.
+fn next_seq(served: &Served, args: &BuildArgs) -> Result<Seq, Complaint> {
     let last = served.seqs(&args.channel)?.last().copied().unwrap_or(Seq::ZERO);
-    let seq = match args.seq {
-        None => last.next().ok_or_else(|| Complaint::refused("there is no number after the last one"))?,
-        Some(seq) if seq > last => seq,
+    match args.seq {
+        None => last.next().ok_or_else(|| Complaint::refused("there is no number after the last one")),
+        Some(seq) if seq > last => Ok(seq),
         Some(seq) => {
-            return Err(Complaint::refused(format!(
-                "release {seq} would not be higher than the last, {last}"
-            )));
+            Err(Complaint::refused(format!("release {seq} would not be higher than the last, {last}")))
         }
-    };
+    }
+}
+
+/// What is said after everything is built: waves open from then on, and not from before a long build.
+fn terms(served: &Served, args: &BuildArgs) -> Result<Terms, Complaint> {
+    let now = now()?;
     Ok(Terms {
-        seq,
+        seq: next_seq(served, args)?,
         created: now,
         expires: later(now, args.expires_in)?,
         revision: args.revision.clone(),
         previous: previous(served, &args.channel)?,
     })
+}
+
+/// A new folder for links to what is built; of the older ones, those of the last builds stay, for `release diff`.
+fn fresh_roots(folder: &Path, now: UnixMs) -> Result<PathBuf, Complaint> {
+    let old: Vec<String> = fs::names_in(folder)?;
+    for name in old.iter().rev().skip(BUILDS_KEPT - 1) {
+        fs::remove_tree(&folder.join(name))?;
+    }
+    // Names of one length, so that their order is that of time.
+    let fresh = folder.join(format!("{:015}", now.get()));
+    fs::make_dir(&fresh)?;
+    Ok(fresh)
+}
+
+/// Ends Nix when this program is told to end: it runs in a group of its own, which no terminal reaches.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Complaint>>) -> Result<T, Complaint> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    // Either arm may be dropped at any point: nothing is written before all is built, and Nix dies with its handle.
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err(Complaint::refused("interrupted; no release was made")),
+        _ = terminated.recv() => Err(Complaint::refused("told to end; no release was made")),
+    }
 }
 
 /// The digest of the release that hosts are given now.
@@ -146,23 +190,26 @@ fn previous(served: &Served, channel: &ChannelName) -> Result<Option<Sha256>, Co
 async fn build_all(
     hosts: &BTreeMap<&HostName, &Host>,
     args: &BuildArgs,
-    folder: &Path,
+    options: &BuildOptions,
     now: UnixMs,
 ) -> Result<BTreeMap<HostName, Built>, Complaint> {
     let systems: BTreeSet<System> = hosts.values().map(|host| host.system_at(now).clone()).collect();
     let nix = Nix::find()
         .map_err(|error| Complaint::from(error).hint("`release build` needs Nix on this machine"))?;
-    let options = BuildOptions { folder: folder.to_owned(), jobs: args.jobs, deadline: args.deadline };
     let bar = bar(systems.len(), "building");
-    let built = nix.build(&systems, &options, |done| bar.set_position(done as u64)).await;
+    let built = nix.build(&systems, options, |done| bar.set_position(done as u64)).await;
     bar.finish_and_clear();
     let built = built.map_err(|failed| not_built(&failed))?;
     let paths: Vec<StorePath> = built.values().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    if let Some(key) = &args.cache_key {
+        nix.sign(&paths, &fs::resolve(key)?).await?;
+    }
     for store in &args.copy_to {
         ui::say(&format!("copying to {store}"));
         nix.copy(&paths, store).await?;
     }
-    let closures = closures(&nix, &paths, args.copy_to.first().map(String::as_str)).await?;
+    let cache = args.sizes_from.as_ref().or(args.copy_to.first());
+    let closures = closures(&nix, &paths, cache.map(String::as_str)).await?;
     let of_host = |(name, host): (&HostName, &Host)| {
         let system = built[host.system_at(now)].clone();
         let closure = closures[&system].clone();

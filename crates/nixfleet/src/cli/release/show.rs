@@ -13,6 +13,7 @@ use nixfleet_trust::root::{RoleName, Root};
 use nixfleet_trust::threshold::Signatures;
 use serde::Serialize;
 
+use super::list::State;
 use super::{newest, seq};
 use crate::cli::folder::Folder;
 use crate::cli::now;
@@ -50,12 +51,7 @@ pub(super) fn show(folder: &Folder, args: &ReleaseShowArgs) -> Done {
             Ok(())
         }
         Output::Table => {
-            let published = folder.served().latest(&args.channel)?;
-            let state = match published {
-                Some(latest) if latest == seq => "published",
-                Some(latest) if latest > seq => "superseded",
-                Some(_) | None => "not published",
-            };
+            let state = State::of(seq, folder.served().latest(&args.channel)?).word();
             ui::data(&format!("release {}/{seq} of fleet {} ({state})", release.channel, release.fleet));
             let root = folder.trust(None, now()?).ok();
             ui::lines(summary(&release, &envelope, root.as_ref().map(|trust| &**trust.root())));

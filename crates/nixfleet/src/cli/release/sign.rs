@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nixfleet::release::{Opened, open};
+use nixfleet::served::Writing;
 use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::envelope::Envelope;
 use nixfleet_trust::key::PublicKey;
 use nixfleet_trust::root::{Role, RoleName, Root};
 use nixfleet_trust::threshold::Signatures;
+use nixfleet_trust::trust::Trust;
 
 use super::{diff, newest, seq, show};
 use crate::cli::folder::Folder;
@@ -62,7 +65,43 @@ pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
     }
     let envelope = nixfleet_trust::sign::add(&envelope, &*signer)?;
     served.put_signatures(&held, channel, seq, &envelope)?;
-    let counted = count(&envelope, root, channel, role);
+    publish_if_enough(folder, &held, &trust, (channel, seq), &envelope, now)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleasePublishArgs {
+    /// The channel
+    #[arg(long)]
+    channel: ChannelName,
+    /// Which release [default: the newest]
+    #[arg(long, value_name = "N", value_parser = seq)]
+    seq: Option<Seq>,
+    /// Go by this root instead of the oldest that is served
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+}
+
+/// What signing does at its end, for signatures that came by another way, or after a crash.
+pub(super) fn publish(folder: &Folder, args: &ReleasePublishArgs) -> Done {
+    let now = now()?;
+    let trust = folder.trust(args.root.as_deref(), now)?;
+    let seq = newest(folder, &args.channel, args.seq)?;
+    let held = folder.served().lock()?;
+    let opened = open(folder.served(), &args.channel, seq)?;
+    publish_if_enough(folder, &held, &trust, (&args.channel, seq), &opened.envelope, now)
+}
+
+/// Gives the release to hosts if enough keys have signed it and every host would take it.
+fn publish_if_enough(
+    folder: &Folder,
+    held: &Writing,
+    trust: &Trust,
+    (channel, seq): (&ChannelName, Seq),
+    envelope: &Envelope,
+    now: UnixMs,
+) -> Done {
+    let (served, root) = (folder.served(), trust.root());
+    let counted = count(envelope, root, channel, role(root, channel)?);
     if !counted.are_enough() {
         let (good, threshold) = (counted.good.len(), counted.threshold);
         ui::say(&format!(
@@ -76,7 +115,7 @@ pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
         ui::say(&format!("release {channel}/{seq} is signed, and a newer one is published already"));
         return Ok(());
     }
-    served.publish(&held, channel, seq)?;
+    served.publish(held, channel, seq)?;
     ui::say(&format!("release {channel}/{seq} is published"));
     ui::data(&format!("{channel}/{seq}"));
     Ok(())

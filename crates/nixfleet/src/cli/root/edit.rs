@@ -13,7 +13,7 @@ use nixfleet_trust::root::{self, ChannelRules, Root, RootVersion};
 
 use super::{
     AddKeyArgs, ChannelArgs, NewArgs, RemoveKeyArgs, RenewArgs, Role, RotateArgs, ThresholdArgs, in_force,
-    role_name, show,
+    pending, role_name, show,
 };
 use crate::cli::folder::Folder;
 use crate::cli::ui::{self, Complaint, Done};
@@ -50,8 +50,9 @@ pub(super) fn new(folder: &Folder, args: &NewArgs) -> Done {
 /// Applies one change to the next root.
 pub(super) fn change(folder: &Folder, change: impl FnOnce(&mut Root) -> Done) -> Done {
     let now = now()?;
-    let old = in_force(folder, now)?.map(|trust| trust.root().clone().into_inner());
-    let mut root = match (folder.pending().load()?, &old) {
+    let trust = in_force(folder, now)?;
+    let old = trust.as_ref().map(|trust| trust.root().clone().into_inner());
+    let mut root = match (pending(folder, trust.as_ref())?, &old) {
         (Some(NextRoot { root, .. }), _) => root,
         (None, Some(old)) => successor(old)?,
         (None, None) => {

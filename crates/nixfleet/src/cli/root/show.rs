@@ -1,11 +1,14 @@
 //! What a root says, and what a next one changes.
 
 use nixfleet::authority::{NextRoot, Whose};
+use nixfleet_sys::fs;
+use nixfleet_trust::check::root::first_root;
+use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
 use nixfleet_trust::key::KeyId;
 use nixfleet_trust::root::{ChannelRules, Role, Root};
 use serde::Serialize;
 
-use super::{ShowArgs, in_force};
+use super::{ShowArgs, in_force, pending};
 use crate::cli::folder::Folder;
 use crate::cli::now;
 use crate::cli::ui::{self, Complaint, Done, Output};
@@ -25,17 +28,25 @@ struct Next<'a> {
 }
 
 pub(super) fn show(folder: &Folder, args: &ShowArgs) -> Done {
+    if let Some(file) = &args.file {
+        let root = first_root(&fs::read_bounded(file, ENVELOPE_SIZE_MAX as u64)?)?;
+        return print(Some(&root), "as the file says", None, args.output);
+    }
     let now = now()?;
     let trust = in_force(folder, now)?;
     let old = trust.as_ref().map(|trust| &**trust.root());
-    let next = folder.pending().load()?;
+    let next = pending(folder, trust.as_ref())?;
     if old.is_none() && next.is_none() {
         return Err(Complaint::refused("there is no root here")
             .hint("`nixfleet init` or `nixfleet root new` makes one"));
     }
-    match args.output {
+    print(old, "in force", next.as_ref(), args.output)
+}
+
+fn print(old: Option<&Root>, state: &str, next: Option<&NextRoot>, output: Output) -> Done {
+    match output {
         Output::Json => {
-            let next = next.as_ref().map(|next| Next {
+            let next = next.map(|next| Next {
                 root: &next.root,
                 signed_by: next.envelope.signatures().keys().collect(),
                 enough: next.signatures(old).iter().all(|(_, counted)| counted.are_enough()),
@@ -43,16 +54,16 @@ pub(super) fn show(folder: &Folder, args: &ShowArgs) -> Done {
             ui::json(&Shown { in_force: old, next })
         }
         Output::Name => {
-            let root = old.or(next.as_ref().map(|next| &next.root));
+            let root = old.or(next.map(|next| &next.root));
             ui::lines(root.into_iter().flat_map(|root| root.keys.keys().map(KeyId::as_str)));
             Ok(())
         }
         Output::Table => {
             if let Some(root) = old {
-                ui::data(&head(root, "in force"));
+                ui::data(&head(root, state));
                 table(root);
             }
-            if let Some(next) = &next {
+            if let Some(next) = next {
                 ui::data(&head(&next.root, "next, not in force"));
                 table(&next.root);
                 ui::lines(signatures(next, old));

@@ -1,0 +1,137 @@
+//! What is around the agent: its folders, Nix, the service manager.
+
+use std::path::Path;
+
+use nixfleet_sys::fs;
+
+use super::{About, Finding};
+use crate::activation::ActivationBackend;
+use crate::activation::profile::describe;
+use crate::tools::nix::NixSettings;
+
+/// The folder of a file that decides whom to trust: whoever can write it can put another file there.
+pub(super) fn folder_of(file: &Path) -> Option<Finding> {
+    let folder = file.parent()?;
+    let who = fs::others_who_write(&std::fs::metadata(folder).ok()?)?;
+    // The sticky bit keeps others from replacing what is root's; the Nix store is such a folder.
+    if is_sticky(folder) {
+        return None;
+    }
+    let what = format!("{} can be replaced by others: of its folder, {who}", file.display());
+    Some(Finding::problem(About::Config, what, format!("`chown root {0}; chmod go-w {0}`", folder.display())))
+}
+
+fn is_sticky(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder).is_ok_and(|meta| meta.mode() & 0o1000 != 0)
+}
+
+/// The state folder: who can write it, and whether it outlives a reboot.
+pub(super) fn state(folder: &Path) -> Vec<Finding> {
+    let about = About::State;
+    let shown = folder.display();
+    let mut findings = Vec::new();
+    match std::fs::metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            findings.push(Finding::good(about, format!("{shown} is not there yet; the agent makes it")));
+        }
+        Err(error) => {
+            let what = format!("{shown} cannot be looked at: {error}");
+            findings.push(Finding::problem(about, what, "run the check as root"));
+        }
+        Ok(meta) if !meta.is_dir() => {
+            let what = format!("{shown} is not a folder");
+            findings.push(Finding::problem(about, what, "move it away, or set `state-dir`"));
+        }
+        Ok(meta) => match fs::others_who_write(&meta) {
+            Some(who) => {
+                let what = format!("{shown} can be changed by others: {who}");
+                findings.push(Finding::problem(
+                    about,
+                    what,
+                    format!("`chown root {shown}; chmod 0700 {shown}`"),
+                ));
+            }
+            None => findings.push(Finding::good(about, format!("{shown} is the agent's own"))),
+        },
+    }
+    if nearest(folder).is_some_and(fs::is_in_memory) {
+        let what =
+            format!("{shown} is in memory: after a reboot nothing is known of what was accepted before");
+        let fix = "make it persistent, or set `state-dir` to a folder that is";
+        findings.push(Finding::problem(about, what, fix));
+    }
+    findings
+}
+
+/// The folder itself, or the nearest above it that exists.
+fn nearest(folder: &Path) -> Option<&Path> {
+    folder.ancestors().find(|folder| folder.exists())
+}
+
+/// Nix: whether it is there, and whether it demands signatures.
+pub(super) async fn nix(backend: &impl ActivationBackend) -> Vec<Finding> {
+    let about = About::Nix;
+    let tools = match backend.tools() {
+        Ok(tools) => tools,
+        Err(missing) => return vec![Finding::problem(about, missing.to_string(), missing.hint())],
+    };
+    match tools.nix_settings().await {
+        Ok(settings) => nix_settings(&settings),
+        Err(error) => {
+            let what = format!("Nix does not tell its settings: {}", describe(&error));
+            vec![Finding::problem(
+                about,
+                what,
+                "run `nix config show` by hand; Nix 2.8 is the oldest that is known",
+            )]
+        }
+    }
+}
+
+/// What is found of settings.
+pub(super) fn nix_settings(settings: &NixSettings) -> Vec<Finding> {
+    let NixSettings { substituters, trusted_keys, require_sigs, system: _, extra_platforms: _ } = settings;
+    let about = About::Nix;
+    let mut findings = Vec::new();
+    if !require_sigs {
+        let what = "`require-sigs` is off: Nix would take unsigned paths from a cache";
+        findings.push(Finding::problem(about, what, "set `nix.settings.require-sigs = true`"));
+    }
+    if trusted_keys.is_empty() {
+        let what = "no key of a cache is trusted, so nothing can be fetched";
+        let fix = "add your cache's key to `nix.settings.trusted-public-keys`";
+        findings.push(Finding::problem(about, what, fix));
+    }
+    if substituters.is_empty() {
+        let what = "there is no substituter, so nothing can be fetched";
+        findings.push(Finding::problem(about, what, "add your cache to `nix.settings.substituters`"));
+    }
+    if findings.is_empty() {
+        let (keys, caches) = (trusted_keys.join(", "), substituters.join(", "));
+        findings
+            .push(Finding::good(about, format!("signatures by {keys} are demanded; fetched from {caches}")));
+    }
+    findings
+}
+
+/// Whether the platform is what the agent needs, and whether we may use it.
+pub(super) fn system(backend: &impl ActivationBackend) -> Vec<Finding> {
+    let about = About::System;
+    let mut findings = Vec::new();
+    if let Some(why) = backend.unusable() {
+        findings.push(Finding::problem(about, why, "the agent needs a host with its own service manager"));
+    }
+    if !rustix::process::geteuid().is_root() {
+        let what = "this check does not run as root, so it may see less than the agent";
+        findings.push(Finding::warning(about, what, "run it with sudo"));
+    }
+    if backend.host().current().is_none() {
+        let what = format!("{} does not lead to a system", backend.host().current_system.display());
+        findings.push(Finding::problem(about, what, "the agent is for NixOS and nix-darwin; is this one?"));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::good(about, "the service manager and the running system are found"));
+    }
+    findings
+}

@@ -1,0 +1,72 @@
+use std::os::unix::fs::PermissionsExt;
+
+use nixfleet_sys::fs;
+
+use super::*;
+use crate::tools::nix::NixSettings;
+
+fn problems(findings: &[Finding]) -> Vec<&str> {
+    let bad = findings.iter().filter(|finding| finding.grade == Grade::Problem);
+    bad.map(|finding| finding.what.as_str()).collect()
+}
+
+#[test]
+fn settings_of_nix_that_let_anything_in_or_nothing_are_problems_and_all_are_told() {
+    let good = NixSettings {
+        substituters: vec!["https://cache.example".into()],
+        trusted_keys: vec!["cache.example-1".into()],
+        require_sigs: true,
+        system: "x86_64-linux".into(),
+        extra_platforms: Vec::new(),
+    };
+    let findings = host::nix_settings(&good);
+    assert!(is_good(&findings) && findings.len() == 1, "{findings:?}");
+    assert!(findings[0].what.contains("cache.example-1"));
+    let bad = NixSettings { require_sigs: false, trusted_keys: vec![], substituters: vec![], ..good };
+    assert_eq!(problems(&host::nix_settings(&bad)).len(), 3);
+}
+
+#[test]
+fn whatever_is_not_good_says_what_to_do() {
+    let bad = NixSettings { require_sigs: false, ..NixSettings::default() };
+    let findings = host::nix_settings(&bad);
+    assert!(!findings.is_empty());
+    assert!(findings.iter().all(|finding| finding.fix.is_some()));
+}
+
+#[test]
+fn a_state_folder_that_others_can_write_is_a_problem_and_one_that_is_not_there_is_none() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("state");
+    let about_writers =
+        |findings: &[Finding]| problems(findings).iter().any(|what| what.contains("by others"));
+    assert!(!about_writers(&host::state(&folder)));
+    fs::make_dir(&folder).expect("made");
+    assert!(!about_writers(&host::state(&folder)));
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o770)).expect("set");
+    assert!(about_writers(&host::state(&folder)));
+    let file = dir.path().join("file");
+    fs::write_atomic(&file, b"x").expect("written");
+    assert!(problems(&host::state(&file)).iter().any(|what| what.contains("not a folder")));
+}
+
+#[test]
+fn a_state_folder_in_memory_is_a_problem() {
+    let memory = std::path::Path::new("/dev/shm");
+    if !fs::is_in_memory(memory) {
+        return;
+    }
+    let findings = host::state(&memory.join("nixfleet-check/of/a/test"));
+    assert!(problems(&findings).iter().any(|what| what.contains("in memory")), "{findings:?}");
+}
+
+#[test]
+fn a_configuration_in_a_folder_of_others_can_be_replaced() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("agent.toml");
+    assert_eq!(host::folder_of(&file), None);
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("set");
+    assert_eq!(host::folder_of(&file).map(|finding| finding.grade), Some(Grade::Problem));
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o1777)).expect("set");
+    assert_eq!(host::folder_of(&file), None, "nobody can replace what is root's there");
+}

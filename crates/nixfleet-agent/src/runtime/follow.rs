@@ -1,0 +1,171 @@
+//! The loop around the reducer: inputs, the timer, systemd's watchdog.
+//!
+//! It ends only when it is dropped, which may happen at any of its waits: whatever was taken in was saved by then, and what
+//! was not is told again at the next start. A switch that goes on has units of its own and is not touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_core::host::event::Event;
+use nixfleet_core::host::{HostState, Now};
+use nixfleet_core::ids::BootId;
+use nixfleet_sys::fs;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::desk::HostDesk;
+use super::handover::Handover;
+use super::input::Input;
+use super::reducer::{Fact, Reducer};
+use super::start::Ended;
+use super::{notify, recovery, timer};
+use crate::activation::ActivationBackend;
+use crate::activation::profile::describe;
+use crate::activation::types::Observer;
+
+/// Between two attempts to write what could not be written. Nothing is done meanwhile; on trial the deadman is armed.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
+/// A reducer with everything around it.
+pub struct Following<B> {
+    backend: Arc<B>,
+    reducer: Reducer<HostDesk<B>>,
+    inputs: mpsc::Receiver<Input>,
+    boot: BootId,
+    voice: Arc<dyn Observer>,
+    handover: Option<Handover>,
+    /// What systemd was told last.
+    said: String,
+    /// When the watchdog wants to hear from us next, and how often.
+    alive: Option<(Instant, Duration)>,
+}
+
+impl<B: ActivationBackend + Send + 'static> Following<B> {
+    /// Ready to go on from what was saved.
+    pub fn new(
+        (backend, voice): (Arc<B>, Arc<dyn Observer>),
+        reducer: Reducer<HostDesk<B>>,
+        inputs: mpsc::Receiver<Input>,
+        boot: BootId,
+    ) -> Self {
+        let alive = notify::alive_every().map(|every| (Instant::now(), every));
+        let handover = Handover::of(backend.host());
+        Self { backend, reducer, inputs, boot, voice, handover, said: String::new(), alive }
+    }
+
+    /// Takes the first event in, then whatever comes, until another agent is to go on.
+    pub async fn run(mut self, first: Event) -> Ended {
+        self.take(first.into()).await;
+        loop {
+            if let Some(other) =
+                self.handover.as_ref().and_then(|handover| handover.due(self.reducer.state()))
+            {
+                return Ended::HandedOver(other);
+            }
+            let wake = timer::until(self.reducer.wake(), Instant::now());
+            let alive = self.alive;
+            tokio::select! {
+                // Safe to cancel: nothing is taken from the channel until the branch is.
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.input(input).await,
+                    None => return Ended::WorkersGone,
+                },
+                // Safe to cancel: it is worked out anew each time.
+                () = sleep_until(wake) => self.take(Event::Woke.into()).await,
+                // Safe to cancel: the time is kept.
+                () = sleep_until(alive.map_or(wake, |(at, _)| at)), if alive.is_some() => self.tell_alive(),
+            }
+        }
+    }
+
+    async fn input(&mut self, input: Input) {
+        match input {
+            Input::Told(event) => self.take(event.into()).await,
+            Input::Offered { terms, trust } => {
+                let (release, system) = (terms.release.clone(), terms.system.clone());
+                let event = Some(Event::ReleaseVerified { release, system });
+                self.take(Fact { event, terms: Some(terms), trust: Some(*trust) }).await;
+            }
+            Input::TrustMoved(trust) => {
+                self.take(Fact { event: None, terms: None, trust: Some(*trust) }).await;
+            }
+            Input::LookAgain => self.look_again().await,
+            Input::Asked { event, request } => {
+                self.take(event.into()).await;
+                if let Err(error) = fs::remove(&request) {
+                    self.voice.remark(&format!("error: {}", describe(&error)));
+                }
+            }
+        }
+    }
+
+    /// Somebody may have changed what runs, and may have left something behind.
+    async fn look_again(&mut self) {
+        let ours = self.reducer.in_flight().cloned();
+        self.reducer.desk().tidy_up(ours);
+        let world = recovery::look(&*self.backend, &self.boot);
+        if world != self.reducer.state().world {
+            self.take(Event::SystemChanged { world }.into()).await;
+        }
+    }
+
+    /// One turn of the reducer. What cannot be written is tried again for as long as it takes.
+    async fn take(&mut self, fact: Fact) {
+        let now = timer::now();
+        let (mut prepared, refused) = self.reducer.prepare(fact, now);
+        if let Some(refused) = refused {
+            self.voice.remark(&format!("not taken: {refused}"));
+        }
+        let mut told = false;
+        while let Err(error) = self.reducer.persist(&mut prepared) {
+            if !told {
+                self.voice
+                    .remark(&format!("error: {}; nothing is done until it is written", describe(&error)));
+                notify::status("cannot write its state; nothing is done until it can");
+                self.said.clear();
+                told = true;
+            }
+            self.nap(WRITE_AGAIN).await;
+        }
+        let before = self.reducer.finish(prepared);
+        self.tell(&before, now);
+    }
+
+    /// Sleeps, and keeps the watchdog quiet: to wait for room on a disk is not to hang.
+    async fn nap(&mut self, span: Duration) {
+        let until = Instant::now() + span;
+        while Instant::now() < until {
+            self.tell_alive();
+            let next = self.alive.map_or(until, |(at, _)| at.min(until));
+            sleep_until(next).await;
+        }
+    }
+
+    fn tell_alive(&mut self) {
+        if let Some((at, every)) = &mut self.alive
+            && *at <= Instant::now()
+        {
+            notify::alive();
+            *at = Instant::now() + *every;
+        }
+    }
+
+    /// What people are told: the state in a sentence where it is shown, and a line in the journal when it changed.
+    fn tell(&mut self, before: &HostState, now: Now) {
+        let state = self.reducer.state();
+        let sentence = notify::sentence(state, now);
+        let moved = before.phase.name() != state.phase.name()
+            || before.phase.target().map(|terms| &terms.release)
+                != state.phase.target().map(|terms| &terms.release);
+        if moved {
+            self.voice.remark(&sentence);
+        }
+        for line in notify::news_of_the_source(&before.source, &state.source) {
+            self.voice.remark(&line);
+        }
+        if sentence != self.said {
+            notify::status(&sentence);
+            self.said = sentence;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Puts the agent together: reads what was saved, looks at the host, starts the workers, and runs the loop.
+//!
+//! Everything that cannot be read stops it here, before anything is begun: it is never taken for a fresh host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nixfleet_core::host::retry::seed_of;
+use nixfleet_core::host::world::Setup;
+use nixfleet_sys::fs::{self, FsError, Lock};
+use nixfleet_trust::trust::{Trust, TrustUnreadable};
+use tokio::sync::mpsc;
+
+use super::applier::{Applier, Workers};
+use super::desk::HostDesk;
+use super::follow::Following;
+use super::input::INPUTS_MAX;
+use super::records::{Found, Records};
+use super::recovery::{CannotStart, agent_started};
+use super::reducer::Reducer;
+use super::state_file::{StateFile, StateFileError};
+use super::workers::hooks::Hooks;
+use super::workers::jobs::Jobs;
+use super::workers::probes::Probes;
+use super::workers::reboot::Reboot;
+use super::workers::staging::Staging;
+use super::workers::{source, system};
+use super::{notify, requests};
+use crate::activation::ActivationBackend;
+use crate::activation::types::Observer;
+use crate::config::parsed::Reboots;
+use crate::programs::Holder;
+use crate::source::Following as Source;
+use crate::tools::MissingTools;
+
+/// What an agent is to do, by its configuration.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// Who it is, and what it follows.
+    pub setup: Setup,
+    /// Where releases come from.
+    pub source: Source,
+    /// The root that the configuration names, as it is in its file.
+    pub root: Vec<u8>,
+    /// Whether the host may restart as a release says.
+    pub reboots: Reboots,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// Another one runs.
+    #[error("another agent follows a source on this host already")]
+    Another,
+    /// The state folder or the lock.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// The state cannot be read.
+    #[error(transparent)]
+    State(#[from] StateFileError),
+    /// It cannot be said what is trusted.
+    #[error("this host cannot say what it trusts")]
+    Trust(#[source] TrustUnreadable),
+    /// The log cannot be used.
+    #[error("the log of this host's events cannot be used")]
+    Log(#[source] FsError),
+    /// It cannot be said where the host stands.
+    #[error(transparent)]
+    Host(#[from] CannotStart),
+    /// A program is missing.
+    #[error(transparent)]
+    Tools(#[from] MissingTools),
+    /// No thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl NotStarted {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Another => "`systemctl status nixfleet-agent` shows it",
+            Self::State(error) => error.hint(),
+            Self::Trust(_) => "look at the root in the configuration; nothing is switched until it is right",
+            Self::Log(_) => "nothing is switched until a person has looked at it",
+            Self::File(_) | Self::Host(_) | Self::Tools(_) | Self::Thread(_) => {
+                "nothing is switched until this is put right"
+            }
+        }
+    }
+}
+
+/// How the loop ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The running system carries this agent, and it is to go on.
+    HandedOver(PathBuf),
+    /// Every worker is gone: a mistake of ours.
+    WorkersGone,
+}
+
+/// Follows the source until it is dropped, or makes way for another agent.
+pub async fn run<B: ActivationBackend + Send + 'static>(
+    backend: Arc<B>,
+    orders: Orders,
+    voice: Arc<dyn Observer>,
+) -> Result<Ended, NotStarted> {
+    let host = backend.host().clone();
+    fs::make_dir(&host.state)?;
+    let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
+    let file = StateFile::in_folder(&host.state);
+    let saved = file.read()?.unwrap_or_default();
+    let Orders { setup, source, root, reboots } = orders;
+    let trust = match saved.trust.clone() {
+        None => Trust::begin(&root),
+        Some(saved) => Trust::resume(&root, saved),
+    };
+    let trust = trust.map_err(NotStarted::Trust)?;
+    let (records, found) = Records::open(&host.state, saved.host.seq).map_err(NotStarted::Log)?;
+    if let Found::SetAside(aside) = found {
+        voice.remark(&format!(
+            "error: the log of events did not fit to the state; it lies in `{}`",
+            aside.display()
+        ));
+    }
+    let seed = seed_of(&setup.host);
+    let (first, boot) = agent_started(&*backend, setup, &saved.host).await?;
+    file.keep_reserve();
+
+    let (inputs, taken) = mpsc::channel(INPUTS_MAX);
+    let thread = NotStarted::Thread;
+    let workers = Workers {
+        jobs: Jobs::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
+        staging: Staging::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
+        probes: Probes::new(Arc::clone(&backend), inputs.clone()),
+        asks: source::start((source, trust), reboots, inputs.clone()),
+        hooks: Hooks::new(Holder::of(&*backend), inputs.clone()),
+        reboot: Reboot::new(backend.tools()?.clone(), inputs.clone()),
+    };
+    tokio::spawn(system::watch(host.clone(), inputs.clone()));
+    tokio::spawn(requests::watch(host.state.clone(), inputs.clone(), Arc::clone(&voice)));
+    let applier = Applier::new((Arc::clone(&backend), boot.clone()), workers, inputs);
+    let desk = HostDesk::new((file, records), host, applier, Arc::clone(&voice));
+    let reducer = Reducer::new(saved, seed, desk);
+    notify::ready();
+    Ok(Following::new((backend, voice), reducer, taken, boot).run(first).await)
+}

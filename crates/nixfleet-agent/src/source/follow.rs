@@ -1,0 +1,319 @@
+//! The worker: looks, says what it saw, sleeps. Its only memory is what it trusts and what it said last.
+//!
+//! Each look says exactly one of [`Said::Answered`] and [`Said::Failed`]. Before it come, if there is anything new, what
+//! is trusted from now on, a refusal, or an offer; what was said before is not said again. It ends when the reducer is
+//! gone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_core::host::event::Refusal;
+use nixfleet_core::host::probing::WatchId;
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_trust::trust::{SavedTrust, Trust};
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::time::{sleep, timeout};
+
+use super::documents::{Connection, Documents, NoAnswer};
+use super::folder::Folder;
+use super::look::{Found, Looked, Looker, Offer, Settled, look};
+use super::pause::{Urgency, after_answer, after_failures};
+use super::place::Place;
+use super::refused::Refused;
+use super::web::tls::ServerTrust;
+use super::web::{Limits, Proxies, Web};
+
+/// How long one look may take, whatever the source does: four documents at their limits.
+const LOOK_WITHIN: Duration = Duration::from_mins(2);
+
+/// What the reducer asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Look now, over a fresh connection, again and again until the source answers. A newer one takes its place.
+    Now(WatchId),
+    /// Look again.
+    Again,
+}
+
+/// What the worker says.
+#[derive(Debug)]
+pub enum Said {
+    /// The source answered.
+    Answered {
+        /// The watch that had asked for a fresh connection.
+        watch: Option<WatchId>,
+    },
+    /// It did not.
+    Failed {
+        /// What was seen, for people.
+        why: String,
+    },
+    /// Something that it served was refused.
+    Refused {
+        /// In which way.
+        kind: Refusal,
+        /// What was seen, for people.
+        why: String,
+    },
+    /// A newer root or floor was accepted, and it brings nothing for this host to run: to be saved.
+    Moved {
+        /// What to trust from now on.
+        trust: Box<SavedTrust>,
+    },
+    /// A release and this host's entry in it passed every check.
+    Offered(Box<Offer>),
+}
+
+/// What to follow, and for whom.
+#[derive(Clone)]
+pub struct Following {
+    /// Where releases come from.
+    pub place: Place,
+    /// How a web server proves who it is.
+    pub server: ServerTrust,
+    /// Whether proxies are used.
+    pub proxies: Proxies,
+    /// Limits of a web server.
+    pub limits: Limits,
+    /// For whom.
+    pub looker: Looker,
+    /// The pause between two looks; each is spread by a fifth to both sides.
+    pub poll: Duration,
+    /// The host's clock.
+    pub clock: Arc<dyn Fn() -> UnixMs + Send + Sync>,
+    /// Any number, each time another.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Following {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, server, proxies, limits, looker, poll, clock: _, random: _ } = self;
+        f.debug_struct("Following")
+            .field("place", place)
+            .field("server", server)
+            .field("proxies", proxies)
+            .field("limits", limits)
+            .field("looker", looker)
+            .field("poll", poll)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Following {
+    /// Looks once, and says what was found; for a check of a configuration.
+    pub async fn look_once(&self, trust: &Trust) -> Looked {
+        let clock = (self.clock)();
+        match &self.place {
+            Place::Folder(path) => {
+                let mut folder = Folder::new(path, &self.looker.channel);
+                bounded(&mut folder, self, trust, None, clock).await
+            }
+            Place::Web(address) => {
+                let mut web = self.web(address.clone());
+                bounded(&mut web, self, trust, None, clock).await
+            }
+        }
+    }
+
+    fn web(&self, address: super::place::WebAddress) -> Web {
+        Web::new(address, self.server.clone(), self.proxies, self.limits)
+    }
+}
+
+/// Follows a source until the reducer is gone: until `asks` is closed, or nobody takes what is said.
+///
+/// `asks` should hold a few; `said` is waited for when it is full, and nothing is lost.
+pub async fn follow(following: Following, trust: Trust, asks: Receiver<Ask>, said: Sender<Said>) {
+    match following.place.clone() {
+        Place::Folder(path) => {
+            let folder = Folder::new(&path, &following.looker.channel);
+            Worker::new(following, trust, folder, asks, said).run().await;
+        }
+        Place::Web(address) => {
+            let web = following.web(address);
+            Worker::new(following, trust, web, asks, said).run().await;
+        }
+    }
+}
+
+async fn bounded(
+    source: &mut impl Documents,
+    following: &Following,
+    trust: &Trust,
+    settled: Option<&Settled>,
+    clock: UnixMs,
+) -> Looked {
+    let look = look(source, &following.looker, trust, settled, clock);
+    timeout(LOOK_WITHIN, look).await.unwrap_or_else(|_| {
+        let at = following.place.to_string();
+        let slow = NoAnswer::TooSlow { at, secs: LOOK_WITHIN.as_secs() };
+        Looked { trust: trust.clone(), found: Found::Nothing(slow) }
+    })
+}
+
+/// The reducer is gone, so there is nothing to do any more.
+struct ReducerGone;
+
+/// What was said last of what the source serves.
+enum LastWord {
+    Nothing,
+    Refused(Refused),
+    Offered,
+}
+
+/// How a pause ended.
+enum Woken {
+    /// It is time, or there is news.
+    Look,
+    /// Somebody asks.
+    Asked(Ask),
+}
+
+struct Worker<S> {
+    following: Following,
+    trust: Trust,
+    source: S,
+    asks: Receiver<Ask>,
+    said: Sender<Said>,
+    settled: Option<Settled>,
+    last_word: LastWord,
+    /// The watch that waits for an answer over a fresh connection.
+    watch: Option<WatchId>,
+    /// How many looks in a row failed.
+    failures: u32,
+}
+
+impl<S: Documents> Worker<S> {
+    fn new(following: Following, trust: Trust, source: S, asks: Receiver<Ask>, said: Sender<Said>) -> Self {
+        Self {
+            following,
+            trust,
+            source,
+            asks,
+            said,
+            settled: None,
+            last_word: LastWord::Nothing,
+            watch: None,
+            failures: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        while self.round().await.is_ok() {}
+    }
+
+    async fn round(&mut self) -> Result<(), ReducerGone> {
+        let looked = self.look().await?;
+        self.tell(looked).await?;
+        self.sleep().await
+    }
+
+    /// One look; it begins anew, over a fresh connection, when a watch asks in the middle of it.
+    async fn look(&mut self) -> Result<Looked, ReducerGone> {
+        loop {
+            // After a failure too: the old connection may be what failed, and certificates are read again.
+            let anew = self.watch.is_some() || self.failures > 0;
+            self.source.begin(if anew { Connection::Fresh } else { Connection::Any });
+            let clock = (self.following.clock)();
+            // Over a fresh connection the whole document is asked for: that something on the way knows it is no proof.
+            let settled = self.settled.clone().map(|settled| match self.watch {
+                Some(_) => settled.without_version(),
+                None => settled,
+            });
+            let look = bounded(&mut self.source, &self.following, &self.trust, settled.as_ref(), clock);
+            tokio::select! {
+                // Safe to cancel: a look changes nothing but connections.
+                looked = look => return Ok(looked),
+                // Safe to cancel: an ask is taken or stays. Closed means that the reducer is gone.
+                ask = newer_watch(&mut self.asks) => self.watch = Some(ask?),
+            }
+        }
+    }
+
+    /// Says what a look brought, and remembers it.
+    async fn tell(&mut self, Looked { trust, found }: Looked) -> Result<(), ReducerGone> {
+        let moved = trust != self.trust;
+        self.trust = trust;
+        match found {
+            Found::Nothing(why) => {
+                self.moved(moved).await?;
+                self.failures = self.failures.saturating_add(1);
+                return self.say(Said::Failed { why: why.to_string() }).await;
+            }
+            // A trust that moved without a release: a root between two looks is never without a look at the release.
+            Found::Same => self.moved(moved).await?,
+            Found::Refused(refused) => {
+                self.moved(moved).await?;
+                self.settled = None;
+                self.refused(refused).await?;
+            }
+            Found::Release(offer, settled) => {
+                let again = moved || self.settled.as_ref().map(Settled::seq) != Some(settled.seq());
+                self.settled = Some(settled);
+                if again || !matches!(self.last_word, LastWord::Offered) {
+                    self.last_word = LastWord::Offered;
+                    self.say(Said::Offered(offer)).await?;
+                }
+            }
+        }
+        self.failures = 0;
+        let watch = self.watch.take();
+        self.say(Said::Answered { watch }).await
+    }
+
+    async fn moved(&mut self, moved: bool) -> Result<(), ReducerGone> {
+        if !moved {
+            return Ok(());
+        }
+        let trust = Box::new(self.trust.to_saved());
+        self.say(Said::Moved { trust }).await
+    }
+
+    async fn refused(&mut self, refused: Refused) -> Result<(), ReducerGone> {
+        if matches!(&self.last_word, LastWord::Refused(known) if known.is_like(&refused)) {
+            return Ok(());
+        }
+        let (kind, why) = (refused.kind, refused.why.clone());
+        self.last_word = LastWord::Refused(refused);
+        self.say(Said::Refused { kind, why }).await
+    }
+
+    async fn say(&mut self, said: Said) -> Result<(), ReducerGone> {
+        self.said.send(said).await.map_err(|_| ReducerGone)
+    }
+
+    async fn sleep(&mut self) -> Result<(), ReducerGone> {
+        let random = (self.following.random)();
+        let urgency = if self.watch.is_some() { Urgency::OnTrial } else { Urgency::Ordinary };
+        let pause = match (&self.following.place, self.failures) {
+            // Nobody is spared by looking at a folder less often.
+            (Place::Folder(_) | Place::Web(_), 0) | (Place::Folder(_), _) => {
+                after_answer(self.following.poll, random)
+            }
+            (Place::Web(_), failures) => after_failures(failures, urgency, random),
+        };
+        let woken = tokio::select! {
+            // Safe to cancel: an ask is taken or stays. Closed means that the reducer is gone.
+            ask = self.asks.recv() => Woken::Asked(ask.ok_or(ReducerGone)?),
+            // Safe to cancel: news not taken stays, and the next look sees it anyway.
+            () = self.source.news() => Woken::Look,
+            () = sleep(pause) => Woken::Look,
+        };
+        match woken {
+            Woken::Asked(Ask::Now(watch)) => self.watch = Some(watch),
+            Woken::Asked(Ask::Again) | Woken::Look => {}
+        }
+        Ok(())
+    }
+}
+
+/// The next watch that asks. An [`Ask::Again`] in the middle of a look is answered by that look.
+async fn newer_watch(asks: &mut Receiver<Ask>) -> Result<WatchId, ReducerGone> {
+    loop {
+        match asks.recv().await.ok_or(ReducerGone)? {
+            Ask::Now(watch) => return Ok(watch),
+            Ask::Again => {}
+        }
+    }
+}

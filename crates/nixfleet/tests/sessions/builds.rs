@@ -1,0 +1,130 @@
+//! How Nix is run: a stand-in for it, a program with a script, shows what it was asked and behaves badly on purpose.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nixfleet_sys::exec::ExecError;
+use nixfleet_sys::fs;
+use serde_json::json;
+
+use crate::support::{HOST_KEYS, Said, Session, said, system};
+
+/// Puts a stand-in for `nix` beside the fleet folder; `$LOG` takes what it was asked. `nix-store` is always content.
+fn stand_in(session: &Session, script: &str) {
+    let folder = session.beside("bin");
+    std::fs::create_dir_all(&folder).expect("made");
+    let head = format!("#!/bin/sh\nLOG={}\necho \"$@\" >> \"$LOG\"\n", session.beside("log"));
+    for (name, script) in [("nix", script), ("nix-store", "exit 0")] {
+        let path = Path::new(&folder).join(name);
+        fs::write_atomic_mode(&path, format!("{head}{script}\n").as_bytes(), 0o755).expect("written");
+    }
+}
+
+fn describe(session: &Session, systems: [&str; 2]) {
+    let host = |system: &str, key: &str| json!({ "channel": "stable", "system": system, "key": key });
+    let fleet = json!({
+        "fleet": "example",
+        "channels": { "stable": { "policy": { "waves": [{ "name": "all", "soak": "0s" }] } } },
+        "hosts": { "web-1": host(systems[0], HOST_KEYS[0]), "web-2": host(systems[1], HOST_KEYS[1]) },
+    });
+    session.write("fleet.json", &fleet.to_string());
+}
+
+fn build(session: &Session, after: Duration, more: &[&str]) -> Result<Said, ExecError> {
+    let path = format!("{}:/usr/bin:/bin", session.beside("bin"));
+    let words = [&["release", "build", "--channel", "stable"], more].concat();
+    session.verb(&words).env("PATH", path).deadline(after).run_blocking().map(|finished| said(Ok(finished)))
+}
+
+fn log(session: &Session) -> String {
+    std::fs::read_to_string(session.beside("log")).unwrap_or_default()
+}
+
+/// Answers each `build` with a path of its own, and `path-info` with both.
+fn content(one: &str, two: &str) -> String {
+    let hash = "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+    let info = |size: u32| json!({ "narHash": hash, "narSize": size, "references": [] });
+    let infos = json!({ one: info(10), two: info(20) });
+    format!(
+        "case \"$*\" in\n\
+         *path-info*) echo '{infos}';;\n\
+         *'#one'*) echo '[{{\"outputs\":{{\"out\":\"{one}\"}}}}]';;\n\
+         *'#two'*) echo '[{{\"outputs\":{{\"out\":\"{two}\"}}}}]';;\n\
+         esac"
+    )
+}
+
+#[test]
+fn installables_are_built_from_the_folder_of_the_description_and_linked() {
+    let session = Session::initialised();
+    describe(&session, [".#one", ".#two"]);
+    stand_in(&session, &format!("pwd >> \"$LOG\"\n{}", content(&system('0', "1"), &system('1', "2"))));
+    let said = build(&session, Duration::from_mins(1), &[]).expect("it ends");
+    assert_eq!(said.code, 0, "{said:?}");
+    let log = log(&session);
+    assert!(log.lines().any(|line| line == session.text("").trim_end_matches('/')), "{log}");
+    assert_eq!(log.matches("build --json --out-link").count(), 2, "{log}");
+    assert!(log.contains("/roots/stable/"), "{log}");
+    assert_eq!(
+        log.matches("path-info --json --recursive").count(),
+        1,
+        "both closures in one question: {log}"
+    );
+}
+
+#[test]
+fn all_failures_are_told_and_what_is_an_option_is_never_taken_for_one() {
+    let session = Session::initialised();
+    describe(&session, [".#one", ".#two"]);
+    stand_in(&session, "echo \"no such thing\" >&2; exit 1");
+    let said = build(&session, Duration::from_mins(1), &[]).expect("it ends");
+    assert_eq!(said.code, 1, "{said:?}");
+    for words in [".#one cannot be had", ".#two cannot be had", "no such thing", "2 builds or fetches failed"]
+    {
+        assert!(said.err.contains(words), "{words}: {said:?}");
+    }
+    assert!(log(&session).lines().all(|line| line.contains(" -- .#")), "{}", log(&session));
+    assert!(!session.path("served/channels").exists());
+}
+
+#[test]
+fn a_build_that_takes_too_long_is_ended() {
+    let session = Session::initialised();
+    describe(&session, [".#one", ".#two"]);
+    stand_in(&session, "exec sleep 600");
+    let started = Instant::now();
+    let said = build(&session, Duration::from_mins(1), &["--deadline", "1s"]).expect("it ends");
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("its deadline"), "{said:?}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn nix_ends_with_a_build_that_is_told_to_end() {
+    let session = Session::initialised();
+    describe(&session, [".#one", ".#two"]);
+    stand_in(&session, "echo \"pid $$\" >> \"$LOG\"\nexec sleep 600");
+    let ended = build(&session, Duration::from_secs(3), &[]);
+    assert!(matches!(ended, Err(ExecError::Deadline { .. })), "{ended:?}");
+    let log = log(&session);
+    let pids: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("pid ")).collect();
+    assert_eq!(pids.len(), 2, "{log}");
+    let until = Instant::now() + Duration::from_secs(10);
+    let alive = || pids.iter().any(|pid| is_running(pid));
+    while alive() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!alive(), "Nix is still there");
+}
+
+/// A process that has ended and that nobody has waited for yet has no command line.
+fn is_running(pid: &str) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+#[test]
+fn without_nix_the_refusal_says_so() {
+    let session = Session::initialised();
+    let why = session.refused(&["release", "build", "--channel", "stable"]);
+    assert!(why.contains("cannot find nix and nix-store in PATH"), "{why}");
+}
