@@ -13,13 +13,19 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut report = Report::default();
-    report.step("build the testbed", || programs::build(&["testbed", "demo"]))?;
+    report.step("build the testbed and the command line", || {
+        programs::build(&["testbed", "demo", "nixfleet"])
+    })?;
     let agent = report.step("build the agent", programs::build_release_agent)?;
     if let Hosts::Impossible(why) = setup::prepare(&mut report, &agent)? {
         bail!("the demo needs a test host: {why}");
     }
     let outcome = report.step("demo", || {
-        Run::new(programs::built("demo")).env("NIXFLEET_AGENT_BIN", &agent).args(&args.rest).go()
+        Run::new(programs::built("demo"))
+            .env("NIXFLEET_AGENT_BIN", &agent)
+            .env("NIXFLEET_CLI_BIN", programs::built("nixfleet"))
+            .args(&args.rest)
+            .go()
     });
     report.close();
     outcome

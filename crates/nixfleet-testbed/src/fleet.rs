@@ -152,9 +152,7 @@ impl StaticFleet {
             last = Self::status(host);
             last["state"] == state && last["release"] == release
         });
-        reached.with_context(|| {
-            format!("{last:#}\n{}", host.journal(UNIT).unwrap_or_default())
-        })?;
+        reached.with_context(|| format!("{last:#}\n{}", host.journal(UNIT).unwrap_or_default()))?;
         Ok(last)
     }
 

@@ -1,8 +1,11 @@
-//! `cargo xtask demo`: one good update and four bad ones on real hosts, with what happened and why.
+//! `cargo xtask demo`: one good update and four bad ones on real hosts, then a fleet without a server, with what happened
+//! and why.
 //!
 //! Each act starts a fresh host, shows the agent's own words, and checks the host itself. An act that does not end as
 //! promised ends the demo with exit code 1. Hosts go with the process, however it ends.
 #![allow(clippy::print_stdout, reason = "a demo is there to be read")]
+
+mod serverless;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
         println!("The demo needs hosts, and they cannot run here: {why}");
         return ExitCode::from(1);
     }
-    let acts: [(&str, Act); 5] = [
+    let acts: [(&str, Act); 6] = [
         ("A good update: fetched, verified, tried, confirmed, made the boot default", good),
         ("An update whose service does not answer as it should: reverted by itself", bad_probe),
         (
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ),
         ("A tampered cache: refused as a trust failure, nothing changed", tampered),
         ("Another kernel: written to the boot loader, finished after the reboot", kernel),
+        ("Three hosts, signed releases and no server: a good one, a bad one, a fix", serverless::serverless),
     ];
     for (number, (title, act)) in acts.iter().enumerate() {
         println!("\n== {}. {title}", number + 1);
@@ -41,7 +45,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "\nAll five ended as promised, in {:.0} s; nothing is left running.",
+        "\nAll six ended as promised, in {:.0} s; nothing is left running.",
         started.elapsed().as_secs_f64()
     );
     ExitCode::SUCCESS
