@@ -8,11 +8,8 @@ pub mod activation;
 pub mod check;
 pub mod config;
 pub mod failpoint;
-<<<<<<< HEAD
 mod framed;
-=======
 pub mod hooks;
->>>>>>> main
 pub mod probes;
 pub mod programs;
 pub mod reboot;
