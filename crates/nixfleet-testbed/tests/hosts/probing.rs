@@ -272,7 +272,8 @@ fn a_hook_is_not_in_the_sandbox_of_its_agent() {
         "UMask=0077",
     ]
     .map(|property| format!("--property={property}"));
-    let script = "cat /home/somebody/plan > /var/drained && touch /tmp/from-the-hook && ip link add name wing type dummy";
+    let script =
+        "cat /home/somebody/plan > /var/drained && touch /tmp/from-the-hook && ip link set lo mtu 16000";
     let hooks = json!([{ "argv": ["/bin/sh", "-c", script], "deadline_secs": 20 }]).to_string();
     let mut run = vec!["systemd-run", "--quiet", "--wait", "--collect", "--unit", UNIT];
     run.extend(sandbox.iter().map(String::as_str));
@@ -282,7 +283,8 @@ fn a_hook_is_not_in_the_sandbox_of_its_agent() {
     assert_eq!(ran.code, 0, "{ran}{said}");
     assert_eq!(host.read_file("/var/drained").expect("written"), "drain the north wing\n");
     assert!(host.exists("/tmp/from-the-hook"));
-    assert_eq!(host.run(&["ip", "link", "show", "wing"]).expect("it runs").code, 0);
+    let link = host.run(&["ip", "link", "show", "lo"]).expect("it runs").stdout;
+    assert!(link.contains("mtu 16000"), "{link}");
 }
 
 #[test]
