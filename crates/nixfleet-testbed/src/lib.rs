@@ -28,6 +28,7 @@ pub use wait::wait_until;
 mod cache;
 mod fault;
 mod files;
+pub mod fleet;
 mod host;
 mod image;
 mod keeper;

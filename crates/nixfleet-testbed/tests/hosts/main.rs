@@ -16,5 +16,6 @@ mod outcomes;
 mod power;
 mod probing;
 mod releases;
+mod serverless;
 mod slow_caches;
 mod trust;

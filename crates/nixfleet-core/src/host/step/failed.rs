@@ -9,6 +9,7 @@ use super::super::retry::pause_ms;
 use super::super::state::HostState;
 use super::super::time::Now;
 use super::super::waiting::WaitingOn;
+use super::super::world::{JournalSays, Said};
 use super::draft::{Draft, next_id};
 use super::told::Told;
 use crate::activation::outcome::Failure;
@@ -16,14 +17,14 @@ use crate::ids::{ActivationId, StorePath};
 
 pub(super) fn told(draft: &mut Draft<'_>, at: &Failed, told: &Told<'_>) {
     match told {
-        Told::Started { rebooted, journal: _ } => {
+        Told::Started { rebooted, journal } => {
             if let Some(again_up_ms) = at.again_up_ms.filter(|_| *rebooted) {
                 // A time since boot is over with its boot. The first pause, not the longest: a boot may have helped.
                 let first = draft.now.up.plus_ms(pause_ms(1, draft.context.seed));
                 let again_up_ms = Some(again_up_ms.min(first));
                 draft.keep(Phase::Failed(Failed { again_up_ms, ..at.clone() }));
             }
-            look(draft, at);
+            started(draft, at, *journal);
         }
         Told::WorldChanged => look(draft, at),
         Told::RetryAsked => retry(draft, at),
@@ -37,6 +38,26 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Failed, told: &Told<'_>) {
         | Told::HooksRan(_)
         | Told::HookFailed(..)
         | Told::RebootRefused(_) => {}
+    }
+}
+
+/// A way back that could not begin, from an activation that is still not over, is taken now: whatever runs, nothing else
+/// may begin before that one has ended.
+fn started(draft: &mut Draft<'_>, at: &Failed, journal: Option<&JournalSays>) {
+    match (&at.at, journal.map(|journal| journal.said)) {
+        (FailedAt::Revert { id, back: back @ Back::Uncommitted, to, because }, Some(Said::Pending(_))) => {
+            draft.serial();
+            revert(draft, at, (id.clone(), *back, to.clone()), because.as_ref());
+        }
+        (
+            FailedAt::Revert { .. }
+            | FailedAt::Stage
+            | FailedAt::Activate
+            | FailedAt::Soak
+            | FailedAt::AfterHooks(_)
+            | FailedAt::Found,
+            Some(Said::Pending(_) | Said::Nothing | Said::Ended) | None,
+        ) => look(draft, at),
     }
 }
 

@@ -1,0 +1,196 @@
+//! A fleet without a server: hosts that follow signed releases from a web server, and the office where these are made.
+//!
+//! The office is a host too, since that is where Nix is. What it has published lies in a folder of the machine until
+//! [`StaticFleet::publish`] copies it to the web server of the network, document by document and `latest` last, as a
+//! person would with `rsync`. Used by the demo and by end-to-end tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::image::Flavour;
+use crate::net::Net;
+use crate::run_dir::RunDir;
+use crate::spawn::Output;
+
+/// The agent, inside.
+const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
+/// The operator's command line, inside the office.
+const CLI: &str = "/testbed/nixfleet";
+/// The fleet folder, inside the office.
+const FOLDER: &str = "/root/fleet";
+/// What one verb of the command line may take.
+const LIMIT: Duration = Duration::from_mins(3);
+const UNIT: &str = "nixfleet-agent.service";
+const CONFIG: &str = "/etc/nixfleet/agent.toml";
+const ROOT: &str = "/etc/nixfleet/root.json";
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+/// The channel of every host.
+pub const CHANNEL: &str = "stable";
+
+/// Hosts that follow what the office publishes.
+#[derive(Debug)]
+pub struct StaticFleet {
+    office: Host,
+    hosts: Vec<Host>,
+    net: Arc<Net>,
+    /// The fleet folder, outside.
+    folder: RunDir,
+}
+
+impl StaticFleet {
+    /// Boots the office and a host of each name, makes the fleet's keys and its root, and gives each host its key, the
+    /// root and the agent's configuration. `cli` is the operator's command line. The hosts follow at once, and there is
+    /// no release yet.
+    pub fn boot(flavour: Flavour, cli: &Path, names: &[&str]) -> Result<Self> {
+        let net = Net::new(flavour)?;
+        let folder = RunDir::new("fleet")?;
+        let bound = folder.path.join("fleet");
+        fs::create_dir_all(&bound).context("make the fleet folder")?;
+        let office = Host::builder(flavour)
+            .name("office")
+            .net(&net)
+            .bind(cli, Path::new(CLI))
+            .bind(&bound, Path::new(FOLDER))
+            .boot()?;
+        let boot = |name: &&str| Host::builder(flavour).name(name).net(&net).boot();
+        let hosts = names.iter().map(boot).collect::<Result<Vec<Host>>>()?;
+        let fleet = Self { office, hosts, net, folder };
+        fleet.cli(&["init", FOLDER, "--fleet-id", "acme"])?;
+        fleet.publish()?;
+        let root = fs::read_to_string(fleet.served().join("root/1.json")).context("the root")?;
+        for host in &fleet.hosts {
+            fleet.introduce(host, &root)?;
+        }
+        Ok(fleet)
+    }
+
+    fn introduce(&self, host: &Host, root: &str) -> Result<()> {
+        self.cli(&["keys", "new", &format!("{FOLDER}/keys/{}", host.name())])?;
+        host.write_file(ROOT, root)?;
+        host.write_file(HOST_KEY, &self.key_of(host)?)?;
+        let url = self.net.cache()?.url();
+        host.write_file(
+            CONFIG,
+            &format!(
+                "host = \"{}\"\nchannel = \"{CHANNEL}\"\nsource = \"{url}/releases\"\nroot = \"{ROOT}\"\n\
+                 host-key = \"{HOST_KEY}\"\npoll = \"10s\"\n",
+                host.name()
+            ),
+        )?;
+        let restarted = host.run(&["systemctl", "restart", UNIT])?.success();
+        restarted.with_context(|| host.journal(UNIT).unwrap_or_default())?;
+        Ok(())
+    }
+
+    /// The public key of a host, as the fleet description has it.
+    pub fn key_of(&self, host: &Host) -> Result<String> {
+        let file = self.outside().join("keys").join(format!("{}.pub", host.name()));
+        let line = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        // Without the comment.
+        Ok(line.split_ascii_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
+    /// The hosts that follow.
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Where releases are made.
+    pub fn office(&self) -> &Host {
+        &self.office
+    }
+
+    /// The host of that name.
+    pub fn host(&self, name: &str) -> &Host {
+        self.hosts.iter().find(|host| host.name() == name).expect("it is one of the fleet's")
+    }
+
+    /// Runs a verb in the fleet folder, which must end well.
+    pub fn cli(&self, words: &[&str]) -> Result<Output> {
+        let argv = [&[CLI, "-C", FOLDER], words].concat();
+        let output = self.office.run_for(LIMIT, &argv)?;
+        ensure!(output.code == 0, "nixfleet {}: {output}", words.join(" "));
+        Ok(output)
+    }
+
+    /// Writes `fleet.json`.
+    pub fn describe(&self, fleet: &Value) -> Result<()> {
+        self.office.write_file(&format!("{FOLDER}/fleet.json"), &format!("{fleet:#}"))
+    }
+
+    /// Builds and signs a release of what [`StaticFleet::describe`] wrote, and publishes it.
+    pub fn release(&self, revision: &str) -> Result<()> {
+        self.cli(&["release", "build", "--channel", CHANNEL, "--revision", revision])?;
+        let key = format!("{FOLDER}/keys/release");
+        self.cli(&["release", "sign", "--channel", CHANNEL, "--key", &key, "--yes"])?;
+        self.publish()
+    }
+
+    /// Copies what is served to the web server; a reader sees either the old `latest` or the new one.
+    pub fn publish(&self) -> Result<()> {
+        let to = self.net.cache()?.folder().join("releases");
+        copy(&self.served(), &to)
+    }
+
+    /// `status --json` of a host, the part of what it follows; nothing while it cannot be had.
+    pub fn status(host: &Host) -> Value {
+        let said = host.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
+        serde_json::from_str::<Value>(&said).map(|mut status| status["follows"].take()).unwrap_or_default()
+    }
+
+    /// Waits until a host is in this state with this release.
+    pub fn await_state(host: &Host, state: &str, release: &str, limit: Duration) -> Result<Value> {
+        let mut last = Value::Null;
+        let what = format!("{} to be {state} with {release}", host.name());
+        let reached = host.wait_until(&what, limit, |host| {
+            last = Self::status(host);
+            last["state"] == state && last["release"] == release
+        });
+        reached.with_context(|| {
+            format!("{last:#}\n{}", host.journal(UNIT).unwrap_or_default())
+        })?;
+        Ok(last)
+    }
+
+    fn outside(&self) -> PathBuf {
+        self.folder.path.join("fleet")
+    }
+
+    fn served(&self) -> PathBuf {
+        self.outside().join("served")
+    }
+}
+
+impl Drop for StaticFleet {
+    fn drop(&mut self) {
+        // What stays is swept by the next run.
+        let _ = fs::remove_dir_all(&self.folder.path);
+    }
+}
+
+/// Copies a folder over another; whatever is called `latest` comes last and atomically.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    let mut entries = fs::read_dir(from)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .with_context(|| format!("list {}", from.display()))?;
+    entries.sort_by_key(|entry| entry.file_name() == "latest");
+    for entry in entries {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target)?;
+        } else {
+            let bytes = fs::read(&source).with_context(|| format!("read {}", source.display()))?;
+            let fresh = to.join(".fresh");
+            crate::files::put(&fresh, &bytes, 0o644)?;
+            fs::rename(&fresh, &target).with_context(|| format!("make {}", target.display()))?;
+        }
+    }
+    Ok(())
+}
