@@ -18,7 +18,6 @@ pub mod handover;
 pub mod input;
 pub mod notify;
 pub mod outbox;
-pub mod records;
 pub mod recovery;
 pub mod reducer;
 pub mod requests;

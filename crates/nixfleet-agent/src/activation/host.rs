@@ -52,6 +52,11 @@ impl HostPaths {
         self.state.join("journal.jsonl")
     }
 
+    /// What happened on this host, until somebody has it.
+    pub fn outbox(&self) -> PathBuf {
+        self.state.join("outbox.jsonl")
+    }
+
     /// What a fetch has put into the store and nobody has synced; see [`super::unsynced`].
     pub fn unsynced(&self) -> PathBuf {
         self.state.join("unsynced")

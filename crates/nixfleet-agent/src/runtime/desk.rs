@@ -1,4 +1,4 @@
-//! The reducer's desk on a real host: the log, the state file, the roots and the workers.
+//! The reducer's desk on a real host: the outbox, the state file, the roots and the workers.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use nixfleet_core::host::{Effect, Record};
 use nixfleet_core::ids::{ActivationId, StorePath};
 
 use super::applier::Applier;
-use super::records::Records;
+use super::outbox::{Outbox, OutboxError, Room, Written};
 use super::reducer::Desk;
 use super::roots;
 use super::state_file::{Saved, StateFile};
@@ -21,7 +21,7 @@ use nixfleet_sys::fs::FsError;
 pub enum NotWritten {
     /// The log.
     #[error("the log of this host's events cannot be written")]
-    Log(#[source] FsError),
+    Log(#[source] OutboxError),
     /// The state.
     #[error("this host's state cannot be saved")]
     State(#[source] FsError),
@@ -30,7 +30,7 @@ pub enum NotWritten {
 /// Where the reducer writes, and whom it has work.
 pub struct HostDesk<B> {
     file: StateFile,
-    records: Records,
+    outbox: Outbox,
     host: HostPaths,
     applier: Applier<B>,
     voice: Arc<dyn Observer>,
@@ -41,12 +41,12 @@ pub struct HostDesk<B> {
 impl<B: ActivationBackend + Send + 'static> HostDesk<B> {
     /// With these files and workers.
     pub fn new(
-        (file, records): (StateFile, Records),
+        (file, outbox): (StateFile, Outbox),
         host: HostPaths,
         applier: Applier<B>,
         voice: Arc<dyn Observer>,
     ) -> Self {
-        Self { file, records, host, applier, voice, kept: None }
+        Self { file, outbox, host, applier, voice, kept: None }
     }
 
     /// Finishes what a person's agent left behind, if it did.
@@ -59,7 +59,19 @@ impl<B: ActivationBackend + Send + 'static> Desk for HostDesk<B> {
     type Error = NotWritten;
 
     fn append(&mut self, records: &[Record]) -> Result<(), NotWritten> {
-        self.records.append(records).map_err(NotWritten::Log)
+        let Written { dropped, room } = self.outbox.append(records).map_err(NotWritten::Log)?;
+        if dropped > 0 {
+            self.voice
+                .remark(&format!("the outbox is full: {dropped} reports of progress were dropped unsent"));
+        }
+        match room {
+            Room::Enough => {}
+            Room::Stretched { bytes, bytes_max } => self.voice.remark(&format!(
+                "the outbox holds {bytes} bytes of what may not be dropped, and {bytes_max} are meant for it"
+            )),
+            Room::NotTidied(error) => self.voice.remark(&format!("error: {}", describe(&error))),
+        }
+        Ok(())
     }
 
     fn save(&mut self, saved: &Saved) -> Result<(), NotWritten> {

@@ -110,6 +110,59 @@ struct Memory {
 struct Model {
     disk: Disk,
     memory: Memory,
+    /// Whether workers carry out what they are asked for in the very moment.
+    eager: bool,
+}
+
+impl Model {
+    /// What a worker does.
+    fn carry_out(&mut self, effect: Effect, well: bool) {
+        match effect {
+            Effect::Stage(order) => {
+                let release = order.release;
+                self.memory.told.push_back(if well {
+                    Event::TargetStaged { release }
+                } else {
+                    let failure = Failure::Stalled { after_secs: 300 };
+                    Event::StageFailed { release, failure }
+                });
+            }
+            Effect::Activate(intent) => {
+                self.disk.begin(&intent.id, &intent.target);
+                let told = self.disk.switch(&intent.id, well);
+                self.memory.told.push_back(told);
+            }
+            Effect::Commit(id) => {
+                let told = self.disk.commit(&id);
+                self.memory.told.push_back(told);
+            }
+            Effect::Revert(order) => {
+                let told = match order.back {
+                    Back::Uncommitted => self.disk.revert(&order.id),
+                    Back::Committed => {
+                        self.disk.begin(&order.id, &order.to);
+                        self.disk.end(&order.id, Verdict::Converged)
+                    }
+                };
+                self.memory.told.push_back(told);
+            }
+            Effect::TakeUp(id) => {
+                let told = self.disk.take_up(&id);
+                self.memory.told.push_back(told);
+            }
+            Effect::Look => {
+                let world = world(&self.disk);
+                self.memory.told.push_back(Event::SystemChanged { world });
+            }
+            Effect::StartProbes(order) => self.memory.watch = Some((order.watch, 0)),
+            Effect::StopProbes => self.memory.watch = None,
+            Effect::AskSource(watch) => {
+                self.memory.told.push_back(Event::SourceAnswered { watch: Some(watch) });
+            }
+            Effect::RunHooks(run, _) => self.memory.told.push_back(Event::HooksRan { run }),
+            Effect::Reboot { .. } => self.memory.told.push_back(Event::RebootRefused { why: "no".into() }),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -164,7 +217,8 @@ impl Desk for ModelDesk {
     fn perform(&mut self, effect: Effect) {
         let (happens, _) = self.burn();
         if happens {
-            self.0.borrow_mut().memory.effects.push_back(effect);
+            let model = &mut *self.0.borrow_mut();
+            if model.eager { model.carry_out(effect, true) } else { model.memory.effects.push_back(effect) }
         }
     }
 }
@@ -176,6 +230,8 @@ enum Blow {
     Work {
         well: bool,
     },
+    /// From now on workers carry out what they are asked for at once, or not.
+    Eager(bool),
     /// The reducer takes in what a worker told.
     Take,
     /// A probe runs.
@@ -201,6 +257,7 @@ fn blows() -> impl Strategy<Value = Vec<Blow>> {
     let one = prop_oneof![
         6 => any::<bool>().prop_map(|well| Blow::Work { well }),
         8 => Just(Blow::Take),
+        2 => any::<bool>().prop_map(Blow::Eager),
         3 => any::<bool>().prop_map(|well| Blow::Probe { well }),
         2 => Just(Blow::Source),
         2 => Just(Blow::Offer),
@@ -233,7 +290,7 @@ impl Story {
             boot: 1,
             fires: 0,
         };
-        let model = Rc::new(RefCell::new(Model { disk, memory: Memory::default() }));
+        let model = Rc::new(RefCell::new(Model { disk, memory: Memory::default(), eager: false }));
         let reducer = Reducer::new(Saved::default(), SEED, ModelDesk(Rc::clone(&model)));
         let now = Now { at: ms(START_MS), up: UpMs(1_000) };
         let mut story = Self { model, reducer, now, offered: 0, restarts: 0 };
@@ -280,6 +337,7 @@ impl Story {
     fn strike(&mut self, blow: &Blow) {
         match blow {
             Blow::Work { well } => self.work(*well),
+            Blow::Eager(eager) => self.model.borrow_mut().eager = *eager,
             Blow::Take => {
                 let told = self.model.borrow_mut().memory.told.pop_front();
                 if let Some(event) = told {
@@ -314,51 +372,8 @@ impl Story {
 
     fn work(&mut self, well: bool) {
         let model = &mut *self.model.borrow_mut();
-        let Some(effect) = model.memory.effects.pop_front() else { return };
-        match effect {
-            Effect::Stage(order) => {
-                let release = order.release;
-                model.memory.told.push_back(if well {
-                    Event::TargetStaged { release }
-                } else {
-                    let failure = Failure::Stalled { after_secs: 300 };
-                    Event::StageFailed { release, failure }
-                });
-            }
-            Effect::Activate(intent) => {
-                model.disk.begin(&intent.id, &intent.target);
-                let told = model.disk.switch(&intent.id, well);
-                model.memory.told.push_back(told);
-            }
-            Effect::Commit(id) => {
-                let told = model.disk.commit(&id);
-                model.memory.told.push_back(told);
-            }
-            Effect::Revert(order) => {
-                let told = match order.back {
-                    Back::Uncommitted => model.disk.revert(&order.id),
-                    Back::Committed => {
-                        model.disk.begin(&order.id, &order.to);
-                        model.disk.end(&order.id, Verdict::Converged)
-                    }
-                };
-                model.memory.told.push_back(told);
-            }
-            Effect::TakeUp(id) => {
-                let told = model.disk.take_up(&id);
-                model.memory.told.push_back(told);
-            }
-            Effect::Look => {
-                let world = world(&model.disk);
-                model.memory.told.push_back(Event::SystemChanged { world });
-            }
-            Effect::StartProbes(order) => model.memory.watch = Some((order.watch, 0)),
-            Effect::StopProbes => model.memory.watch = None,
-            Effect::AskSource(watch) => {
-                model.memory.told.push_back(Event::SourceAnswered { watch: Some(watch) });
-            }
-            Effect::RunHooks(run, _) => model.memory.told.push_back(Event::HooksRan { run }),
-            Effect::Reboot { .. } => model.memory.told.push_back(Event::RebootRefused { why: "no".into() }),
+        if let Some(effect) = model.memory.effects.pop_front() {
+            model.carry_out(effect, well);
         }
     }
 

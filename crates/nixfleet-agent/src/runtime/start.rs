@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nixfleet_core::host::retry::seed_of;
-use nixfleet_core::host::world::Setup;
+use nixfleet_core::host::world::{Setup, SourceKind};
 use nixfleet_sys::fs::{self, FsError, Lock};
 use nixfleet_trust::trust::{Trust, TrustUnreadable};
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
 use super::follow::Following;
 use super::input::INPUTS_MAX;
-use super::records::{Found, Records};
+use super::outbox::{Found, Limits, Outbox, OutboxError, Receiver};
 use super::recovery::{CannotStart, agent_started};
 use super::reducer::Reducer;
 use super::state_file::{StateFile, StateFileError};
@@ -27,6 +27,7 @@ use super::workers::staging::Staging;
 use super::workers::{source, system};
 use super::{notify, requests};
 use crate::activation::ActivationBackend;
+use crate::activation::host::HostPaths;
 use crate::activation::types::Observer;
 use crate::config::parsed::Reboots;
 use crate::programs::Holder;
@@ -63,7 +64,7 @@ pub enum NotStarted {
     Trust(#[source] TrustUnreadable),
     /// The log cannot be used.
     #[error("the log of this host's events cannot be used")]
-    Log(#[source] FsError),
+    Log(#[source] OutboxError),
     /// It cannot be said where the host stands.
     #[error(transparent)]
     Host(#[from] CannotStart),
@@ -116,13 +117,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         Some(saved) => Trust::resume(&root, saved),
     };
     let trust = trust.map_err(NotStarted::Trust)?;
-    let (records, found) = Records::open(&host.state, saved.host.seq).map_err(NotStarted::Log)?;
-    if let Found::SetAside(aside) = found {
-        voice.remark(&format!(
-            "error: the log of events did not fit to the state; it lies in `{}`",
-            aside.display()
-        ));
-    }
+    let outbox = open_outbox(&host, &setup, saved.host.seq, &*voice)?;
     let seed = seed_of(&setup.host);
     let (first, boot) = agent_started(&*backend, setup, &saved.host).await?;
     file.keep_reserve();
@@ -140,8 +135,34 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     tokio::spawn(system::watch(host.clone(), inputs.clone()));
     tokio::spawn(requests::watch(host.state.clone(), inputs.clone(), Arc::clone(&voice)));
     let applier = Applier::new((Arc::clone(&backend), boot.clone()), workers, inputs);
-    let desk = HostDesk::new((file, records), host, applier, Arc::clone(&voice));
+    let desk = HostDesk::new((file, outbox), host, applier, Arc::clone(&voice));
     let reducer = Reducer::new(saved, seed, desk);
     notify::ready();
     Ok(Following::new((backend, voice), reducer, taken, boot).run(first).await)
+}
+
+/// The outbox of this host; what was found in it that should not be there is told.
+fn open_outbox(
+    host: &HostPaths,
+    setup: &Setup,
+    saved: u64,
+    voice: &dyn Observer,
+) -> Result<Outbox, NotStarted> {
+    let receiver = match setup.source {
+        SourceKind::Static => Receiver::Nobody,
+        SourceKind::ControlPlane => Receiver::Acknowledges,
+    };
+    let opened = Outbox::open(&host.outbox(), saved, Limits::of(receiver));
+    let (outbox, Found { damaged_lines, unsaved }) = opened.map_err(NotStarted::Log)?;
+    if damaged_lines > 0 {
+        voice.remark(&format!(
+            "error: {damaged_lines} lines of the outbox were altered on the disk and are lost"
+        ));
+    }
+    if unsaved > 0 {
+        voice.remark(&format!(
+            "{unsaved} events were written and not saved before a crash; they are taken again"
+        ));
+    }
+    Ok(outbox)
 }
