@@ -5,8 +5,17 @@ use nixfleet_testbed::{Flavour, Host, Net, System};
 use crate::common::{AGENT, LIMIT, activate, assert_rests_on, history, host, hosts_run};
 
 fn fire_and_forget(host: &Host, path: &str) {
-    let start =
-        ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", path, "--confirm-within", "20s"];
+    let start = [
+        "systemd-run",
+        "--quiet",
+        "--unit",
+        "activation",
+        AGENT,
+        "activate",
+        path,
+        "--confirm-within",
+        "20s",
+    ];
     assert_eq!(host.run(&start).expect("it runs").code, 0);
     let flipped = host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(path));
     assert!(flipped.is_ok(), "{}", host.journal("activation").unwrap_or_default());
