@@ -2,7 +2,8 @@
 //!
 //! With it, the variable `NIXFLEET_FAILPOINT` names one point. The first process that reaches it writes
 //! `/run/nixfleet-failpoint` and stands still for ever, so that a test can kill it, stop its unit, restart the host
-//! or cut its power right there. The mark makes later processes pass. `NIXFLEET_BACKEND=darwin` chooses the Darwin
+//! or cut its power right there. The mark makes later processes pass. With `each:` before the name, each process
+//! kills itself there, the n-th at its n-th time. `NIXFLEET_BACKEND=darwin` chooses the Darwin
 //! backend on Linux, where test hosts are.
 
 /// Every point, in the order of a good activation, then of a deferral, then of a way back, then
@@ -79,20 +80,39 @@ pub fn wants_darwin() -> bool {
 #[inline]
 pub fn hit(_name: &str) {}
 
-/// Stands still here if a test asked for it.
+/// Stands still here, or dies, if a test asked for it.
 #[cfg(feature = "failpoints")]
 pub fn hit(name: &str) {
     /// Written by the process that stands still; there, every later process passes.
     const MARK: &str = "/run/nixfleet-failpoint";
     debug_assert!(ALL.contains(&name), "failpoint {name} is not in the list");
-    if std::env::var("NIXFLEET_FAILPOINT").ok().as_deref() != Some(name)
-        || std::path::Path::new(MARK).exists()
-    {
+    let Ok(asked) = std::env::var("NIXFLEET_FAILPOINT") else { return };
+    if asked.strip_prefix("each:") == Some(name) {
+        return die_later_each_time();
+    }
+    if asked != name || std::path::Path::new(MARK).exists() {
         return;
     }
     if nixfleet_sys::fs::write_atomic(std::path::Path::new(MARK), name.as_bytes()).is_ok() {
         loop {
             std::thread::sleep(std::time::Duration::from_mins(1));
         }
+    }
+}
+
+/// The first process that comes here dies at once, the next at its second time, and so on: whatever a process has to get
+/// done, one of them dies at every time on the way there.
+#[cfg(feature = "failpoints")]
+fn die_later_each_time() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    /// How many have died.
+    const DEATHS: &str = "/run/nixfleet-deaths";
+    static TIMES: AtomicU32 = AtomicU32::new(0);
+    let times = TIMES.fetch_add(1, Ordering::SeqCst) + 1;
+    let file = std::path::Path::new(DEATHS);
+    let deaths: u32 =
+        std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    if times > deaths && nixfleet_sys::fs::write_atomic(file, (deaths + 1).to_string().as_bytes()).is_ok() {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

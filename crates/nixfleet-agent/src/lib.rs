@@ -8,6 +8,7 @@ pub mod activation;
 pub mod check;
 pub mod config;
 pub mod failpoint;
+mod framed;
 pub mod hooks;
 pub mod probes;
 pub mod programs;

@@ -17,6 +17,7 @@ pub mod follow;
 pub mod handover;
 pub mod input;
 pub mod notify;
+pub mod outbox;
 pub mod records;
 pub mod recovery;
 pub mod reducer;

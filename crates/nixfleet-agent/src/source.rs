@@ -4,7 +4,7 @@
 //! trusted with anything: it can be late, silent or wrong, and what it serves counts only after every check of
 //! `nixfleet-trust`. Whoever serves it can hide a release until it expires, and do nothing else.
 //!
-//! [`follow`] is the worker. It looks, says what it saw, and sleeps; it keeps nothing on disk and decides nothing about
+//! [`follow()`] is the worker. It looks, says what it saw, and sleeps; it keeps nothing on disk and decides nothing about
 //! the host. The reducer sends [`Ask`]s and gets [`Said`]s; it saves the trust in them before it acts on them. One look
 //! (`look`) asks for `latest`, then for newer roots, then for the release and this host's entry, and stops at the first
 //! thing that is wrong. [`place`] names where, `folder` and `web` fetch, [`refused`] puts a refusal into words.

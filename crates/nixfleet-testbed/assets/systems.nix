@@ -65,6 +65,10 @@ let
     mkdir -p $out/bin
     printf '#!/bin/bash\nexec sleep infinity\n' > $out/bin/nixfleet-agent; chmod +x $out/bin/nixfleet-agent
   '';
+  # The same program under another store path: what an update of the agent is to its host.
+  newerAgent = drv "nixfleet-agent-0.1.1" { package = agentPackage; } ''
+    mkdir -p $out/bin; cp $package/bin/nixfleet-agent $out/bin/nixfleet-agent
+  '';
   agentUnit = package: extra: lines [
     "[Unit]" "Description=NixFleet agent" "After=network-setup.service" "X-StopOnRemoval=false"
     "[Service]"
@@ -331,6 +335,10 @@ let
     kernel-agent-broken = system "kernel-agent-broken" (with2 {
       kernel = "6.12.9";
       agentPackage = brokenAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit brokenAgent ""; }; });
+    agent-newer = system "agent-newer" (with2 {
+      agentPackage = newerAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit newerAgent "X-RestartIfChanged=false"; }; });
+    agent-broken-kept = system "agent-broken-kept" (with2 {
+      agentPackage = brokenAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit brokenAgent "X-RestartIfChanged=false"; }; });
     agent-hangs = system "agent-hangs" (with2 {
       agentPackage = hungAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit hungAgent ""; }; });
     agent-removed = system "agent-removed" (with2 { units = builtins.removeAttrs (goodUnits "2") [ "nixfleet-agent.service" ]; });

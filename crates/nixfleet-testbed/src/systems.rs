@@ -52,6 +52,10 @@ pub enum System {
     RestartsAgent,
     /// The agent is replaced by one that exits 1 at once; its unit is restarted.
     AgentBroken,
+    /// The agent is replaced by a good one; its unit is left as it runs.
+    AgentNewer,
+    /// The agent is replaced by one that exits 1 at once; its unit is left as it runs.
+    AgentBrokenKept,
     /// The agent is replaced by one that never becomes ready (10 s limit); its unit is restarted.
     AgentHangs,
     /// No agent unit any more (X-StopOnRemoval=false: it keeps running).
@@ -140,6 +144,8 @@ impl System {
         Self::FlipsToThird,
         Self::RestartsAgent,
         Self::AgentBroken,
+        Self::AgentNewer,
+        Self::AgentBrokenKept,
         Self::AgentHangs,
         Self::AgentRemoved,
         Self::Reexecs,
@@ -198,6 +204,8 @@ impl System {
             Self::FlipsToThird => "flips-to-third",
             Self::RestartsAgent => "restarts-agent",
             Self::AgentBroken => "agent-broken",
+            Self::AgentNewer => "agent-newer",
+            Self::AgentBrokenKept => "agent-broken-kept",
             Self::AgentHangs => "agent-hangs",
             Self::AgentRemoved => "agent-removed",
             Self::Reexecs => "reexecs",
@@ -269,6 +277,10 @@ impl System {
             Self::FlipsToThird => "activate makes /run/current-system point to Third.",
             Self::RestartsAgent => "The agent's unit differs and may be restarted.",
             Self::AgentBroken => "The agent is replaced by one that exits 1 at once; its unit is restarted.",
+            Self::AgentNewer => "The agent is replaced by a good one; its unit is left as it runs.",
+            Self::AgentBrokenKept => {
+                "The agent is replaced by one that exits 1 at once; its unit is left as it runs."
+            }
             Self::AgentHangs => {
                 "The agent is replaced by one that never becomes ready (10 s limit); its unit is restarted."
             }

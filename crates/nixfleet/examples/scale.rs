@@ -1,6 +1,6 @@
 //! Measures a release of a large fleet: `cargo run --release -p nixfleet --example scale [HOSTS]`.
 //!
-//! Prints `name value unit` lines: from the text of the description to a release on the disk, one thread, one process.
+//! Prints a line for each part: from the text of the description to a release on the disk, one thread, one process.
 //! The description and the closures are made beforehand, and the peak of memory is set back after that. The numbers to
 //! hold are in the design: 100,000 hosts in 10 s and 500 MB.
 
@@ -83,8 +83,7 @@ fn measure(hosts: usize, served: &Served) -> Result<()> {
             &assembled.entries,
         )?)
     })?;
-    say("in all", all.elapsed());
-    println!("in all, processor time {} ms", cpu_ms()? - cpu);
+    say("in all", all.elapsed(), cpu_ms()? - cpu);
     println!("peak of memory {} MB", peak_mb()?);
     drop(assembled);
     let opened =
@@ -95,14 +94,14 @@ fn measure(hosts: usize, served: &Served) -> Result<()> {
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_ms()?);
     let done = work()?;
-    say(what, started.elapsed());
+    say(what, started.elapsed(), cpu_ms()? - cpu);
     Ok(done)
 }
 
-fn say(what: &str, took: Duration) {
-    println!("{what} {} ms", took.as_millis());
+fn say(what: &str, took: Duration, cpu_ms: u64) {
+    println!("{what} {} ms, processor {cpu_ms} ms", took.as_millis());
 }
 
 /// Processor time of this process so far, in ms: on a busy machine it says more than a clock.

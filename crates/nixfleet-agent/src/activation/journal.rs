@@ -1,7 +1,6 @@
 //! The activation journal: `journal.jsonl`, a line before each act, on disk before the act.
 //!
-//! A line is `{"crc":"<8 hex>","entry":{...}}`, where the CRC-32 covers the exact bytes of the entry: JSON for a
-//! rescue shell, and a torn write is seen. A torn *tail* is what a power cut leaves and is cut off. A broken line
+//! Its lines are those of [`crate::framed`]. A torn *tail* is what a power cut leaves and is cut off. A broken line
 //! before the end is damage: it stops activations, and is never read as "no state" (lesson 17). One process writes,
 //! the holder of the activation lock; anybody may read.
 
@@ -12,6 +11,8 @@ use nixfleet_core::activation::record::{Activation, Entry, JOURNAL_VERSION, Line
 use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::fs::{self, FsError};
 use serde::Deserialize;
+
+use crate::framed;
 
 /// From this size on, finished activations are dropped from the front when the next one begins.
 ///
@@ -74,7 +75,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let mut sound_bytes = 0;
     let mut torn_at = None;
     let mut at = 0;
-    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+    for (number, line) in framed::lines(bytes).enumerate() {
         at += line.len();
         match (parse_line(line)?, torn_at) {
             (Some(_), Some(torn)) => return Err(ParseError::Damaged(torn)),
@@ -96,7 +97,7 @@ struct Version {
 
 /// The entry of one line, `None` when the line is torn or altered.
 fn parse_line(line: &[u8]) -> Result<Option<Entry>, ParseError> {
-    let Some(json) = checked(line) else { return Ok(None) };
+    let Some(json) = framed::unframe(line) else { return Ok(None) };
     let Ok(Version { v }) = serde_json::from_slice(json) else { return Ok(None) };
     if v > JOURNAL_VERSION {
         return Err(ParseError::Newer(v));
@@ -104,27 +105,9 @@ fn parse_line(line: &[u8]) -> Result<Option<Entry>, ParseError> {
     Ok(serde_json::from_slice(json).ok())
 }
 
-const HEAD: &[u8] = br#"{"crc":""#;
-const MIDDLE: &[u8] = br#"","entry":"#;
-const TAIL: &[u8] = b"}\n";
-
-fn checked(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(HEAD)?;
-    let (crc, rest) = rest.split_at_checked(8)?;
-    let json = rest.strip_prefix(MIDDLE)?.strip_suffix(TAIL)?;
-    // As text, so that one sum has one spelling.
-    (format!("{:08x}", crc32fast::hash(json)).as_bytes() == crc).then_some(json)
-}
-
 /// The line for an entry.
 pub fn render(entry: &Entry) -> Vec<u8> {
-    let json = serde_json::to_vec(entry).unwrap_or_default();
-    let mut line = HEAD.to_vec();
-    line.extend_from_slice(format!("{:08x}", crc32fast::hash(&json)).as_bytes());
-    line.extend_from_slice(MIDDLE);
-    line.extend_from_slice(&json);
-    line.extend_from_slice(TAIL);
-    line
+    framed::frame(&serde_json::to_vec(entry).unwrap_or_default())
 }
 
 /// The activations in the journal of a state folder, oldest first, for whoever only looks. No file is no history.
@@ -254,13 +237,7 @@ fn first_to_keep(entries: &[Entry]) -> usize {
 }
 
 fn cut(file: &File, path: &Path, bytes: usize) -> Result<(), FsError> {
-    let len = file.metadata().map(|meta| meta.len());
-    match len {
-        Ok(len) if len == bytes as u64 => Ok(()),
-        Ok(_) => file.set_len(bytes as u64).and_then(|()| file.sync_all()),
-        Err(e) => Err(e),
-    }
-    .map_err(|source| FsError { action: "cut the torn tail of", path: path.to_owned(), source })
+    framed::cut(file, path, bytes as u64)
 }
 
 #[cfg(test)]

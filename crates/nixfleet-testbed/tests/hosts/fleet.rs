@@ -226,7 +226,7 @@ fn closure_digest(host: &Host, path: &str) -> String {
     };
     assert!(lines.len() > 5, "a system has a closure: {lines:?}");
     lines.sort();
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.join("\n") + "\n";
     format!("sha256:{}", HEXLOWER.encode(digest(&SHA256, text.as_bytes()).as_ref()))
 }
 

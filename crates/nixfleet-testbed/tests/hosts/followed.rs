@@ -58,6 +58,10 @@ fn await_state(host: &Host, state: &str, release: &str) -> Value {
     let mut last = Value::Null;
     let reached = host.wait_until(&format!("{state} {release}"), LIMIT, |host| {
         last = status(host)["follows"].clone();
+        if last["waiting"]["on"] == "retry" {
+            // An activation that was cut off before its switch is tried again after a pause, which grows.
+            let _ = host.run(&[AGENT, "retry", "--by", "the test"]);
+        }
         last["state"] == state && last["release"] == release
     });
     if let Err(error) = reached {
@@ -72,10 +76,19 @@ fn web() -> Value {
 
 #[test]
 fn a_release_is_followed_one_that_is_not_well_is_reverted_and_the_next_one_converges() {
+    good_bad_good(Flavour::Trixie);
+}
+
+#[test]
+fn releases_are_followed_with_old_nix_and_systemd_too() {
+    good_bad_good(Flavour::Bookworm);
+}
+
+fn good_bad_good(flavour: Flavour) {
     if !hosts_run() {
         return;
     }
-    let (host, fleet) = following(Flavour::Trixie);
+    let (host, fleet) = following(flavour);
     let saying = Saying { probes: json!([web()]), ..Saying::default() };
     fleet.publish(&host, 1, host.system(System::Good), &saying);
     await_state(&host, "converged", "stable/1");
@@ -93,6 +106,69 @@ fn a_release_is_followed_one_that_is_not_well_is_reverted_and_the_next_one_conve
     fleet.publish(&host, 3, host.system(System::Good3), &saying);
     await_state(&host, "converged", "stable/3");
     assert_rests_on(&host, System::Good3);
+}
+
+/// What the reducer passes with every input: it must be possible to die at each of them, each time.
+pub(crate) const POINTS: [&str; 5] =
+    ["before-log", "after-log", "before-save", "after-save", "after-effects"];
+/// How many agents have died so.
+const DEATHS: &str = "/run/nixfleet-deaths";
+/// Lets agents die at a point: the first at once, the second at its second time, and so on.
+const DEADLY: &str = "/run/systemd/system/nixfleet-agent.service.d/60-deadly.conf";
+
+#[allow(
+    clippy::print_stdout,
+    reason = "how many died is what somebody who reads the test's output wants to know"
+)]
+/// SIGKILL at every write of the log, at every save, and after every input.
+fn dies_at_each(point: &str) {
+    if !hosts_run() {
+        return;
+    }
+    assert!(POINTS.contains(&point));
+    let (host, fleet) = following(Flavour::Trixie);
+    let deadly = format!("[Service]\nEnvironment=NIXFLEET_FAILPOINT=each:{point}\nRestartSec=100ms\n");
+    host.write_file(DEADLY, &deadly).expect("written");
+    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    // It may die before it is ready.
+    let _ = host.run(&["systemctl", "restart", UNIT]);
+    await_state(&host, "converged", "stable/1");
+    assert_rests_on(&host, System::Good);
+    assert_eq!(fires(&host, host.system(System::Good)), 1, "fired once, whoever died when");
+    let saying = Saying { probes: json!([web()]), ..Saying::default() };
+    fleet.publish(&host, 2, host.system(System::Probe404), &saying);
+    await_state(&host, "reverted", "stable/2");
+    assert_rests_on(&host, System::Good);
+    assert_eq!(fires(&host, host.system(System::Probe404)), 1, "fired once, whoever died when");
+    let deaths: u32 = host.read_file(DEATHS).expect("somebody died").trim().parse().expect("a number");
+    println!("{point}: {deaths} agents died");
+    assert!(deaths > 8, "{deaths} agents died");
+}
+
+#[test]
+fn an_agent_that_dies_before_each_write_of_the_log_goes_on() {
+    dies_at_each("before-log");
+}
+
+#[test]
+fn an_agent_that_dies_after_each_write_of_the_log_goes_on() {
+    dies_at_each("after-log");
+}
+
+#[test]
+fn an_agent_that_dies_before_each_save_goes_on() {
+    dies_at_each("before-save");
+}
+
+#[test]
+fn an_agent_that_dies_after_each_save_goes_on() {
+    dies_at_each("after-save");
+}
+
+#[test]
+fn an_agent_that_dies_after_each_input_goes_on() {
+    dies_at_each("after-effects");
 }
 
 /// Kills the agent again and again while a release is carried out.
@@ -183,6 +259,76 @@ fn a_state_file_that_cannot_be_read_stops_the_agent_and_nothing_is_switched() {
     assert_nothing_left(&host);
 }
 
+#[test]
+fn an_agent_that_is_stopped_leaves_at_once_and_its_switch_goes_on() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let slow = host.system(System::Slow).to_owned();
+    fleet.publish(&host, 1, &slow, &Saying::default());
+    host.wait_until("the switch runs", LIMIT, |host| fires(host, &slow) == 1).expect("it does");
+    let since = std::time::Instant::now();
+    host.run(&["systemctl", "stop", UNIT]).expect("it runs");
+    assert!(since.elapsed() < Duration::from_secs(2), "it took {:?}", since.elapsed());
+    host.wait_until("the switch is over", LIMIT, |host| host.current_system().as_ref() == Some(&slow))
+        .expect("nobody cut it off");
+    restart_agent(&host);
+    await_state(&host, "converged", "stable/1");
+    assert_rests_on(&host, System::Slow);
+    assert_eq!(fires(&host, &slow), 1);
+}
+
+#[test]
+fn what_a_person_switches_to_is_seen_and_the_next_release_takes_over() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    crate::common::activate(&host, host.system(System::Good3), &[]).assert(0, "converged");
+    let said = await_state(&host, "failed", "stable/1");
+    assert_eq!(said["failure"]["failure"]["kind"], "flipped-to-unexpected", "{said}");
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Good3)), "it is left alone");
+    fleet.publish(&host, 2, host.system(System::Twin), &Saying::default());
+    await_state(&host, "converged", "stable/2");
+    assert_rests_on(&host, System::Twin);
+}
+
+#[test]
+fn a_release_with_another_kernel_is_finished_by_the_reboot() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    fleet.publish(&host, 1, host.system(System::OtherKernel), &Saying::default());
+    let said = await_state(&host, "awaiting-reboot", "stable/1");
+    assert_eq!(said["waiting"]["on"], "person-to-reboot", "{said}");
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)));
+    host.reboot().expect("it comes back");
+    await_state(&host, "converged", "stable/1");
+    assert_rests_on(&host, System::OtherKernel);
+}
+
+#[test]
+fn a_host_that_restarts_on_trial_comes_back_on_the_previous_system_and_says_so() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let mut never = probe("never", &json!({ "tcp": { "address": "127.0.0.1:9" } }));
+    never["failures"] = json!(1000);
+    let saying = Saying { probes: json!([never]), confirm_within_secs: 300, ..Saying::default() };
+    fleet.publish(&host, 1, host.system(System::Good), &saying);
+    await_state(&host, "confirming", "stable/1");
+    host.kill().expect("it dies");
+    host.start().expect("it starts");
+    let said = await_state(&host, "reverted", "stable/1");
+    assert_eq!(said["failure"]["failure"]["kind"], "rebooted", "{said}");
+    assert_rests_on(&host, System::Base);
+}
+
 /// What `systemd-analyze security` gives the agent: 0 is no exposure, 10 is all of it.
 #[test]
 fn the_shipped_unit_is_as_closed_as_an_activation_allows() {
@@ -196,4 +342,41 @@ fn the_shipped_unit_is_as_closed_as_an_activation_allows() {
     let level = line.split_ascii_whitespace().find_map(|word| word.parse::<f64>().ok());
     let level = level.unwrap_or_else(|| panic!("no level: {said}"));
     assert!(level < 5.0, "{said}");
+}
+
+#[test]
+fn the_agent_of_the_new_system_confirms_the_trial() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let old = program(&host);
+    fleet.publish(&host, 1, host.system(System::AgentNewer), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    let new = program(&host);
+    assert_ne!(old, new, "the old agent has made way");
+    assert!(new.contains("nixfleet-agent-0.1.1"), "{new}");
+    let said = host.journal(UNIT).expect("there is one");
+    let commits = said.lines().filter(|line| *line == "step: commit").count();
+    let way = said.find("making way for").expect("it says so");
+    assert!(commits == 1 && said.find("step: commit").is_some_and(|commit| commit > way), "{said}");
+}
+
+#[test]
+fn a_new_agent_that_does_not_come_up_is_undone_with_its_system() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let saying = Saying { confirm_within_secs: 20, ..Saying::default() };
+    fleet.publish(&host, 1, host.system(System::AgentBrokenKept), &saying);
+    await_state(&host, "reverted", "stable/1");
+    assert_rests_on(&host, System::Base);
+    assert_eq!(host.unit_state(UNIT).expect("systemd answers"), "active");
+}
+
+/// The program that the agent's unit runs.
+fn program(host: &Host) -> String {
+    let pid = host.run(&["systemctl", "show", "-P", "MainPID", UNIT]).expect("it runs").text().to_owned();
+    host.read_link(&format!("/proc/{pid}/exe")).unwrap_or_default()
 }

@@ -218,6 +218,7 @@ outcomes! {
     an_agent_that_hangs_is_reverted: Row::reverts(S::AgentHangs, "probe-failed", &[End::Exit(4)])
         .with(&["--confirm-within", "20s"]);
     a_removed_agent_is_no_failure: Row::converges(S::AgentRemoved);
+    an_agent_that_is_replaced_and_left_running_is_no_failure: Row::converges(S::AgentNewer);
     a_reexecuted_pid_1_does_not_matter: Row::converges(S::Reexecs).says("restarting systemd...");
     a_network_that_is_gone_is_reverted: Row::reverts(S::BreaksNetwork, "probe-failed", &[End::Exit(0)])
         .with(&["--confirm-within", "8s"]);
@@ -309,8 +310,9 @@ deferrals! {
     another_init_interface_waits_for_the_reboot: OtherInit, "init-interface-version", &[End::Exit(100)];
 }
 
-/// Systems whose story takes two activations or a rescue; each has a test of its own below or in `deadman.rs`.
-const IN_TWO_STEPS: &[System] = &[S::HandStartedFails, S::BigB, S::KernelAgentBroken];
+/// Systems whose story takes two activations or a rescue; each has a test of its own below, in `deadman.rs` or in
+/// `followed.rs`.
+const IN_TWO_STEPS: &[System] = &[S::HandStartedFails, S::BigB, S::KernelAgentBroken, S::AgentBrokenKept];
 
 #[test]
 fn every_system_has_a_row() {

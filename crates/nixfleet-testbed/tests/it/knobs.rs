@@ -39,6 +39,8 @@ fn every_switch_ends_as_its_knob_says() -> Result<()> {
         well(S::Twin),
         well(S::RemovedUnit),
         well(S::AgentRemoved),
+        well(S::AgentNewer),
+        well(S::AgentBrokenKept),
         well(S::UnitSlow),
         well(S::Reexecs),
         well(S::OtherKernel),

@@ -1,0 +1,42 @@
+//! What goes when an outbox is full. Pure.
+
+use nixfleet_core::host::event::Weight;
+
+use super::line::{Kept, Log};
+use super::{Limits, Receiver};
+
+/// How much a record is needed, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// The receiver has it, or there is no receiver.
+    Told,
+    /// Nobody has it, and a later one says more.
+    UntoldProgress,
+    /// Nobody has it. It never goes.
+    UntoldVerdict,
+}
+
+/// A log of which as much went as had to, the least needed first and of these the oldest; and how many of them nobody
+/// had.
+pub(super) fn tidied(log: &Log, limits: Limits) -> (Log, usize) {
+    let need = |record: &Kept| match (limits.receiver, record.weight) {
+        (Receiver::Nobody, Weight::Progress | Weight::Verdict) => Need::Told,
+        (Receiver::Acknowledges, _) if record.seq <= log.acknowledged => Need::Told,
+        (Receiver::Acknowledges, Weight::Progress) => Need::UntoldProgress,
+        (Receiver::Acknowledges, Weight::Verdict) => Need::UntoldVerdict,
+    };
+    let mut out = log.clone();
+    let mut over_bytes = log.bytes().saturating_sub(limits.live_bytes_max());
+    let mut untold = 0;
+    for goes in [Need::Told, Need::UntoldProgress] {
+        out.records.retain(|record| {
+            let stays = over_bytes == 0 || need(record) != goes;
+            if !stays {
+                over_bytes = over_bytes.saturating_sub(record.line.len() as u64);
+                untold += usize::from(goes == Need::UntoldProgress);
+            }
+            stays
+        });
+    }
+    (out, untold)
+}
