@@ -82,6 +82,11 @@ impl fmt::Debug for Pin {
     }
 }
 
+/// The configuration of TLS that takes servers with this key alone, given by its SHA-256: for probes, too.
+pub(crate) fn pinned(key: [u8; 32]) -> ClientConfig {
+    pinning(BTreeSet::from([Pin(key)]))
+}
+
 /// The configuration of TLS that takes servers with one of `pins`; with none it takes no server.
 fn pinning(pins: BTreeSet<Pin>) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
