@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod formats;
+mod gates;
 mod properties;
+mod reboots;
+mod restarts;
 mod sim;
 mod stories;
 mod support;
