@@ -306,6 +306,8 @@ fn a_release_with_another_kernel_is_finished_by_the_reboot() {
     let said = await_state(&host, "awaiting-reboot", "stable/1");
     assert_eq!(said["waiting"]["on"], "person-to-reboot", "{said}");
     assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)));
+    let armed = host.sh("ls /etc/systemd/system.control").expect("it runs").stdout;
+    assert!(armed.contains("nixfleet-next-boot-"), "the sandbox lets the agent arm the next boot: {armed}");
     host.reboot().expect("it comes back");
     await_state(&host, "converged", "stable/1");
     assert_rests_on(&host, System::OtherKernel);
