@@ -152,6 +152,13 @@ impl Outbox {
     }
 }
 
+/// Where the file ends without these records; `None` if they are not its last lines.
+fn end_without(bytes: &[u8], sound_bytes: u64, unsaved: &[Kept]) -> Option<u64> {
+    let tail: Vec<u8> = unsaved.iter().flat_map(|record| record.line.iter().copied()).collect();
+    let sound = bytes.get(..usize::try_from(sound_bytes).ok()?)?;
+    sound.ends_with(&tail).then(|| sound_bytes - tail.len() as u64)
+}
+
 fn newer(path: &Path, line: usize) -> OutboxError {
     OutboxError::Newer { path: path.to_owned(), line }
 }
@@ -180,16 +187,19 @@ impl<D: Disk> Outbox<D> {
         // An acknowledgement of numbers that will be given again must not stay either.
         let is_ahead = self.log.acknowledged > self.newest;
         let unsaved = self.log.drop_after(self.newest);
-        let sound_bytes = if is_ahead || unsaved > 0 || read.damaged_lines > 0 {
+        let is_whole = !is_ahead && read.damaged_lines == 0;
+        let end = end_without(&bytes, read.sound_bytes, &unsaved).filter(|_| is_whole);
+        let sound_bytes = if let Some(end) = end {
+            // Needs no room, which a full disk would not give.
+            self.disk.cut(&self.path, end)?;
+            end
+        } else {
             let bytes = self.log.to_bytes();
             self.disk.replace(&self.path, &bytes)?;
             bytes.len() as u64
-        } else {
-            self.disk.cut(&self.path, read.sound_bytes)?;
-            read.sound_bytes
         };
         self.file_bytes = Some(sound_bytes);
-        Ok(Found { damaged_lines: read.damaged_lines, unsaved })
+        Ok(Found { damaged_lines: read.damaged_lines, unsaved: unsaved.len() })
     }
 
     /// The length of the file, which is read again after an error that left it unknown.

@@ -97,13 +97,11 @@ impl Log {
         self.records.last().map_or(0, |record| record.seq)
     }
 
-    /// Drops the records after `seq`; says how many.
-    pub(super) fn drop_after(&mut self, seq: u64) -> usize {
-        let before = self.records.len();
-        self.records.retain(|record| record.seq <= seq);
+    /// Takes the records after `seq` out.
+    pub(super) fn drop_after(&mut self, seq: u64) -> Vec<Kept> {
         // Nothing is acknowledged that was not sent, and nothing is sent before it is saved.
         self.acknowledged = self.acknowledged.min(seq);
-        before - self.records.len()
+        self.records.split_off(self.records.partition_point(|record| record.seq <= seq))
     }
 
     /// How many bytes its records take.

@@ -96,6 +96,44 @@ fn what_was_appended_after_the_saved_state_is_dropped_and_its_numbers_are_given_
     assert_eq!(place.open(3).0.unsent(9, usize::MAX)[2], other);
 }
 
+/// A disk that is full: nothing can be written, and only cutting needs no room.
+#[derive(Clone, Copy)]
+struct Full;
+
+impl Disk for Full {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, FsError> {
+        RealDisk.read(path)
+    }
+
+    fn append(&mut self, path: &Path, _: &[u8]) -> Result<(), FsError> {
+        Err(no_space(path))
+    }
+
+    fn cut(&mut self, path: &Path, bytes: u64) -> Result<(), FsError> {
+        RealDisk.cut(path, bytes)
+    }
+
+    fn replace(&mut self, path: &Path, _: &[u8]) -> Result<(), FsError> {
+        Err(no_space(path))
+    }
+}
+
+fn no_space(path: &Path) -> FsError {
+    let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    FsError { action: "write", path: path.to_owned(), source }
+}
+
+#[test]
+fn an_agent_that_could_not_save_for_want_of_room_starts_again_although_there_is_none() {
+    let place = Place::new();
+    let (mut outbox, _) = place.open(0);
+    assert!(has_room(&outbox.append(&records(1..=4)).expect("room")));
+    let limits = Limits::of(Receiver::Nobody);
+    let (outbox, found) = Outbox::open_on(Full, &place.path(), 2, limits).expect("it opens");
+    assert_eq!((found, all(&outbox)), (Found { unsaved: 2, ..Found::default() }, vec![1, 2]));
+    assert_eq!(Outbox::history(&place.path()).expect("readable"), records(1..=2));
+}
+
 #[test]
 fn the_same_append_twice_appends_once_and_numbers_that_fall_are_refused() {
     let place = Place::new();
