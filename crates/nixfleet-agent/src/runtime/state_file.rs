@@ -92,10 +92,12 @@ pub struct StateFile {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, bound(deserialize = "H: Deserialize<'de>, T: Deserialize<'de>"))]
 struct Format1<H, T> {
     format: u32,
     host: H,
+    /// `null` before anything was accepted. Left out it is an error: that would read as "no floor" (lesson 17).
+    #[serde(deserialize_with = "Option::deserialize")]
     trust: Option<T>,
 }
 
@@ -218,6 +220,16 @@ mod tests {
         assert!(
             matches!(&said, StateFileError::Host { source, .. } if source.to_string() == newer.to_string())
         );
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_of_trust_is_an_error_and_never_no_floor() {
+        let (_dir, file) = folder();
+        let mut without: serde_json::Value =
+            serde_json::from_slice(&render(&Saved::default())).expect("JSON");
+        without.as_object_mut().expect("an object").remove("trust").expect("it was there");
+        write(&file, without.to_string().as_bytes());
+        assert!(matches!(file.read(), Err(StateFileError::Json { .. })));
     }
 
     #[test]
