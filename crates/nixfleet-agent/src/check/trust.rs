@@ -4,7 +4,6 @@ use std::path::Path;
 
 use nixfleet_core::host::event::Refusal;
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_sys::fs;
 use nixfleet_trust::clock::TimeSource;
 use nixfleet_trust::trust::{SavedTrust, Trust};
 
@@ -12,6 +11,7 @@ use super::{About, Finding};
 use crate::activation::profile::describe;
 use crate::config::Config;
 use crate::config::ready::{NotReady, now};
+use crate::runtime::state_file::StateFile;
 use crate::source::documents::NoAnswer;
 use crate::source::look::Found;
 use crate::source::place::Place;
@@ -23,8 +23,6 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 const ROOT_SOON_MS: u64 = 30 * DAY_MS;
 /// A clock that stands so far behind what was signed is wrong; releases are followed all the same.
 const CLOCK_BEHIND_MS: u64 = 60_000;
-/// The largest state file that is read, in bytes.
-const STATE_BYTES_MAX: u64 = 8 << 20;
 
 /// Everything about trust: state, root, channel, clock, key, source, release.
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
@@ -62,27 +60,11 @@ fn host_key(config: &Config) -> Finding {
 
 /// What was saved; `None` only if there is no state at all.
 fn saved_trust(folder: &Path) -> Result<Option<SavedTrust>, Finding> {
-    let path = folder.join("state.json");
-    let refused = |why: String| {
-        let what = format!("what was accepted before cannot be read: {why}");
-        let fix = "nothing is activated until a person has looked; a host that is to begin anew needs the file moved \
-                   away, and then takes any release that its root allows";
-        Finding::problem(About::State, what, fix)
-    };
-    let bytes = match fs::read_bounded(&path, STATE_BYTES_MAX) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(refused(describe(&error))),
-    };
-    let state: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|error| refused(format!("`{}` is not JSON: {error}", path.display())))?;
-    match state.get("trust") {
-        None => Err(refused(format!("`{}` has no trust state in it", path.display()))),
-        Some(serde_json::Value::Null) => Ok(None),
-        Some(trust) => SavedTrust::from_bytes(trust.to_string().as_bytes())
-            .map(Some)
-            .map_err(|error| refused(format!("`{}`: {}", path.display(), describe(&error)))),
-    }
+    let saved = StateFile::in_folder(folder).read().map_err(|error| {
+        let what = format!("what was accepted before cannot be read: {}", describe(&error));
+        Finding::problem(About::State, what, error.hint())
+    })?;
+    Ok(saved.and_then(|saved| saved.trust))
 }
 
 fn no_trust(config: &Config, refused: &NotReady) -> Finding {

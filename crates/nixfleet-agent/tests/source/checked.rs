@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use nixfleet_agent::config::ready::now;
+use nixfleet_core::host::HostState;
+use nixfleet_core::host::saved::SavedState;
 use nixfleet_sys::exec::{Cmd, Ended};
 use nixfleet_sys::fs;
 use serde_json::{Value, json};
@@ -158,14 +160,17 @@ async fn state_that_was_altered_is_a_problem_and_the_floor_in_it_counts_if_it_wa
     let trust = nixfleet_trust::trust::Trust::begin(&host.fleet.sign_root(&host.root())).expect("sound");
     let trust = trust.accept_release(&stable(), &envelope(5), now()).expect("good").trust;
     let saved = String::from_utf8(trust.to_saved().to_bytes()).expect("JSON");
+    let fresh = String::from_utf8(SavedState::to_bytes(&HostState::fresh())).expect("JSON");
+    let state = |trust: &str| format!("{{\"format\":1,\"host\":{fresh},\"trust\":{trust}}}");
     fs::make_dir(&host.path("state")).expect("made");
-    host.put("state/state.json", format!("{{\"format\":1,\"host\":{{}},\"trust\":{saved}}}").as_bytes());
+    host.put("state/state.json", state(&saved).as_bytes());
     host.check(&[]).await.one("release", "problem", "rollback");
     let lowered = saved.replace("\"seq\":5", "\"seq\":1");
     assert_ne!(saved, lowered);
-    host.put("state/state.json", format!("{{\"format\":1,\"host\":{{}},\"trust\":{lowered}}}").as_bytes());
+    host.put("state/state.json", state(&lowered).as_bytes());
     host.check(&[]).await.one("state", "problem", "altered");
-    for torn in ["", "{\"format\":1", "{\"format\":1}"] {
+    let host_lost = format!("{{\"format\":1,\"host\":{{}},\"trust\":{saved}}}");
+    for torn in ["", "{\"format\":1", "{\"format\":1}", &host_lost] {
         host.put("state/state.json", torn.as_bytes());
         host.check(&[]).await.one("state", "problem", "cannot be read");
     }
