@@ -39,6 +39,36 @@ const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
 
 type Held = (Lock, Journal);
 
+/// What it takes to work on an activation: the programs, the lock and the journal.
+struct Desk<'a> {
+    tools: &'a Tools,
+    held: Held,
+}
+
+impl<'a> Desk<'a> {
+    /// This boot.
+    fn boot(&self) -> &BootId {
+        self.held.1.boot()
+    }
+
+    fn take_up<B: ActivationBackend>(
+        self,
+        backend: &'a B,
+        activation: Activation,
+        observer: &Arc<dyn Observer>,
+    ) -> Run<'a, B> {
+        Run::take_up((backend, self.tools), self.held, activation, (observer.clone(), REALISE_STALL))
+    }
+}
+
+/// Takes the lock and reads the journal.
+async fn sit_down<B: ActivationBackend>(backend: &B) -> Result<(Desk<'_>, Vec<Activation>), Failure> {
+    let tools = tools_of(backend)?;
+    let lock = take_lock(backend).await?;
+    let (journal, known) = open(backend).await?;
+    Ok((Desk { tools, held: (lock, journal) }, known))
+}
+
 /// Finishes the activation that was cut off, if there is one. `None` when there is none, or when it must go on
 /// waiting (for a reboot that has not happened, or for a person).
 pub async fn recover<B: ActivationBackend>(
@@ -61,10 +91,9 @@ async fn recover_by<B: ActivationBackend>(
     backend: &B,
     (observer, deadline): (&Arc<dyn Observer>, Deadline),
 ) -> Result<Option<ActivationOutcome>, Failure> {
-    let tools = tools_of(backend)?;
-    let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend).await?;
-    let (_, outcome) = take_up((backend, tools), (lock, journal), known, (observer, deadline)).await;
+    let (desk, known) = sit_down(backend).await?;
+    let Desk { tools, held } = desk;
+    let (_, outcome) = take_up((backend, tools), held, known, (observer, deadline)).await;
     Ok(outcome)
 }
 
@@ -117,18 +146,15 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
     backend: &B,
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
-    let tools = tools_of(backend)?;
-    let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend).await?;
+    let (desk, known) = sit_down(backend).await?;
     let on_trial = |activation: &Activation| {
         activation.is_pending()
             && activation.reached == Reached::Confirming
             && activation.began.confirm_by == ConfirmBy::Person
-            && activation.last_boot == *journal.boot()
+            && activation.last_boot == *desk.boot()
     };
     let Some(activation) = known.into_iter().rfind(on_trial) else { return Ok(None) };
-    let mut run =
-        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let mut run = desk.take_up(backend, activation, observer);
     let verdict = commit(&mut run, Vec::new()).await;
     Ok(Some(conclude(&mut run, verdict).await))
 }
@@ -142,6 +168,15 @@ pub enum TakenUp {
     Unknown,
 }
 
+/// The activation of that name, if it is not over; otherwise what there is to tell of it.
+fn unfinished(known: Vec<Activation>, id: &ActivationId) -> Result<Activation, TakenUp> {
+    let activation = known.into_iter().rfind(|activation| activation.id == *id).ok_or(TakenUp::Unknown)?;
+    match activation.outcome {
+        Some(outcome) => Err(TakenUp::Stands(Box::new(outcome))),
+        None => Ok(activation),
+    }
+}
+
 /// Finishes this one activation, or tells how it ended. A trial that goes on, and one that waits for its reboot, are left
 /// alone and told as what they are.
 pub async fn take_up_one<B: ActivationBackend>(
@@ -149,18 +184,13 @@ pub async fn take_up_one<B: ActivationBackend>(
     id: &ActivationId,
     observer: &Arc<dyn Observer>,
 ) -> Result<TakenUp, Failure> {
-    let tools = tools_of(backend)?;
-    let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend).await?;
-    let Some(activation) = known.into_iter().rfind(|activation| activation.id == *id) else {
-        return Ok(TakenUp::Unknown);
+    let (desk, known) = sit_down(backend).await?;
+    let activation = match unfinished(known, id) {
+        Ok(activation) => activation,
+        Err(told) => return Ok(told),
     };
-    if let Some(outcome) = activation.outcome {
-        return Ok(TakenUp::Stands(Box::new(outcome)));
-    }
-    let world = look(backend, &journal, &activation).await;
-    let mut run =
-        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let world = look(backend, &desk.held.1, &activation).await;
+    let mut run = desk.take_up(backend, activation, observer);
     let outcome = go_on(&mut run, &world).await;
     Ok(TakenUp::Stands(Box::new(outcome.unwrap_or_else(|| standing(&mut run)))))
 }
@@ -191,21 +221,18 @@ pub async fn commit_one<B: ActivationBackend>(
     id: &ActivationId,
     observer: &Arc<dyn Observer>,
 ) -> Result<TakenUp, Failure> {
-    let tools = tools_of(backend)?;
-    let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend).await?;
+    let (desk, known) = sit_down(backend).await?;
     let on_trial = |activation: &Activation| {
         activation.id == *id
             && activation.is_pending()
             && activation.reached == Reached::Confirming
-            && activation.last_boot == *journal.boot()
+            && activation.last_boot == *desk.boot()
     };
     let Some(activation) = known.into_iter().rfind(on_trial) else {
-        drop((lock, journal));
+        drop(desk);
         return take_up_one(backend, id, observer).await;
     };
-    let mut run =
-        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let mut run = desk.take_up(backend, activation, observer);
     let verdict = commit(&mut run, Vec::new()).await;
     Ok(TakenUp::Stands(Box::new(conclude(&mut run, verdict).await)))
 }
@@ -216,18 +243,13 @@ pub async fn revert_one<B: ActivationBackend>(
     (id, failure): (&ActivationId, Failure),
     observer: &Arc<dyn Observer>,
 ) -> Result<TakenUp, Failure> {
-    let tools = tools_of(backend)?;
-    let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend).await?;
-    let Some(activation) = known.into_iter().rfind(|activation| activation.id == *id) else {
-        return Ok(TakenUp::Unknown);
+    let (desk, known) = sit_down(backend).await?;
+    let activation = match unfinished(known, id) {
+        Ok(activation) => activation,
+        Err(told) => return Ok(told),
     };
-    if let Some(outcome) = activation.outcome {
-        return Ok(TakenUp::Stands(Box::new(outcome)));
-    }
-    let waits = activation.reached == Reached::AwaitingReboot && activation.last_boot == *journal.boot();
-    let mut run =
-        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let waits = activation.reached == Reached::AwaitingReboot && activation.last_boot == *desk.boot();
+    let mut run = desk.take_up(backend, activation, observer);
     // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
     let halt = if waits { Halt::PutBack(failure) } else { Halt::Revert(failure) };
     Ok(TakenUp::Stands(Box::new(conclude(&mut run, Err(halt)).await)))
@@ -470,13 +492,10 @@ pub async fn revert_trial<B: ActivationBackend>(
     backend: &B,
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
-    let tools = tools_of(backend)?;
-    let lock = take_lock(backend).await?;
-    let (journal, known) = open(backend).await?;
+    let (desk, known) = sit_down(backend).await?;
     let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return Ok(None) };
     let waits = activation.reached == Reached::AwaitingReboot;
-    let mut run =
-        Run::take_up((backend, tools), (lock, journal), activation, (observer.clone(), REALISE_STALL));
+    let mut run = desk.take_up(backend, activation, observer);
     // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
     let halt = if waits { Halt::PutBack(Failure::Asked) } else { Halt::Revert(Failure::Asked) };
     Ok(Some(conclude(&mut run, Err(halt)).await))
