@@ -43,10 +43,12 @@ pub async fn activate_with<B: ActivationBackend>(
     let tools = backend.tools()?;
     // What only reads is done before anything is decided, and a refusal does not wait for it.
     let glance = async { Ok(glance(tools, &target.system, target.unsigned).await) };
-    let look = Box::pin(async { Ok(Before::look(backend, tools).await) });
+    // What must be fetched first takes its time; the host is looked at after it.
+    let is_there = target.system.as_path().exists();
+    let look = Box::pin(async { Ok(if is_there { Some(Before::look(backend, tools).await) } else { None }) });
     match tokio::try_join!(begin(backend, tools, target), glance, look) {
         Ok((mut begun, seen, before)) => {
-            begun.run.before = is_recent(&begun, seen).then_some(before);
+            begun.run.before = before.filter(|_| is_recent(&begun, seen));
             Ok(drive(&mut begun.run, seen).await)
         }
         Err(failure) => Ok(refused(backend, target, failure)),
