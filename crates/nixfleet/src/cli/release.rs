@@ -22,7 +22,7 @@ pub(crate) enum ReleaseVerb {
     /// Sign a release; it is published when enough keys have signed
     Sign(sign::ReleaseSignArgs),
     /// Publish a release that enough keys have signed already
-    Publish(sign::ReleasePublishArgs),
+    Publish(sign::Which),
     /// List the releases that are here, and which of them are published
     List(list::ReleaseListArgs),
     /// Show what a release says

@@ -19,8 +19,9 @@ use crate::cli::now;
 use crate::cli::sign::{Chosen, SignArgs, write_bytes};
 use crate::cli::ui::{self, Complaint, Done};
 
+// Which release, and by whose word; a doc comment would become a text of the command.
 #[derive(Debug, Args)]
-pub(crate) struct ReleaseSignArgs {
+pub(crate) struct Which {
     /// The channel
     #[arg(long)]
     channel: ChannelName,
@@ -30,6 +31,12 @@ pub(crate) struct ReleaseSignArgs {
     /// Go by this root instead of the oldest that is served
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseSignArgs {
+    #[command(flatten)]
+    which: Which,
     /// Ask this store too for closures that are not on this machine, to show what changes (repeatable)
     #[arg(long, value_name = "STORE-URL")]
     from: Vec<String>,
@@ -39,11 +46,11 @@ pub(crate) struct ReleaseSignArgs {
 
 pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
     let now = now()?;
-    let (channel, served) = (&args.channel, folder.served());
-    let trust = folder.trust(args.root.as_deref(), now)?;
+    let (channel, served) = (&args.which.channel, folder.served());
+    let trust = folder.trust(args.which.root.as_deref(), now)?;
     let root = trust.root();
     let role = role(root, channel)?;
-    let seq = newest(folder, channel, args.seq)?;
+    let seq = newest(folder, channel, args.which.seq)?;
     let opened = open(served, channel, seq)?;
     let counts = |key: &PublicKey| role.keys.contains(&key.id());
     let signer = match args.sign.choose(counts)? {
@@ -68,27 +75,14 @@ pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
     publish_if_enough(folder, &held, &trust, (channel, seq), &envelope, now)
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct ReleasePublishArgs {
-    /// The channel
-    #[arg(long)]
-    channel: ChannelName,
-    /// Which release [default: the newest]
-    #[arg(long, value_name = "N", value_parser = seq)]
-    seq: Option<Seq>,
-    /// Go by this root instead of the oldest that is served
-    #[arg(long, value_name = "FILE")]
-    root: Option<PathBuf>,
-}
-
 /// What signing does at its end, for signatures that came by another way, or after a crash.
-pub(super) fn publish(folder: &Folder, args: &ReleasePublishArgs) -> Done {
+pub(super) fn publish(folder: &Folder, which: &Which) -> Done {
     let now = now()?;
-    let trust = folder.trust(args.root.as_deref(), now)?;
-    let seq = newest(folder, &args.channel, args.seq)?;
+    let trust = folder.trust(which.root.as_deref(), now)?;
+    let seq = newest(folder, &which.channel, which.seq)?;
     let held = folder.served().lock()?;
-    let opened = open(folder.served(), &args.channel, seq)?;
-    publish_if_enough(folder, &held, &trust, (&args.channel, seq), &opened.envelope, now)
+    let opened = open(folder.served(), &which.channel, seq)?;
+    publish_if_enough(folder, &held, &trust, (&which.channel, seq), &opened.envelope, now)
 }
 
 /// Gives the release to hosts if enough keys have signed it and every host would take it.
