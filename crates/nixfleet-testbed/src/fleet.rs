@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::host::Host;
 use crate::image::Flavour;
 use crate::net::Net;
 use crate::run_dir::RunDir;
 use crate::spawn::Output;
+use crate::systems::System;
 
 /// The agent, inside.
 const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
@@ -124,6 +125,31 @@ impl StaticFleet {
         self.office.write_file(&format!("{FOLDER}/fleet.json"), &format!("{fleet:#}"))
     }
 
+    /// A description in which every host shall run `system`, whose web service answers: the host `canary` at once, the
+    /// others so long after the release was made.
+    pub fn canary_first(&self, system: System, opens_after: Duration) -> Result<Value> {
+        let probe = json!({
+            "name": "web",
+            "kind": { "http": { "url": "http://127.0.0.1:8000/health" } },
+            "interval": "1s", "timeout": "1s", "failures": 3,
+        });
+        let mut hosts = serde_json::Map::new();
+        for host in &self.hosts {
+            let tags = if host.name() == "canary" { json!(["canary"]) } else { json!([]) };
+            let entry = json!({
+                "channel": CHANNEL, "tags": tags, "system": host.system(system),
+                "key": self.key_of(host)?, "probes": [probe],
+            });
+            hosts.insert(host.name().to_owned(), entry);
+        }
+        let waves = json!([
+            { "name": "canary", "hosts": { "tag": "canary" }, "soak": "1s" },
+            { "name": "rest", "opens_after": format!("{}s", opens_after.as_secs()), "soak": "1s" },
+        ]);
+        let policy = json!({ "waves": waves, "confirm_within": "60s" });
+        Ok(json!({ "fleet": "acme", "channels": { CHANNEL: { "policy": policy } }, "hosts": hosts }))
+    }
+
     /// Builds and signs a release of what [`StaticFleet::describe`] wrote, and publishes it.
     pub fn release(&self, revision: &str) -> Result<()> {
         self.cli(&["release", "build", "--channel", CHANNEL, "--revision", revision])?;
@@ -138,24 +164,6 @@ impl StaticFleet {
         copy(&self.served(), &to)
     }
 
-    /// `status --json` of a host, the part of what it follows; nothing while it cannot be had.
-    pub fn status(host: &Host) -> Value {
-        let said = host.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
-        serde_json::from_str::<Value>(&said).map(|mut status| status["follows"].take()).unwrap_or_default()
-    }
-
-    /// Waits until a host is in this state with this release.
-    pub fn await_state(host: &Host, state: &str, release: &str, limit: Duration) -> Result<Value> {
-        let mut last = Value::Null;
-        let what = format!("{} to be {state} with {release}", host.name());
-        let reached = host.wait_until(&what, limit, |host| {
-            last = Self::status(host);
-            last["state"] == state && last["release"] == release
-        });
-        reached.with_context(|| format!("{last:#}\n{}", host.journal(UNIT).unwrap_or_default()))?;
-        Ok(last)
-    }
-
     fn outside(&self) -> PathBuf {
         self.folder.path.join("fleet")
     }
@@ -163,6 +171,24 @@ impl StaticFleet {
     fn served(&self) -> PathBuf {
         self.outside().join("served")
     }
+}
+
+/// `status --json` of a host, the part of what it follows; nothing while it cannot be had.
+pub fn status(host: &Host) -> Value {
+    let said = host.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
+    serde_json::from_str::<Value>(&said).map(|mut status| status["follows"].take()).unwrap_or_default()
+}
+
+/// Waits until a host is in this state with this release.
+pub fn await_state(host: &Host, state: &str, release: &str, limit: Duration) -> Result<Value> {
+    let mut last = Value::Null;
+    let what = format!("{} to be {state} with {release}", host.name());
+    let reached = host.wait_until(&what, limit, |host| {
+        last = status(host);
+        last["state"] == state && last["release"] == release
+    });
+    reached.with_context(|| format!("{last:#}\n{}", host.journal(UNIT).unwrap_or_default()))?;
+    Ok(last)
 }
 
 impl Drop for StaticFleet {

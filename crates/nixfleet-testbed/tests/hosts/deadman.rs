@@ -4,19 +4,9 @@ use nixfleet_testbed::{Flavour, Host, Net, System};
 
 use crate::common::{AGENT, LIMIT, activate, assert_rests_on, history, host, hosts_run};
 
-fn fire_and_forget(host: &Host, path: &str) {
-    let start = [
-        "systemd-run",
-        "--quiet",
-        "--unit",
-        "activation",
-        AGENT,
-        "activate",
-        path,
-        "--confirm-within",
-        "20s",
-    ];
-    assert_eq!(host.run(&start).expect("it runs").code, 0);
+fn fire_and_forget(host: &Host, path: &str, flags: &[&str]) {
+    let start = ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", path];
+    assert_eq!(host.run(&[start.as_slice(), flags].concat()).expect("it runs").code, 0);
     let flipped = host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(path));
     assert!(flipped.is_ok(), "{}", host.journal("activation").unwrap_or_default());
 }
@@ -53,7 +43,7 @@ fn a_dead_agent_and_a_cut_network_are_brought_back() {
     let net = Net::new(Flavour::Trixie).expect("a network");
     let host = Host::builder(Flavour::Trixie).net(&net).boot().expect("the host boots");
     let target = host.system(System::BreaksNetwork).to_owned();
-    fire_and_forget(&host, &target);
+    fire_and_forget(&host, &target, &["--confirm-within", "20s"]);
     kill_all_agents(&host);
     assert_brought_back(&host);
 }
@@ -78,22 +68,7 @@ fn a_daemon_reload_does_not_move_the_deadman() {
     }
     let host = host(Flavour::Trixie);
     let target = host.system(System::Slow).to_owned();
-    let start = [
-        "systemd-run",
-        "--quiet",
-        "--unit",
-        "activation",
-        AGENT,
-        "activate",
-        &target,
-        "--trial",
-        "--confirm-within",
-        "25s",
-    ];
-    assert_eq!(host.run(&start).expect("it runs").code, 0);
-    let flipped =
-        host.wait_until("the flip", LIMIT, |host| host.current_system().as_deref() == Some(&target));
-    assert!(flipped.is_ok());
+    fire_and_forget(&host, &target, &["--trial", "--confirm-within", "25s"]);
     // A daemon-reload would start an `--on-active` timer anew.
     host.run(&["systemctl", "daemon-reload"]).expect("it runs");
     kill_all_agents(&host);
@@ -107,9 +82,7 @@ fn a_broken_agent_in_the_new_system_cannot_break_the_rescue() {
     }
     let host = host(Flavour::Trixie);
     let target = host.system(System::AgentBroken).to_owned();
-    let start = ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", &target];
-    let trial = ["--trial", "--keep-failed-units", "--confirm-within", "12s"];
-    assert_eq!(host.run(&[start.as_slice(), &trial].concat()).expect("it runs").code, 0);
+    fire_and_forget(&host, &target, &["--trial", "--keep-failed-units", "--confirm-within", "12s"]);
     kill_all_agents(&host);
     assert_eq!(host.current_system(), Some(target), "it is on trial");
     assert_eq!(host.run(&[AGENT, "status"]).expect("it runs").code, 1, "the new system's agent is broken");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nixfleet_testbed::{Flavour, Host, System};
+use nixfleet_testbed::{Flavour, Host, System, fleet};
 use serde_json::{Value, json};
 
 use crate::common::{AGENT, LIMIT, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run};
@@ -47,17 +47,11 @@ fn restart_agent(host: &Host) {
     assert_eq!(restarted.code, 0, "{restarted}\n{}", host.journal(UNIT).unwrap_or_default());
 }
 
-/// `status --json`; nothing while it cannot be had.
-fn status(host: &Host) -> Value {
-    let said = host.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
-    serde_json::from_str(&said).unwrap_or_default()
-}
-
 /// Waits until the host has come to this state with this release.
 fn await_state(host: &Host, state: &str, release: &str) -> Value {
     let mut last = Value::Null;
     let reached = host.wait_until(&format!("{state} {release}"), LIMIT, |host| {
-        last = status(host)["follows"].clone();
+        last = fleet::status(host);
         if last["waiting"]["on"] == "retry" {
             // An activation that was cut off before its switch is tried again after a pause, which grows.
             let _ = host.run(&[AGENT, "retry", "--by", "the test"]);

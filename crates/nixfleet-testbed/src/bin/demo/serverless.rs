@@ -4,9 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nixfleet_testbed::fleet::StaticFleet;
+use nixfleet_testbed::fleet::{StaticFleet, await_state};
 use nixfleet_testbed::{Flavour, Host, System};
-use serde_json::{Value, json};
 
 use crate::{AGENT, LIMIT, show, stands};
 
@@ -26,7 +25,7 @@ pub(crate) fn serverless() -> Result<()> {
     let title = format!("release 2: its web service answers 404; the second wave opens in {OPENS_AFTER:?}");
     release(&fleet, System::Probe404, OPENS_AFTER, &title)?;
     let canary = fleet.host("canary");
-    StaticFleet::await_state(canary, "reverted", "stable/2", LIMIT)?;
+    await_state(canary, "reverted", "stable/2", LIMIT)?;
     tell(canary)?;
     stands(canary, System::Good, System::Good)?;
 
@@ -43,7 +42,7 @@ pub(crate) fn serverless() -> Result<()> {
 
 fn release(fleet: &StaticFleet, system: System, opens_after: Duration, title: &str) -> Result<()> {
     println!("\n   {title}");
-    fleet.describe(&description(fleet, system, opens_after)?)?;
+    fleet.describe(&fleet.canary_first(system, opens_after)?)?;
     println!(
         "   $ nixfleet release build --channel stable && nixfleet release sign --channel stable --key …"
     );
@@ -53,7 +52,7 @@ fn release(fleet: &StaticFleet, system: System, opens_after: Duration, title: &s
 /// Waits until every host has it, and shows what one of them says.
 fn all(fleet: &StaticFleet, release: &str, system: System) -> Result<()> {
     for host in fleet.hosts() {
-        StaticFleet::await_state(host, "converged", release, LIMIT)?;
+        await_state(host, "converged", release, LIMIT)?;
         println!("   {}:", host.name());
         stands(host, system, system)?;
     }
@@ -64,27 +63,4 @@ fn tell(host: &Host) -> Result<()> {
     println!("   {} $ nixfleet-agent status", host.name());
     show(&host.run(&[AGENT, "status"])?.stdout);
     Ok(())
-}
-
-fn description(fleet: &StaticFleet, system: System, opens_after: Duration) -> Result<Value> {
-    let probe = json!({
-        "name": "web",
-        "kind": { "http": { "url": "http://127.0.0.1:8000/health" } },
-        "interval": "1s", "timeout": "1s", "failures": 3,
-    });
-    let mut hosts = serde_json::Map::new();
-    for host in fleet.hosts() {
-        let tags = if host.name() == "canary" { json!(["canary"]) } else { json!([]) };
-        let entry = json!({
-            "channel": "stable", "tags": tags, "system": host.system(system),
-            "key": fleet.key_of(host)?, "probes": [probe],
-        });
-        hosts.insert(host.name().to_owned(), entry);
-    }
-    let waves = json!([
-        { "name": "canary", "hosts": { "tag": "canary" }, "soak": "1s" },
-        { "name": "rest", "opens_after": format!("{}s", opens_after.as_secs()), "soak": "1s" },
-    ]);
-    let policy = json!({ "waves": waves, "confirm_within": "60s" });
-    Ok(json!({ "fleet": "acme", "channels": { "stable": { "policy": policy } }, "hosts": hosts }))
 }
