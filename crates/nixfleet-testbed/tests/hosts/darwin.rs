@@ -186,6 +186,14 @@ fn start(host: &Host, system: System, setenv: &str, flags: &[&str]) {
     assert_eq!(host.run(&run).expect("it runs").code, 0);
 }
 
+/// Waits until a process with exactly this command line runs.
+fn await_process(host: &Host, line: &str) {
+    let runs = host.wait_until(line, LIMIT, |host| {
+        host.processes().is_ok_and(|all| all.iter().any(|(_, seen)| seen == line))
+    });
+    assert!(runs.is_ok(), "{line} never ran");
+}
+
 /// Signals the process group of the agent, and nothing else, as launchd does when it reloads a job.
 fn signal_group(host: &Host, signal: &str) {
     let group = host.run(&["systemctl", "show", "--property=MainPID", "--value", UNIT]).expect("it runs");
@@ -280,13 +288,11 @@ fn a_process_id_that_is_used_again_is_neither_taken_for_the_run_nor_ended() {
     }
     let host = darwin_host();
     start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "60s"]);
-    let begun = host.wait_until("activate hangs", LIMIT, |host| {
-        host.processes().is_ok_and(|all| all.iter().any(|(_, line)| line == "sleep infinity"))
-    });
-    assert!(begun.is_ok());
+    await_process(&host, "sleep infinity");
     signal_group(&host, "KILL");
     // The run dies without a record, and somebody who has nothing to do with it gets its leader's id.
     let _bystander = host.spawn(&["setsid", "sleep", "4242"]).expect("started");
+    await_process(&host, "sleep 4242");
     let swapped = host.sh("set -e; file=$(ls /var/lib/nixfleet/ends/*.pid); pkill -KILL -s $(cat $file); \
          other=$(pgrep -x -f 'sleep 4242'); printf %s $other > $file");
     let swapped = swapped.expect("it runs");

@@ -78,7 +78,8 @@ fn a_boot_lands_on_what_the_boot_loader_says() -> Result<()> {
 fn a_killed_host_is_gone_at_once_and_starts_again_from_its_disk() -> Result<()> {
     needs_hosts!();
     let host = Host::boot(Flavour::Trixie)?;
-    let running = host.spawn(&["sleep", "1000"])?;
+    let running = host.spawn(&["sh", "-c", "touch /run/entered; exec sleep 1000"])?;
+    host.wait_until("the program to have entered the host", SOON, |host| host.exists("/run/entered"))?;
     host.write_file("/var/lib/kept", "kept")?;
     host.kill()?;
     ensure!(!host.is_running() && host.leader().is_none());
