@@ -50,26 +50,28 @@ export NIXOS_ACTION=$action
 
 # The lock must be taken by this very process, or /proc/locks does not show it (the kernel leaves out locks whose
 # taker is gone, which the program `flock` is). perl can flock and exec; the second time round it is held on 9.
+# It sets the folder's mode too: each program more would cost milliseconds that the real one does not take.
 take_lock='
   BEGIN { $^F = 255 }
-  my ($script, @args) = @ARGV;
+  my ($lists, $script, @args) = @ARGV;
+  chmod(0755, $lists) or exit 1;
   open(my $lock, ">>&=", 9) or exit 2;
   $ENV{STAND_IN_LOCK} = flock($lock, 2 | 4) ? "held" : "busy";
   exec { "/bin/bash" } "/bin/bash", $script, @args'
 
 case ${STAND_IN_LOCK-} in
   '')
-    read -r cgroup < <(tail -n 1 /proc/self/cgroup)
+    while IFS= read -r line; do cgroup=$line; done < /proc/self/cgroup
     phase "begin cgroup=$cgroup invocation=${INVOCATION_ID-none}"
     if [ ! -f /etc/NIXOS ] && ! grep -qE "^ID=\"?$DISTRO_ID\"?$" /etc/os-release; then
       say "This is not a NixOS installation!"
       end 2
     fi
-    mkdir -p "$lists" && chmod 0755 "$lists" || end 1
+    [ -d "$lists" ] || mkdir -p "$lists" || end 1
     # Readable by all, written by root, as Rust's OpenOptions makes it.
     umask 022
     if ! exec 9>> "$lists/switch-to-configuration.lock"; then say "Could not open lock"; end 2; fi
-    exec perl -e "$take_lock" -- "${BASH_SOURCE[0]}" "$@"
+    exec perl -e "$take_lock" -- "$lists" "${BASH_SOURCE[0]}" "$@"
     ;;
   busy) say "Could not acquire lock"; end 11 ;;
 esac
