@@ -47,6 +47,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// Reading or writing one small file.
 const FILE_LIMIT: Duration = Duration::from_mins(1);
 
+/// Between two questions about a condition.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
 /// Waits for systemd to be there, without asking it every moment: each question costs half a second of a processor.
 const AWAIT_UP: &str =
     "until [ -S /run/systemd/private ]; do sleep 0.2; done; exec systemctl is-system-running --wait";
@@ -287,6 +290,22 @@ impl Machine for Vm {
 
     fn exists(&self, path: &str) -> bool {
         self.run_for(FILE_LIMIT, &["test", "-e", path]).is_ok_and(|output| output.ok())
+    }
+
+    /// Asks twice a second: each question is a program, and takes time from what is waited for.
+    fn wait_until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> Result<()> {
+        wait_until(what, limit, || {
+            let holds = condition(self);
+            if !holds {
+                std::thread::sleep(ASK_EVERY);
+            }
+            holds.then_some(())
+        })
     }
 
     fn cache(&self) -> Result<Cache<'_>> {

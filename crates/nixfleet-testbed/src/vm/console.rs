@@ -15,15 +15,22 @@ pub(super) const STREAM_BYTES_MAX: usize = 16 << 20;
 const GRACE: Duration = Duration::from_mins(1);
 
 /// The console of one boot.
+///
+/// An answer that came too late is still on its way when the next request is made: it is read and dropped first.
 #[derive(Debug)]
 pub(super) struct Console {
     stream: BufReader<UnixStream>,
+    /// The number of the newest request.
     last: u64,
+    /// What has arrived of the line that begins the next answer.
+    head: Vec<u8>,
+    /// Bytes that are still to come of an answer whose head was read.
+    body: u64,
 }
 
 impl Console {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream: BufReader::new(stream), last: 0 }
+        Self { stream: BufReader::new(stream), last: 0, head: Vec::new(), body: 0 }
     }
 
     /// Runs a program for at most `limit`, whole seconds; then it is killed with its process group.
@@ -35,8 +42,14 @@ impl Console {
         let request = [format!("{} {seconds} {}\n", self.last, words.len()).as_bytes(), &words].concat();
         self.stream.get_mut().write_all(&request).context("the virtual machine is down")?;
         let until = begun + limit + GRACE;
-        let [id, code, stdout, stderr] = self.head(until)?;
-        ensure!(id == self.last, "an answer to another request: {id} in place of {}", self.last);
+        let (code, stdout, stderr) = loop {
+            self.drop_body(until)?;
+            let [id, code, stdout, stderr] = self.head(until)?;
+            self.body = stdout.saturating_add(stderr);
+            if id == self.last {
+                break (code, stdout, stderr);
+            }
+        };
         let stdout = self.bytes(stdout, until)?;
         let stderr = self.bytes(stderr, until)?;
         let elapsed = begun.elapsed();
@@ -46,17 +59,16 @@ impl Console {
     }
 
     fn head(&mut self, until: Instant) -> Result<[u64; 4]> {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\n") {
+        while !self.head.ends_with(b"\n") {
             self.allow(until)?;
-            match self.stream.read_until(b'\n', &mut line) {
+            match self.stream.read_until(b'\n', &mut self.head) {
                 Ok(0) => bail!("the virtual machine went down"),
                 Err(error) if !is_late(&error) => return Err(error).context("the virtual machine went down"),
                 // What was read before the time was over stays in the line.
                 Ok(_) | Err(_) => {}
             }
         }
-        let line = String::from_utf8_lossy(&line).into_owned();
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.head)).into_owned();
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         numbers.try_into().ok().with_context(|| format!("`{}` is no answer of the console", line.trim_end()))
     }
@@ -67,15 +79,32 @@ impl Console {
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {
-            self.allow(until)?;
-            match self.stream.read(&mut bytes[filled..]) {
-                Ok(0) => bail!("the virtual machine went down"),
-                Ok(n) => filled += n,
-                Err(error) if is_late(&error) => {}
-                Err(error) => return Err(error).context("the virtual machine went down"),
-            }
+            filled += self.some(&mut bytes[filled..], until)?;
         }
         Ok(bytes)
+    }
+
+    /// What nobody waits for any more.
+    fn drop_body(&mut self, until: Instant) -> Result<()> {
+        let mut scrap = [0; 4096];
+        while self.body > 0 {
+            let length = usize::try_from(self.body).unwrap_or(usize::MAX).min(scrap.len());
+            self.some(&mut scrap[..length], until)?;
+        }
+        Ok(())
+    }
+
+    /// Reads some bytes of an answer; none if the time is over, which the next call says.
+    fn some(&mut self, into: &mut [u8], until: Instant) -> Result<usize> {
+        self.allow(until)?;
+        let n = match self.stream.read(into) {
+            Ok(0) => bail!("the virtual machine went down"),
+            Ok(n) => n,
+            Err(error) if is_late(&error) => 0,
+            Err(error) => return Err(error).context("the virtual machine went down"),
+        };
+        self.body = self.body.saturating_sub(n as u64);
+        Ok(n)
     }
 
     /// The next read ends at `until` at the latest.
@@ -90,4 +119,28 @@ impl Console {
 
 fn is_late(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_came_too_late_is_not_taken_for_the_next_one() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let mut console = Console::new(ours);
+        console.last = 6;
+        // The rest of one late answer, a whole other one, and ours.
+        console.body = 3;
+        let answers = [&b"xyz"[..], b"6 0 4 1\nlate!", b"7 3 2 5\nhuhello"].concat();
+        let writer = std::thread::spawn(move || {
+            for piece in answers.chunks(5) {
+                theirs.write_all(piece).expect("written");
+            }
+            theirs
+        });
+        let output = console.run(&["anything"], Duration::from_secs(1)).expect("an answer");
+        drop(writer.join().expect("it ends"));
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (3, "hu", "hello"));
+    }
 }
