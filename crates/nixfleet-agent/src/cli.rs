@@ -16,6 +16,7 @@ mod inside;
 mod orders;
 mod show;
 mod ui;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use nixfleet_core::activation::record::{ConfirmBy, OnFailedUnits, Unsigned};
 use nixfleet_core::ids::ActivationId;
 use nixfleet_sys::clock;
 
+use super::watch::Watcher;
 use super::{ActivateArgs, USAGE, dry_run, ui};
 
 /// A host that can be activated at all: root, what its platform needs, and Nix.
@@ -36,7 +37,7 @@ fn fresh_id() -> ActivationId {
 }
 
 pub(crate) async fn activate<B: ActivationBackend>(state: &Path, args: ActivateArgs) -> ExitCode {
-    let watcher = Arc::new(ui::Watcher::new());
+    let watcher = Arc::new(Watcher::new());
     let as_json = args.json.json;
     let dry = args.dry_run;
     let target = match target(args, watcher.clone()) {
@@ -131,7 +132,7 @@ async fn with_watcher<B: ActivationBackend>(
         Ok(backend) => backend,
         Err(code) => return code,
     };
-    let watcher = Arc::new(ui::Watcher::new());
+    let watcher = Arc::new(Watcher::new());
     let observer: Arc<dyn Observer> = watcher.clone();
     let ended = act(&backend, &observer).await;
     watcher.end();

@@ -1,15 +1,10 @@
-//! Named channels: data for scripts on stdout, words for people on stderr, a bar only on a terminal.
+//! Named channels: data for scripts on stdout, words for people on stderr.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use nixfleet_agent::activation::boot_space;
-use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Observer, Verdict};
-use nixfleet_agent::tools::progress::Progress;
-use nixfleet_core::activation::outcome::Step;
+use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Verdict};
 
 /// One line of data.
 pub(crate) fn data(line: &str) {
@@ -37,97 +32,6 @@ pub(crate) fn refuse(code: u8, why: &str, hint: Option<&str>) -> ExitCode {
         say(&format!("\nhint: {hint}"));
     }
     ExitCode::from(code)
-}
-
-/// Between two plain lines about a download.
-const PLAIN_EVERY: Duration = Duration::from_secs(5);
-
-/// Shows an activation while it happens: a bar with bytes and rate on a terminal, plain lines otherwise.
-pub(crate) struct Watcher {
-    started: Instant,
-    bar: Option<ProgressBar>,
-    plain_at: Mutex<Instant>,
-}
-
-impl Watcher {
-    pub(crate) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            bar.set_style(
-                ProgressStyle::with_template(
-                    "{elapsed:>4} {msg:14} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
-                )
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
-        });
-        let now = Instant::now();
-        Self { started: now, bar, plain_at: Mutex::new(now) }
-    }
-
-    pub(crate) fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    fn line(&self, text: &str) {
-        let line = format!("{:>6.1}s  {text}", self.started.elapsed().as_secs_f64());
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(&line)),
-            None => say(&line),
-        }
-    }
-}
-
-fn in_words(step: Step) -> &'static str {
-    match step {
-        Step::Check => "looking at this host",
-        Step::Realise => "fetching and verifying",
-        Step::SetProfile => "setting the profile, arming the deadman",
-        Step::ArmDeadman => "arming the deadman",
-        Step::Fire => "switching",
-        Step::VerifyPoll => "watching the switch",
-        Step::SelfCorrect => "checking the profile",
-        Step::Confirm => "asking the probes",
-        Step::Commit => "making it the boot default",
-        Step::Disarm => "cleaning up",
-        Step::Defer => "writing boot entries for the next boot",
-        Step::AwaitReboot => "waiting for the reboot",
-        Step::Repair => "running the switch once more",
-        Step::Revert => "going back",
-    }
-}
-
-impl Observer for Watcher {
-    fn step(&self, step: Step) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(step.to_string());
-        }
-        self.line(in_words(step));
-    }
-
-    fn fetched(&self, progress: Progress) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.bytes_expected);
-            bar.set_position(progress.bytes_done);
-            return;
-        }
-        let Ok(mut plain_at) = self.plain_at.lock() else { return };
-        if plain_at.elapsed() >= PLAIN_EVERY {
-            *plain_at = Instant::now();
-            let (done, all) = (progress.bytes_done >> 10, progress.bytes_expected >> 10);
-            self.line(&format!(
-                "{done} of {all} KiB, {} of {} paths",
-                progress.paths_done, progress.paths_expected
-            ));
-        }
-    }
-
-    fn remark(&self, text: &str) {
-        self.line(text);
-    }
 }
 
 /// The outcome, for a person or for a script, and its exit code.

@@ -42,7 +42,11 @@ fn command(words: &[&str]) -> Result<ExitCode> {
             let image = Image::get(flavour(name)?)?;
             systems(|system| image.system(system).to_owned());
         }
-        ["shell", name] => return run(flavour(name)?, &["/bin/bash", "-l"]),
+        ["shell", name] => {
+            // No login shell: Debian's profile would take the system's own programs out of the path.
+            let term = format!("TERM={}", std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()));
+            return run(flavour(name)?, &["/usr/bin/env", &term, "/bin/bash"]);
+        }
         ["run", name, "--", argv @ ..] if !argv.is_empty() => return run(flavour(name)?, argv),
         ["vm", name, "--", argv @ ..] if !argv.is_empty() => return run_vm(flavour(name)?, argv),
         _ => {
