@@ -1,0 +1,8 @@
+//! The control plane as its clients see it: the real server, real TLS, a real database.
+
+mod agents;
+mod doors;
+mod fleet;
+mod intake;
+mod restarts;
+mod running;
