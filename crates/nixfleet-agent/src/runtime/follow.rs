@@ -83,7 +83,7 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             Input::Told(event) => self.take(event.into()).await,
             Input::Offered { terms, trust } => {
                 let (release, system) = (terms.release.clone(), terms.system.clone());
-                let event = Some(Event::ReleaseVerified { release, system });
+                let event = Some(Event::ReleaseVerified { release, system, resets: terms.resets });
                 self.take(Fact { event, terms: Some(terms), trust: Some(*trust) }).await;
             }
             Input::TrustMoved(trust) => {

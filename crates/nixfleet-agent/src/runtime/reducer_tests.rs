@@ -45,6 +45,7 @@ fn terms(seq: u64) -> Terms {
     digest[24..].copy_from_slice(&seq.to_be_bytes());
     Terms {
         release: ReleaseId { channel, seq: Seq::new(seq).expect("in range"), digest: Sha256::new(digest) },
+        resets: 0,
         system: system(&format!("s{seq}")),
         closure: Closure {
             digest: format!("sha256:{seq:064x}").parse().expect("a digest"),
@@ -392,7 +393,11 @@ impl Story {
     fn offer(&mut self) {
         self.offered += 1;
         let terms = terms(self.offered);
-        let event = Event::ReleaseVerified { release: terms.release.clone(), system: terms.system.clone() };
+        let event = Event::ReleaseVerified {
+            release: terms.release.clone(),
+            system: terms.system.clone(),
+            resets: 0,
+        };
         self.take(Fact { event: Some(event), terms: Some(Box::new(terms)), trust: None });
     }
 
@@ -593,7 +598,11 @@ fn a_write_that_fails_is_tried_again_with_the_same_and_nothing_is_done_before() 
     let mut story = Story::new();
     story.offered = 1;
     let release = terms(1);
-    let event = Event::ReleaseVerified { release: release.release.clone(), system: release.system.clone() };
+    let event = Event::ReleaseVerified {
+        release: release.release.clone(),
+        system: release.system.clone(),
+        resets: 0,
+    };
     let fact = Fact { event: Some(event), terms: Some(Box::new(release)), trust: None };
     let (mut prepared, _) = story.reducer.prepare(fact, story.now);
     // The log is written, and the state is not.

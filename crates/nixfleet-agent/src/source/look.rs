@@ -198,8 +198,10 @@ impl<S: Documents> Run<'_, S> {
         };
         let own = own_entry(release, &bytes, me)
             .map_err(|refused| Stop::Refused(Refused::entry(path.clone(), &refused)))?;
-        Terms::new(release.id(), release, &own.entry)
-            .map_err(|refused| Stop::Refused(Refused::terms(path, &refused)))
+        let terms = Terms::new(release.id(), release, &own.entry)
+            .map_err(|refused| Stop::Refused(Refused::terms(path, &refused)))?;
+        let resets = self.trust.floor(channel).map_or(0, |floor| floor.resets);
+        Ok(terms.after_resets(resets))
     }
 
     /// A signed document; `None` if there is none.

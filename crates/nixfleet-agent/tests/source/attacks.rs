@@ -71,6 +71,23 @@ async fn bytes_changed_after_signing_are_refused() {
 }
 
 #[tokio::test]
+async fn a_root_that_sets_the_channel_back_lets_a_lower_number_through_and_only_such_a_root() {
+    let fleet = fleet();
+    let (mut shelf, trust) = at_two(&fleet).await;
+    shelf.latest(1);
+    let plain = with(&fleet.root(), "version", 2);
+    shelf.put("root/2.json".into(), fleet.sign_root(&plain));
+    let looked_at = looked(&shelf, &fleet, &trust).await;
+    assert!(matches!(looked_at.found, Found::Refused(..)), "{:?}", looked_at.found);
+
+    let mut back = with(&fleet.root(), "version", 3);
+    back["channels"]["stable"]["resets"] = json!(1);
+    shelf.put("root/3.json".into(), fleet.sign_root(&back));
+    let Found::Release(offer, _) = looked(&shelf, &fleet, &trust).await.found else { panic!("no offer") };
+    assert_eq!((offer.terms.release.seq.get(), offer.terms.resets), (1, 1));
+}
+
+#[tokio::test]
 async fn a_rollback_to_an_older_release_that_was_signed_is_refused() {
     let fleet = fleet();
     let (mut shelf, trust) = at_two(&fleet).await;

@@ -55,6 +55,9 @@ pub enum Event {
         release: ReleaseId,
         /// The system, for readers.
         system: StorePath,
+        /// How often the root in force has set the channel's floor back; see [`super::Terms::resets`].
+        #[serde(default, skip_serializing_if = "super::terms::is_never")]
+        resets: u32,
     },
     /// What the source served was refused.
     ReleaseRefused {
@@ -310,7 +313,7 @@ impl Event {
 
     /// The release whose terms must come with it.
     pub fn release_verified(&self) -> Option<&ReleaseId> {
-        if let Self::ReleaseVerified { release, system: _ } = self { Some(release) } else { None }
+        if let Self::ReleaseVerified { release, .. } = self { Some(release) } else { None }
     }
 
     /// Its name on the wire.

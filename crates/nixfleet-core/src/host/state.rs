@@ -179,7 +179,7 @@ impl HostState {
     }
 
     /// The newest verified release, if it comes after `done`.
-    pub(super) fn news(&self, done: Option<&ReleaseId>) -> Option<&Terms> {
+    pub(super) fn news(&self, done: Option<&Terms>) -> Option<&Terms> {
         let newest = self.newest.as_deref()?;
         done.is_none_or(|done| newest.come_after(done)).then_some(newest)
     }

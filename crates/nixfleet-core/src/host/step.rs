@@ -139,7 +139,7 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
             }
         }
         Event::SourceFailed { why } => source_failed(&mut draft.state.source, why, draft.now.at),
-        Event::ReleaseVerified { release, system: _ } => release_verified(draft, release)?,
+        Event::ReleaseVerified { release, resets, system: _ } => release_verified(draft, release, *resets)?,
         Event::ReleaseRefused { kind, why } => {
             release_refused(&mut draft.state.source, *kind, why, draft.now.at);
         }
@@ -275,28 +275,34 @@ fn release_refused(source: &mut Source, kind: Refusal, why: &str, at: UnixMs) {
     }
 }
 
-fn release_verified(draft: &mut Draft<'_>, release: &ReleaseId) -> Result<(), Refused> {
+fn release_verified(draft: &mut Draft<'_>, release: &ReleaseId, resets: u32) -> Result<(), Refused> {
     let terms = draft.context.terms.filter(|terms| terms.release == *release);
     let follows = draft.state.setup.as_ref().map(|setup| &setup.channel);
     if let Some(follows) = follows.filter(|channel| **channel != release.channel) {
         return Err(Refused::OtherChannel { release: release.clone(), follows: follows.clone() });
     }
-    let have = draft.state.newest.as_deref().map(|newest| &newest.release);
-    match have.map(|have| (release.seq.cmp(&have.seq), have)) {
-        Some((std::cmp::Ordering::Less, have)) => {
-            return Err(Refused::Older { release: release.clone(), have: have.seq });
+    if is_news(draft.state.newest.as_deref(), release, resets)? {
+        let terms = terms.ok_or_else(|| Refused::NoTerms { release: release.clone() })?;
+        if draft.state.newest.as_deref().is_some_and(|have| have.resets < resets) {
+            // Orders compare by number, and those of before the reset would stand in the way of all that come.
+            (draft.state.go, draft.state.reboot_go) = (None, None);
         }
-        Some((std::cmp::Ordering::Equal, have)) if have != release => {
-            return Err(Refused::SameNumberOtherContents { release: release.clone() });
-        }
-        Some((std::cmp::Ordering::Equal, _)) => {}
-        Some((std::cmp::Ordering::Greater, _)) | None => {
-            let terms = terms.ok_or_else(|| Refused::NoTerms { release: release.clone() })?;
-            draft.state.newest = Some(Box::new(terms.clone()));
-        }
+        draft.state.newest = Some(Box::new(terms.clone().after_resets(resets)));
     }
     draft.state.source.refused = None;
     Ok(())
+}
+
+/// Whether a verified release is one that was not known yet.
+fn is_news(have: Option<&Terms>, release: &ReleaseId, resets: u32) -> Result<bool, Refused> {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let Some(have) = have else { return Ok(true) };
+    match (resets, release.seq).cmp(&(have.resets, have.release.seq)) {
+        Greater => Ok(true),
+        Equal if have.release == *release => Ok(false),
+        Equal => Err(Refused::SameNumberOtherContents { release: release.clone() }),
+        Less => Err(Refused::Older { release: release.clone(), have: have.release.seq }),
+    }
 }
 
 /// An order stays until a newer one; an older one that comes late is not taken (lesson 25).

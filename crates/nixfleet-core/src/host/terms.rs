@@ -20,6 +20,10 @@ use crate::model::time::{Secs, UnixMs};
 pub struct Terms {
     /// The release.
     pub release: ReleaseId,
+    /// How often the owner had set the channel's floor back when this was verified. Only numbers under the same count can
+    /// be compared: after a reset a lower one may be the newer.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub resets: u32,
     /// The system that the host shall run.
     pub system: StorePath,
     /// What that system's closure must contain.
@@ -88,6 +92,7 @@ impl Terms {
         reboot.mode = entry.reboot.unwrap_or(reboot.mode);
         Ok(Self {
             release: id,
+            resets: 0,
             system: entry.system.clone(),
             closure: entry.closure.clone(),
             created_ms: release.created_ms,
@@ -108,13 +113,27 @@ impl Terms {
         })
     }
 
-    /// Whether these come after `other`: a higher number, or another channel.
-    pub fn come_after(&self, other: &ReleaseId) -> bool {
-        self.release.channel != other.channel || self.release.seq > other.seq
+    /// The same, verified after the channel's floor was set back so often.
+    #[must_use]
+    pub fn after_resets(self, resets: u32) -> Self {
+        Self { resets, ..self }
+    }
+
+    /// Whether these come after `other`: another channel, a later reset of it, or a higher number. A release that was
+    /// verified again after a reset is still the same one.
+    pub fn come_after(&self, other: &Self) -> bool {
+        let place = |terms: &Self| (terms.resets, terms.release.seq);
+        let later = self.release.channel != other.release.channel || place(self) > place(other);
+        later && self.release != other.release
     }
 
     /// When the host may restart: the reboot windows, or else those of the policy; empty means at any time.
     pub fn reboot_windows(&self) -> &[Window] {
         if self.reboot.windows.is_empty() { &self.windows } else { &self.reboot.windows }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+pub(super) fn is_never(resets: &u32) -> bool {
+    *resets == 0
 }

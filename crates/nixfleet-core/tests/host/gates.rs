@@ -156,6 +156,7 @@ fn an_older_release_is_refused_and_so_is_another_with_the_same_number() {
     let verified = |terms: &Terms| Event::ReleaseVerified {
         release: terms.release.clone(),
         system: terms.system.clone(),
+        resets: 0,
     };
     let older = host.try_feed(&verified(&terms(1)));
     assert!(matches!(older, Err(Refused::Older { .. })), "{older:?}");
@@ -180,6 +181,36 @@ fn an_agent_that_is_told_to_follow_another_channel_forgets_what_the_old_one_said
     first.release.channel = "edge".parse().unwrap();
     host.offer(first);
     assert_eq!(host.name(), StateName::Staging, "numbers of two channels are not compared");
+}
+
+#[test]
+fn a_channel_that_its_owner_has_set_back_begins_anew_with_a_lower_number() {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToGo { release: release(9) });
+    host.converged(terms(9), "s0");
+    host.offer(terms(2).after_resets(1));
+    assert_eq!(host.name(), StateName::Staging, "2 comes after 9, since the owner has said so");
+    host.staged(2);
+    assert_eq!(host.name(), StateName::Staged, "the order for 9 is not one for 2");
+    host.feed(Event::OrderedToGo { release: release(2) });
+    assert_eq!(host.name(), StateName::Activating);
+}
+
+#[test]
+fn a_reset_does_not_make_the_same_release_new() {
+    let mut host = Host::started(SourceKind::Static);
+    host.converged(terms(9), "s0");
+    host.offer(terms(9).after_resets(1));
+    assert_eq!(host.name(), StateName::Converged);
+}
+
+#[test]
+fn a_number_from_before_a_reset_is_older_than_any_after_it() {
+    let mut host = Host::started(SourceKind::Static);
+    host.offer(terms(2).after_resets(1));
+    let before = Event::ReleaseVerified { release: release(9), system: terms(9).system.clone(), resets: 0 };
+    let older = host.try_feed(&before);
+    assert!(matches!(older, Err(Refused::Older { .. })), "{older:?}");
 }
 
 #[test]

@@ -487,7 +487,7 @@ impl Sim {
         }
         let (release, system) = (terms.release.clone(), terms.system.clone());
         self.host.releases.push(terms);
-        self.feed(Event::ReleaseVerified { release, system });
+        self.feed(Event::ReleaseVerified { release, system, resets: 0 });
     }
 
     fn job(&mut self) {

@@ -59,6 +59,7 @@ pub(crate) fn probe(name: &str) -> ProbeSpec {
 pub(crate) fn terms(seq: u64) -> Terms {
     Terms {
         release: release(seq),
+        resets: 0,
         system: system(&format!("s{seq}")),
         closure: Closure {
             digest: format!("sha256:{seq:064x}").parse().unwrap(),
@@ -221,9 +222,9 @@ impl Host {
 
     /// The source comes with a release.
     pub(crate) fn offer(&mut self, terms: Terms) {
-        let (release, system) = (terms.release.clone(), terms.system.clone());
+        let (release, system, resets) = (terms.release.clone(), terms.system.clone(), terms.resets);
         self.releases.push(terms);
-        self.feed(Event::ReleaseVerified { release, system });
+        self.feed(Event::ReleaseVerified { release, system, resets });
     }
 
     /// Time passes, and the timer wakes the machine.

@@ -46,7 +46,8 @@ const MARK: &str = "/run/nixfleet-failpoint";
 
 /// Starts an activation in a unit of its own and returns at once.
 pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, environment: &[&str]) {
-    let mut start = vec!["systemd-run", "--quiet", "--unit", UNIT];
+    // Collected also after a failure, so that the name is free for the next one.
+    let mut start = vec!["systemd-run", "--quiet", "--collect", "--unit", UNIT];
     start.extend(environment.iter().flat_map(|variable| ["--setenv", variable]));
     start.extend([AGENT, "activate", path, "--confirm-within", confirm_within]);
     let started = machine.run(&start).expect("it runs");
@@ -55,6 +56,7 @@ pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, en
 
 /// Starts an activation and returns when it stands still at a crash point.
 pub(crate) fn reach(machine: &impl Subject, point: &str, path: &str, confirm_within: &str) {
+    machine.run(&["rm", "-f", MARK]).expect("it runs");
     begin(machine, path, confirm_within, &[&format!("NIXFLEET_FAILPOINT={point}")]);
     // The daemon would take an activation up as soon as its agent is gone; here it may, as on any host.
     await_on(machine, &format!("{point} is reached"), |machine| machine.exists(MARK));

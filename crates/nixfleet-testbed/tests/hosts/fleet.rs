@@ -142,20 +142,30 @@ impl Fleet {
 
     /// Puts the fleet's root and the host's key where the host's configuration names them.
     pub(crate) fn introduce(&self, host: &Host) {
+        host.write_file(ROOT_FILE, &self.root_document(1, 0)).expect("written");
+        host.write_file(HOST_KEY, &self.host.openssh()).expect("written");
+        host.write_file(&format!("{HOST_KEY}.pub"), &format!("{}\n", self.host.line())).expect("written");
+        host.sh(&format!("chmod 600 {HOST_KEY}")).expect("it runs");
+    }
+
+    /// A root of that version, signed, by which the channel's floor was set back so often.
+    fn root_document(&self, version: u32, resets: u32) -> String {
         let role = |key: &Key| json!({ "keys": [key.id()], "threshold": 1 });
         let root = json!({
             "fleet": "acme",
-            "version": 1,
+            "version": version,
             "created_ms": now_ms() - DAY_MS,
             "expires_ms": now_ms() + 300 * DAY_MS,
             "keys": { self.root.id(): self.root.line(), self.release.id(): self.release.line() },
             "root": role(&self.root),
-            "channels": { "stable": { "release": role(&self.release), "seq_floor": 0 } },
+            "channels": { "stable": { "release": role(&self.release), "seq_floor": 0, "resets": resets } },
         });
-        host.write_file(ROOT_FILE, &signed(ROOT, &root, &self.root)).expect("written");
-        host.write_file(HOST_KEY, &self.host.openssh()).expect("written");
-        host.write_file(&format!("{HOST_KEY}.pub"), &format!("{}\n", self.host.line())).expect("written");
-        host.sh(&format!("chmod 600 {HOST_KEY}")).expect("it runs");
+        signed(ROOT, &root, &self.root)
+    }
+
+    /// Publishes a second root, by which hosts forget the highest number that they have seen.
+    pub(crate) fn set_back(&self, host: &Host) {
+        host.write_file(&format!("{FOLDER}/root/2.json"), &self.root_document(2, 1)).expect("written");
     }
 
     /// Publishes release `seq`: this host shall run the system at `path`.

@@ -100,6 +100,16 @@ fn good_bad_good(flavour: Flavour) {
     fleet.publish(&host, 3, host.system(System::Good3), &saying);
     await_state(&host, "converged", "stable/3");
     assert_rests_on(&host, System::Good3);
+
+    fleet.publish(&host, 1, host.system(System::Good), &saying);
+    let refused = host.wait_until("an older number is refused", LIMIT, |host| {
+        fleet::status(host)["source"]["refused"]["kind"] == "trust"
+    });
+    assert!(refused.is_ok(), "{}", fleet::status(&host));
+    assert_rests_on(&host, System::Good3);
+    fleet.set_back(&host);
+    await_state(&host, "converged", "stable/1");
+    assert_rests_on(&host, System::Good);
 }
 
 /// What the reducer passes with every input: it must be possible to die at each of them, each time.

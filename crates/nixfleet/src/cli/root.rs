@@ -126,7 +126,8 @@ pub(crate) struct ChannelArgs {
     /// Refuse releases that were made earlier: the answer to a stolen key
     #[arg(long, value_name = "WHEN", value_parser = time)]
     not_before: Option<UnixMs>,
-    /// Let hosts forget the highest number that they have seen: the way back after a stolen key signed the highest there is
+    /// Let hosts forget the highest number that they have seen: the way back after a stolen key signed the highest there is.
+    /// Publish the release with the lower number first and this root after it; hosts refuse that release until the root comes
     #[arg(long)]
     reset_floor: bool,
 }

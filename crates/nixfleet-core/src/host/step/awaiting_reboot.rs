@@ -208,7 +208,7 @@ pub(super) fn decide(state: &HostState, at: &AwaitingReboot, now: Now) -> Option
 /// While it only waits, a newer release may come first: at once where the target is done, and only when its own turn has
 /// come where it is not, since the boot entry would be given up for nothing.
 fn gives_way(state: &HostState, at: &AwaitingReboot, now: Now) -> Option<Event> {
-    let newer = state.news(Some(&at.cause.target().release))?;
+    let newer = state.news(Some(at.cause.target()))?;
     let release = newer.release.clone();
     match (&at.reboot, &at.cause) {
         (Reboot::Draining { .. } | Reboot::Ordered { .. }, _) => None,
@@ -257,7 +257,7 @@ pub(super) fn waits(state: &HostState, at: &AwaitingReboot, now: Now) -> Waits {
     match may_try_reboot(state, (target, &at.reboot), purpose(&at.cause), now) {
         Gate::Shut(waits) => {
             // A newer release's turn may come first.
-            let newer = state.news(Some(&target.release)).map(|newer| may_switch(state, newer, now));
+            let newer = state.news(Some(target)).map(|newer| may_switch(state, newer, now));
             let sooner = match newer {
                 Some(Gate::Shut(newer)) => newer.until,
                 Some(Gate::Open) | None => None,

@@ -37,7 +37,7 @@ fn look(draft: &mut Draft<'_>) {
 
 pub(super) fn decide(state: &HostState, now: Now) -> Option<Event> {
     let done = state.settled.as_ref();
-    if let Some(newer) = state.news(done.map(|done| &done.terms.release)) {
+    if let Some(newer) = state.news(done.map(|done| &*done.terms)) {
         return Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 });
     }
     let done = done.filter(|done| wants_reboot(state, done))?;

@@ -129,7 +129,7 @@ fn revert(
 }
 
 pub(super) fn decide(state: &HostState, at: &Failed, now: Now) -> Option<Event> {
-    if let Some(newer) = state.news(Some(&at.target.release)).filter(|_| !is_open(at)) {
+    if let Some(newer) = state.news(Some(&at.target)).filter(|_| !is_open(at)) {
         return Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 });
     }
     at.again_up_ms.filter(|again| now.up >= *again)?;

@@ -43,7 +43,7 @@ fn look(draft: &mut Draft<'_>, at: &Reverted) {
 }
 
 pub(super) fn decide(state: &HostState, at: &Reverted) -> Option<Event> {
-    let newer = state.news(Some(&at.target.release))?;
+    let newer = state.news(Some(&at.target))?;
     Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 })
 }
 

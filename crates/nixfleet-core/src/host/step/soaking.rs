@@ -102,7 +102,7 @@ pub(super) fn decide(state: &HostState, at: &Soaking, now: Now) -> Option<Event>
         return Some(Event::SoakPassed { watch: at.watch.id });
     }
     // The time is over and something was never proven: a newer release need not wait for it any longer.
-    let newer = state.news(Some(&at.done.terms.release))?;
+    let newer = state.news(Some(&at.done.terms))?;
     Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 })
 }
 

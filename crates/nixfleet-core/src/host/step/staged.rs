@@ -30,7 +30,7 @@ pub(super) fn told(_draft: &mut Draft<'_>, _at: &Staged, told: &Told<'_>) {
 
 pub(super) fn decide(state: &HostState, at: &Staged, now: Now) -> Option<Event> {
     let release = &at.target.release;
-    if let Some(newer) = state.news(Some(release)) {
+    if let Some(newer) = state.news(Some(&at.target)) {
         return Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 });
     }
     match may_switch(state, &at.target, now) {

@@ -34,7 +34,7 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Staging, told: &Told<'_>) {
 }
 
 pub(super) fn decide(state: &HostState, at: &Staging) -> Option<Event> {
-    let newer = state.news(Some(&at.target.release))?;
+    let newer = state.news(Some(&at.target))?;
     Some(Event::StagingBegan { release: newer.release.clone(), attempt: 1 })
 }
 
