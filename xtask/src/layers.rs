@@ -17,7 +17,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("nixfleet-trust", &["nixfleet-core"]),
     ("nixfleet-sim", &["nixfleet-core"]),
     ("nixfleet-agent", &["nixfleet-core", "nixfleet-trust", "nixfleet-sys"]),
-    ("nixfleet-control-plane", &["nixfleet-core", "nixfleet-trust"]),
+    // sys: it reads the clock, watches its intake folder and replaces files as everybody else does.
+    ("nixfleet-control-plane", &["nixfleet-core", "nixfleet-trust", "nixfleet-sys"]),
     ("nixfleet", &["nixfleet-core", "nixfleet-trust", "nixfleet-sys"]),
     ("nixfleet-testbed", &["nixfleet-sys"]),
     ("xtask", &[]),

@@ -1,7 +1,7 @@
 //! What nixfleet decides, without I/O, a clock, randomness, async or logging.
 //!
 //! [`ids`] are the strictly parsed names that everybody uses; [`model`] is what a release says; [`nix`] what Nix says; [`activation`] has the
-//! facts, verdicts and decisions of one activation on one host. The agent gathers facts, asks here, and does what the
+//! facts, verdicts and decisions of one activation on one host; [`wire`] is what agents and control planes exchange. The agent gathers facts, asks here, and does what the
 //! answer says.
 
 pub mod activation;
@@ -9,6 +9,7 @@ pub mod host;
 pub mod ids;
 pub mod model;
 pub mod nix;
+pub mod wire;
 
 use std::time::Duration;
 

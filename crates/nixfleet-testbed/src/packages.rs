@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Debian packages that the testbed needs on the machine itself; `cargo xtask setup` installs them. OpenSSH signs in the
-/// tests of the operator's command line, and no host needs it.
+/// tests of the operator's command line, PostgreSQL keeps things in those of the control plane; no host needs either.
 pub const APT_PACKAGES: &[&str] = &[
     "mmdebstrap",
     "systemd-container",
@@ -16,6 +16,7 @@ pub const APT_PACKAGES: &[&str] = &[
     "kmod",
     "qemu-system-x86",
     "openssh-client",
+    "postgresql",
 ];
 
 /// One program of each package that is used, so that "missing" is about what is there, not about dpkg.

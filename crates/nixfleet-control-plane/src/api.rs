@@ -1,0 +1,122 @@
+//! What is answered: the release layout and the agents' endpoints by the key of a host, the rest by a person's token.
+//!
+//! [`caller`] says who asks and reads what they send, [`problem`] is what they are told when it does not work. Nothing
+//! answers 500: what is wrong with a request is said to the caller, what is wrong with us goes to our log.
+
+mod agent;
+mod caller;
+mod health;
+mod layout;
+pub mod people;
+pub mod problem;
+mod push;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use nixfleet_core::model::time::UnixMs;
+use tokio::sync::watch;
+
+use crate::heard::{Heard, Strangers};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::ingest::Ingest;
+use crate::wakes::Wakes;
+use problem::Problem;
+
+/// All that an answer may need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Where things are kept.
+    pub store: Store,
+    /// Where reports are handed in.
+    pub ingest: Ingest,
+    /// The polls that wait.
+    pub wakes: Wakes,
+    /// The newest event's number; changes at each commit of this process, and soon after those of others.
+    pub changed: watch::Receiver<u64>,
+    /// For commits that are made while answering.
+    pub committed: watch::Sender<u64>,
+    /// Becomes true when the process is ending.
+    pub ending: watch::Receiver<bool>,
+    /// Whether this process plans.
+    pub leads: watch::Receiver<bool>,
+    /// The first root of the fleet.
+    pub first_root: Arc<[u8]>,
+    /// The clock.
+    pub clock: fn() -> UnixMs,
+    /// Signs of life.
+    pub heard: Heard,
+    /// Keys that no release names.
+    pub strangers: Strangers,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl App {
+    /// Tells whoever waits that there are new events.
+    pub fn tell(&self, newest: u64) {
+        self.committed
+            .send_if_modified(|known| newest > *known && std::mem::replace(known, newest) != newest);
+    }
+}
+
+/// The router over all endpoints.
+pub fn router(app: App) -> Router {
+    let layout = Router::new()
+        .route("/root/{document}", get(layout::root))
+        .route("/channels/{channel}/latest", get(layout::latest))
+        .route("/channels/{channel}/{seq}/release.json", get(layout::release))
+        .route("/channels/{channel}/{seq}/hosts/{document}", get(layout::entry));
+    let agents = Router::new()
+        .route("/v1/agent/orders", get(agent::orders))
+        .route("/v1/agent/events", post(agent::events))
+        .route("/v1/agent/hello", post(agent::hello));
+    let health = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics));
+    let push = Router::new().route("/v1/releases", post(push::push).get(people::releases));
+    let all = layout.merge(agents).merge(health).merge(push).merge(people::router());
+    all.fallback(|request: Request| async move {
+        Problem::not_found(format!("there is no `{}` here", shown(request.uri().path())))
+    })
+    .method_not_allowed_fallback(|request: Request| async move {
+        Problem::wrong_method(format!("`{}` does not take {}", shown(request.uri().path()), request.method()))
+    })
+    .layer(middleware::from_fn_with_state(app.clone(), finish))
+    .with_state(app)
+}
+
+/// What each answer gets on its way out.
+async fn finish(
+    axum::extract::State(app): axum::extract::State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    app.metrics.answers.add(1);
+    app.metrics.answers_failed.add(u64::from(response.status().is_server_error()));
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A foreign path as an answer may repeat it.
+fn shown(path: &str) -> String {
+    nixfleet_sys::text::printable(path).chars().take(200).collect()
+}
+
+/// The last part of a path without its `.json`.
+fn stem(document: &str) -> Result<&str, Problem> {
+    let is_json = Path::new(document).extension().is_some_and(|extension| extension == "json");
+    let stem = document.strip_suffix(".json").filter(|_| is_json);
+    stem.ok_or_else(|| Problem::not_found("documents end with `.json`"))
+}

@@ -1,0 +1,131 @@
+//! What agents ask: their orders, and that their reports be taken.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use nixfleet_core::model::names::Sha256;
+use nixfleet_core::wire::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, EventBatch, EventsTaken, HELLO_BYTES_MAX, Hello, Orders,
+    POLL_SECS_MAX, Then, state_bytes,
+};
+use nixfleet_sys::random;
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::App;
+use super::caller::{self, Host};
+use super::problem::Problem;
+use crate::store::ingest::{NotTaken, Sent};
+
+/// Which orders.
+#[derive(Debug, Deserialize)]
+pub(super) struct After {
+    /// Those above this number.
+    #[serde(default)]
+    after: u64,
+}
+
+/// What is asked of the host that asks. Answers at once when there is something, else when there is or when the poll
+/// ends. What was sent stays until the host reports having it (lesson 25), so a lost answer loses nothing.
+pub(super) async fn orders(
+    Host(host): Host,
+    State(app): State<App>,
+    query: Result<Query<After>, QueryRejection>,
+) -> Result<Json<Orders>, Problem> {
+    let Query(After { after }) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let until = Instant::now() + poll();
+    let mut ending = app.ending.clone();
+    // Registered before the first look, so that what comes after the look wakes us.
+    let woken = app.wakes.register(&host);
+    let mut until_news = Box::pin(woken.news());
+    loop {
+        let orders = app.store.orders(&host, after).await?;
+        if !orders.is_empty() || *ending.borrow() || Instant::now() >= until {
+            return Ok(Json(Orders { orders, then: Then::GoOn }));
+        }
+        tokio::select! {
+            // Safe to cancel: news that came stays noted until the next look.
+            waited = timeout_at(until, until_news.as_mut()) => {
+                if waited.is_ok() {
+                    until_news.set(woken.news());
+                }
+            }
+            // Safe to cancel. Closed means the end.
+            _ = ending.wait_for(|ending| *ending) => {}
+        }
+    }
+}
+
+/// Between half of the longest poll and all of it, so that a fleet does not ask in step.
+fn poll() -> Duration {
+    let longest = POLL_SECS_MAX * 1_000;
+    Duration::from_millis(longest / 2 + random::number() % (longest / 2))
+}
+
+/// What happened on the host that sends. Answered when it is on the disk (lesson 24).
+pub(super) async fn events(
+    Host(host): Host,
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<EventsTaken>, Problem> {
+    let batch: EventBatch = caller::json(&headers, body, BATCH_BYTES_MAX).await?;
+    if batch.records.len() > BATCH_RECORDS_MAX {
+        return Err(Problem::too_large(format!("a batch may have {BATCH_RECORDS_MAX} records")));
+    }
+    app.metrics.events_received.add(batch.records.len() as u64);
+    app.ingest.take(host, Sent::Records(batch.records)).await.map(Json).map_err(|error| not_taken(&error))
+}
+
+/// Who the host is and how far it is: whether what is known here is what the host knows.
+pub(super) async fn hello(
+    Host(host): Host,
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<EventsTaken>, Problem> {
+    let hello: Hello = caller::json(&headers, body, HELLO_BYTES_MAX).await?;
+    let Some((known, fault)) = app.store.state(&host).await? else {
+        return Err(Problem::unknown_host("the release that named this host is gone"));
+    };
+    if let Some(state) = hello.state {
+        if state.0.seq != hello.seq || digest_of(&state_bytes(&state.0)) != hello.digest {
+            return Err(Problem::bad_request(
+                "the state is not the one of the digest and the number beside it",
+            ));
+        }
+        if state.0.setup.as_ref().is_some_and(|setup| setup.host != host) {
+            return Err(Problem::forbidden("this is the state of another host"));
+        }
+        let sent = Sent::State { state, agent: hello.agent };
+        return app.ingest.take(host, sent).await.map(Json).map_err(|error| not_taken(&error));
+    }
+    let next = known.seq + 1;
+    let is_followed = fault.is_none()
+        && match known.seq.cmp(&hello.seq) {
+            std::cmp::Ordering::Equal => digest_of(&state_bytes(&known)) == hello.digest,
+            // It sends what is missing, if it still has it.
+            std::cmp::Ordering::Less => hello.oldest <= next,
+            // It was set up anew, or its disk was put back.
+            std::cmp::Ordering::Greater => false,
+        };
+    Ok(Json(EventsTaken { next, then: if is_followed { Then::GoOn } else { Then::SendState } }))
+}
+
+fn digest_of(bytes: &[u8]) -> Sha256 {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    Sha256::new(out)
+}
+
+fn not_taken(error: &NotTaken) -> Problem {
+    match error {
+        NotTaken::Store(_) => Problem::ours(error),
+        NotTaken::Ending => Problem::unavailable("the server is ending; send it again"),
+    }
+}

@@ -1,0 +1,114 @@
+//! Who asks: a host, by the key of its certificate, or a person, by a token. And what they send, within limits.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use http_body_util::{BodyExt, Limited};
+use nixfleet_core::model::names::HostName;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::App;
+use super::problem::Problem;
+use crate::serve::Peer;
+use crate::store::tokens::{Person, Role};
+
+/// How long a body may take: 1 MiB at 300 kbit/s.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The host at the other end, by a release that is served.
+#[derive(Debug, Clone)]
+pub(super) struct Host(pub HostName);
+
+/// A person who may look.
+#[derive(Debug, Clone)]
+pub(super) struct Viewer(
+    #[expect(dead_code, reason = "who looks is not recorded; who acts is")] pub(super) Person,
+);
+
+/// A person who may act.
+#[derive(Debug, Clone)]
+pub(super) struct Operator(pub Person);
+
+impl FromRequestParts<App> for Host {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<Peer>().cloned();
+        let Some((address, key)) = peer.and_then(|peer| Some((peer.address, peer.key?))) else {
+            return Err(Problem::unauthenticated(
+                "hosts show a certificate of their own key, and there was none",
+            ));
+        };
+        let id = key.id();
+        if let Some(host) = app.store.host_of_key(&id).await? {
+            app.heard.note(&host, (app.clock)());
+            return Ok(Self(host));
+        }
+
+        app.strangers.note(&app.store, &id, address, (app.clock)()).await;
+        Err(Problem::unknown_host(format!("the key is {id}; a release that names it lets the host in")))
+    }
+}
+
+impl FromRequestParts<App> for Viewer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        person(&parts.headers, app).await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let person = person(&parts.headers, app).await?;
+        match person.role {
+            Role::Operator => Ok(Self(person)),
+            Role::Viewer => {
+                Err(Problem::forbidden(format!("the token `{}` may look and not act", person.name)))
+            }
+        }
+    }
+}
+
+async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
+        return Err(Problem::unauthenticated("people send a token: `Authorization: Bearer TOKEN`"));
+    };
+    let person = app.store.person(token.trim()).await?;
+    person.ok_or_else(|| Problem::unauthenticated("the token is not known here; it may have been removed"))
+}
+
+/// What was sent, read as JSON: at most `bytes_max`, and within some time.
+pub(super) async fn json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<T, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::wrong_type("this endpoint takes application/json"));
+    }
+    let bytes = bytes(body, bytes_max).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("the body: {error}")))
+}
+
+async fn bytes(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    let whole = timeout(BODY_WITHIN, Limited::new(body, bytes_max).collect()).await;
+    let whole =
+        whole.map_err(|_| Problem::too_slow(format!("the body must be here within {BODY_WITHIN:?}")))?;
+    match whole {
+        Ok(whole) => Ok(whole.to_bytes().to_vec()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Problem::too_large(format!("the body may have {bytes_max} bytes")))
+        }
+        Err(_) => Err(Problem::bad_request("the body broke off")),
+    }
+}

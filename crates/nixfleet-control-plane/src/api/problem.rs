@@ -1,0 +1,94 @@
+//! Errors for callers, as problem documents (RFC 9457): one message for the caller, another one for our log.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::say;
+
+/// What went wrong, for the caller.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// Names the kind of problem; stable, for programs.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The kind of problem in words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What it was in this case, and what can be done.
+    detail: String,
+}
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $status:ident, $kind:literal, $title:literal;)*) => {
+        impl Problem {
+            $($(#[$doc])*
+            pub fn $name(detail: impl Into<String>) -> Self {
+                Self {
+                    kind: concat!("urn:nixfleet:problem:", $kind),
+                    title: $title,
+                    status: StatusCode::$status.as_u16(),
+                    detail: detail.into(),
+                }
+            })*
+        }
+    };
+}
+
+problems! {
+    /// The request is not what this endpoint takes.
+    bad_request = BAD_REQUEST, "bad-request", "The request cannot be understood";
+    /// Nobody is known to have sent it.
+    unauthenticated = UNAUTHORIZED, "unauthenticated", "It is not known who asks";
+    /// A host's key that no release names.
+    unknown_host = FORBIDDEN, "unknown-host", "No release that is served names this key";
+    /// Somebody who may not do that.
+    forbidden = FORBIDDEN, "forbidden", "This is not allowed to whoever asks";
+    /// There is no such thing.
+    not_found = NOT_FOUND, "not-found", "There is no such thing";
+    /// There is, but not with this method.
+    wrong_method = METHOD_NOT_ALLOWED, "wrong-method", "This cannot be done with this method";
+    /// It took too long to come.
+    too_slow = REQUEST_TIMEOUT, "too-slow", "The request took too long to arrive";
+    /// It does not fit to how things are.
+    conflict = CONFLICT, "conflict", "This does not fit to how things are";
+    /// Too much of it.
+    too_large = PAYLOAD_TOO_LARGE, "too-large", "The request is larger than this endpoint takes";
+    /// It is not JSON, by its own word.
+    wrong_type = UNSUPPORTED_MEDIA_TYPE, "wrong-content-type", "The request has another content type";
+    /// It was understood and refused.
+    refused = UNPROCESSABLE_ENTITY, "refused", "The request was understood, and is refused";
+    /// We are ending, or our database is away.
+    unavailable = SERVICE_UNAVAILABLE, "unavailable", "This cannot be answered at the moment";
+}
+
+impl Problem {
+    /// Something of ours does not work. The caller learns that, and no more; `error` goes to our log.
+    pub fn ours(error: &(dyn std::error::Error + 'static)) -> Self {
+        say::error("a request could not be answered", error);
+        Self::unavailable("something of the server does not work; its log says what. Try again later")
+    }
+}
+
+impl From<crate::store::StoreError> for Problem {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::ours(&error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

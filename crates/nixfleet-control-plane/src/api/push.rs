@@ -1,0 +1,109 @@
+//! A release that somebody pushes: verified line by line as it comes in, written when it is whole.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use nixfleet_core::model::names::ReleaseId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::App;
+use super::caller::Operator;
+use super::problem::Problem;
+use crate::releases::stream::Push;
+use crate::releases::{Draft, IntakeRefused, Taken};
+use crate::say;
+
+/// How long a push may take: the 90 MB of 100,000 hosts over 2 Mbit/s, and some.
+const PUSH_WITHIN: Duration = Duration::from_mins(10);
+/// Pushes at the same time: each is in memory until it is whole.
+static PUSHES: Semaphore = Semaphore::const_new(1);
+
+/// What became of a push.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// Whether it was new.
+    outcome: Outcome,
+    /// Which release it was.
+    release: Option<ReleaseId>,
+}
+
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome {
+    Taken,
+    KnownBefore,
+    RootsOnly,
+}
+
+pub(super) async fn push(
+    Operator(person): Operator,
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Pushed>, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind != "application/x-ndjson" {
+        return Err(Problem::wrong_type(
+            "this endpoint takes application/x-ndjson: one document in each line",
+        ));
+    }
+    let Ok(_turn) = PUSHES.try_acquire() else {
+        return Err(Problem::conflict("another release is being pushed; try again when it is there"));
+    };
+    let draft =
+        Draft::begin(&app.store, &app.first_root, (app.clock)()).await.map_err(|error| refused(&error))?;
+    let draft = receive(Push::new(draft), body).await?;
+    let taken = draft.finish(&app.store, &app.first_root).await.map_err(|error| refused(&error))?;
+    let (outcome, release) = match taken {
+        Taken::New(release) => {
+            say::line(&format!("release {release} was pushed by {}", person.name));
+            app.tell(app.store.newest_event().await?);
+            (Outcome::Taken, Some(release))
+        }
+        Taken::Known(release) => (Outcome::KnownBefore, Some(release)),
+        Taken::RootsOnly => (Outcome::RootsOnly, None),
+    };
+    Ok(Json(Pushed { outcome, release }))
+}
+
+async fn receive(mut push: Push, mut body: Body) -> Result<Draft, Problem> {
+    let until = Instant::now() + PUSH_WITHIN;
+    let told = |error: crate::releases::stream::PushRefused| Problem::refused(say::chain(&error));
+    loop {
+        let frame = timeout_at(until, body.frame()).await;
+        let frame =
+            frame.map_err(|_| Problem::too_slow(format!("a push must be here within {PUSH_WITHIN:?}")))?;
+        match frame {
+            None => return push.end().map_err(told),
+            Some(Err(_)) => return Err(Problem::bad_request("the body broke off")),
+            Some(Ok(frame)) => {
+                if let Some(piece) = frame.data_ref() {
+                    push.piece(piece).map_err(told)?;
+                }
+            }
+        }
+    }
+}
+
+fn refused(error: &IntakeRefused) -> Problem {
+    match error {
+        IntakeRefused::Store(_) | IntakeRefused::Trust(_) => Problem::ours(error),
+        IntakeRefused::Overtaken => Problem::conflict(error.to_string()),
+        IntakeRefused::Root(_)
+        | IntakeRefused::TooManyRoots
+        | IntakeRefused::Release(_)
+        | IntakeRefused::Unreadable(_)
+        | IntakeRefused::NoChannel
+        | IntakeRefused::Entry { .. }
+        | IntakeRefused::HostTwice(_)
+        | IntakeRefused::Order
+        | IntakeRefused::Incomplete { .. }
+        | IntakeRefused::TooLarge => Problem::refused(say::chain(error)),
+    }
+}

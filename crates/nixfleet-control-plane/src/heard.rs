@@ -1,0 +1,70 @@
+//! Signs of life: in memory, and written many at a time (lesson 32). What a crash loses is some seconds of "last heard".
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_trust::key::KeyId;
+
+use crate::say;
+use crate::store::{Store, StoreError};
+
+/// A stranger who comes again within this time is not written down again.
+const STRANGER_AGAIN: Secs = Secs(60);
+/// Strangers that are remembered for that.
+const STRANGERS_MAX: usize = 1_000;
+
+/// Hosts that were heard of since the last flush. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Heard(Arc<Mutex<HashMap<HostName, UnixMs>>>);
+
+impl Heard {
+    /// Notes a sign of life.
+    pub fn note(&self, host: &HostName, now: UnixMs) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), now);
+    }
+
+    /// Writes them down, in pieces, so that reports do not wait for long.
+    pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
+        let heard = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut heard: Vec<(HostName, UnixMs)> = heard.into_iter().collect();
+        // In one order, so that two replicas never wait for each other in a circle.
+        heard.sort();
+        for piece in heard.chunks(2_000) {
+            store.note_heard(piece).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Keys that no release names.
+#[derive(Debug, Clone, Default)]
+pub struct Strangers(Arc<Mutex<HashMap<KeyId, UnixMs>>>);
+
+impl Strangers {
+    /// Notes that one came.
+    pub async fn note(&self, store: &Store, key: &KeyId, address: SocketAddr, now: UnixMs) {
+        if !self.is_worth_writing(key, now) {
+            return;
+        }
+        if let Err(error) = store.note_stranger(key, &address.ip().to_string(), now).await {
+            say::error("a stranger's key could not be noted", &error);
+        }
+    }
+
+    fn is_worth_writing(&self, key: &KeyId, now: UnixMs) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(key).is_some_and(|at| now < at.plus(STRANGER_AGAIN)) {
+            return false;
+        }
+        if known.len() >= STRANGERS_MAX {
+            known.retain(|_, at| now < at.plus(STRANGER_AGAIN));
+        }
+        known.len() < STRANGERS_MAX && {
+            known.insert(key.clone(), now);
+            true
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The control plane: serves releases that it verified, takes in what agents report, and decides who moves when.
+//!
+//! It holds no key that a host trusts for *what* to run. Stealing it is an outage, not a breach: it can delay, never
+//! choose, and never go faster than the signed policy. And it can be rebuilt from nothing: releases and the agents'
+//! reports give all of it back.
+//!
+//! [`server`] starts the tasks and ends them; [`serve`] and [`tls`] are the connections, [`api`] the answers, [`releases`]
+//! the intake, [`store`] what is kept. Decisions are made in `nixfleet_core`.
+
+pub mod api;
+pub mod config;
+pub mod heard;
+pub mod metrics;
+pub mod releases;
+pub mod say;
+pub mod serve;
+pub mod server;
+pub mod store;
+pub mod tls;
+pub mod wakes;

@@ -1,0 +1,106 @@
+//! Counters and gauges in Prometheus' text form. No label names a host (`facts/stack.md`, section 11): per-host facts
+//! are in the API.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Something counted since the process began.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Counters>);
+
+/// The counters.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Records that agents sent, repeats too.
+    pub events_received: Counter,
+    /// Answers with status 500 and above.
+    pub answers_failed: Counter,
+    /// All answers.
+    pub answers: Counter,
+    /// Rounds of the planner.
+    pub plans: Counter,
+    /// Plans that were stopped by an objection.
+    pub plans_stopped: Counter,
+    /// Orders that the planner gave.
+    pub orders: Counter,
+}
+
+impl std::ops::Deref for Metrics {
+    type Target = Counters;
+    fn deref(&self) -> &Counters {
+        &self.0
+    }
+}
+
+/// What is looked up when metrics are asked for.
+#[derive(Debug)]
+pub struct Gauges {
+    /// Hosts by channel and state.
+    pub hosts: Vec<(String, String, u64)>,
+    /// Hosts whose polls wait here.
+    pub polling: usize,
+    /// The newest event's number.
+    pub newest_event: u64,
+    /// Whether this process plans.
+    pub leads: bool,
+}
+
+impl Metrics {
+    /// All of it as text.
+    pub fn render(&self, gauges: &Gauges) -> String {
+        let Counters { events_received, answers_failed, answers, plans, plans_stopped, orders } = &*self.0;
+        let mut out = String::new();
+        let counters = [
+            ("events_received_total", "Records that agents sent, repeats too.", events_received),
+            ("http_answers_total", "Answers to requests.", answers),
+            ("http_answers_failed_total", "Answers with status 500 and above.", answers_failed),
+            ("plans_total", "Rounds of the planner in this process.", plans),
+            ("plans_stopped_total", "Plans that an objection stopped.", plans_stopped),
+            ("orders_total", "Orders that the planner of this process gave.", orders),
+        ];
+        for (name, help, counter) in counters {
+            family(&mut out, name, help, "counter");
+            sample(&mut out, name, "", counter.get());
+        }
+        family(&mut out, "hosts", "Hosts by channel and state.", "gauge");
+        for (channel, state, count) in &gauges.hosts {
+            // Names have no character that would have to be escaped.
+            sample(&mut out, "hosts", &format!("{{channel=\"{channel}\",state=\"{state}\"}}"), *count);
+        }
+        let single = [
+            ("polls_waiting", "Hosts whose long polls wait in this process.", gauges.polling as u64),
+            ("newest_event", "The newest event's number.", gauges.newest_event),
+            ("leads", "1 if this process plans.", u64::from(gauges.leads)),
+        ];
+        for (name, help, value) in single {
+            family(&mut out, name, help, "gauge");
+            sample(&mut out, name, "", value);
+        }
+        out
+    }
+}
+
+fn family(out: &mut String, name: &str, help: &str, kind: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "# HELP nixfleet_{name} {help}\n# TYPE nixfleet_{name} {kind}");
+}
+
+fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(out, "nixfleet_{name}{labels} {value}");
+}

@@ -1,0 +1,155 @@
+//! Connections: taken, bounded, and ended. Everything that a client could do slowly has a limit, and a client that
+//! vanished is noticed.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nixfleet_trust::key::PublicKey;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
+
+/// The handshake of TLS: three round trips over the slowest line, with retries.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
+/// Handshakes at the same time. Each takes 0.35 ms of a core (`facts/stack.md`), so these are 0.2 s of two cores: who waits
+/// behind them does not time out, and a storm does not pile up.
+const HANDSHAKES_MAX: usize = 1_024;
+/// From one request to the head of the next. An agent comes at once; a browser's idle connection may go.
+const HEAD_WITHIN: Duration = Duration::from_secs(90);
+/// The largest head, and how much is read ahead.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// A peer that does not acknowledge for so long is gone: a host that was cut off, or switched off without a word.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_mins(2);
+/// Silence before the kernel asks whether the peer is still there.
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+/// How long what is being answered may take after the end was announced.
+const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+/// After an error of `accept`: the process has no file descriptors left, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The key that it has proven to have.
+    pub key: Option<PublicKey>,
+}
+
+/// What the accept loop needs.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// How TLS is spoken.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// How many connections there may be.
+    pub connections_max: u32,
+    /// Becomes true when no more are taken, and those that there are end after what they answer.
+    pub ending: watch::Receiver<bool>,
+}
+
+/// Serves until the end is announced and everybody has an answer, or some time after it.
+pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
+    let connections = Arc::new(Semaphore::new(serving.connections_max as usize));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let acceptor = TlsAcceptor::from(Arc::clone(&serving.tls));
+    let mut ending = serving.ending.clone();
+    loop {
+        let permit = tokio::select! {
+            // Safe to cancel: a permit not taken stays. The semaphore is never closed.
+            permit = Arc::clone(&connections).acquire_owned() => permit,
+            // Safe to cancel. Closed means that whoever could announce the end is gone, which is an end.
+            _ = ending.wait_for(|ending| *ending) => break,
+        };
+        let Ok(permit) = permit else { break };
+        let accepted = tokio::select! {
+            // Safe to cancel: a connection not taken stays in the kernel's queue.
+            accepted = listener.accept() => accepted,
+            // Safe to cancel, as above.
+            _ = ending.wait_for(|ending| *ending) => break,
+        };
+        let Ok((stream, address)) = accepted else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let connection = Connection {
+            address,
+            router: router.clone(),
+            ending: ending.clone(),
+            handshakes: Arc::clone(&handshakes),
+        };
+        tokio::spawn(connection.run(acceptor.clone(), stream, permit));
+    }
+    drop(listener);
+    // All permits back means that all connections are gone.
+    let _ = timeout(DRAIN_WITHIN, connections.acquire_many(serving.connections_max)).await;
+}
+
+struct Connection {
+    address: SocketAddr,
+    router: Router,
+    ending: watch::Receiver<bool>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Connection {
+    async fn run(mut self, acceptor: TlsAcceptor, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+        // Best effort: a kernel that cannot do one of them still has the other limits.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        let _ = sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
+        let user_timeout = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+        let _ = sockopt::set_tcp_user_timeout(&stream, user_timeout);
+        let Some(stream) = self.handshake(&acceptor, stream).await else { return };
+        let key = stream.get_ref().1.peer_certificates().and_then(|chain| crate::tls::key_of(chain.first()?));
+        let peer = Peer { address: self.address, key };
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            let mut router = router.clone();
+            async move { Ok::<_, Infallible>(answer(&mut router, request.map(Body::new)).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut served = std::pin::pin!(served);
+        tokio::select! {
+            // Not cancelled but polled again below. An error is the peer's: it went away, or does not speak HTTP.
+            _ = served.as_mut() => return,
+            // Closed is an end, too.
+            _ = self.ending.wait_for(|ending| *ending) => served.as_mut().graceful_shutdown(),
+        }
+        let _ = timeout(DRAIN_WITHIN, served).await;
+    }
+
+    async fn handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+        let shaken = async {
+            let _turn = self.handshakes.acquire().await.ok()?;
+            acceptor.accept(stream).await.ok()
+        };
+        timeout(HANDSHAKE_WITHIN, shaken).await.ok().flatten()
+    }
+}
+
+async fn answer(router: &mut Router, request: hyper::Request<Body>) -> axum::response::Response {
+    // A router is always ready, and answers every request.
+    match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}

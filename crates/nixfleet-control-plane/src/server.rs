@@ -1,0 +1,249 @@
+//! The process: opens what it needs, starts the tasks, serves, and ends in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_sys::random;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::api::{App, router};
+use crate::config::Config;
+use crate::config::ready::{NotReady, now};
+use crate::heard::{Heard, Strangers};
+use crate::metrics::Metrics;
+use crate::releases::folder::{self, FolderRefused};
+use crate::releases::{self, IntakeRefused, Taken};
+use crate::serve::{Serving, serve};
+use crate::store::fact::{About, Fact};
+use crate::store::fleet::{EventFilter, PAGE_MAX};
+use crate::store::ingest::Ingest;
+use crate::store::{Engine, Store, StoreError};
+use crate::wakes::Wakes;
+use crate::{say, tls};
+
+/// How often signs of life are written down.
+const HEARD_EVERY: Duration = Duration::from_secs(10);
+/// How often old events are removed.
+const RETAIN_EVERY: Duration = Duration::from_hours(6);
+/// How often the log is looked at for what other replicas wrote.
+const OTHERS_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// A file of the configuration.
+    #[error(transparent)]
+    Ready(#[from] NotReady),
+    /// The certificate and the key.
+    #[error("the certificate and its key are of no use")]
+    Tls(#[source] rustls::Error),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first root, or what was trusted before.
+    #[error("it cannot be told what this fleet trusts")]
+    Trust(#[source] IntakeRefused),
+    /// The address.
+    #[error("cannot listen at {at}")]
+    Listen {
+        /// The address.
+        at: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A server that is ready to serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    app: App,
+    serving: Serving,
+    tasks: Vec<JoinHandle<()>>,
+    ingest: JoinHandle<()>,
+}
+
+/// What tells a server to end.
+#[derive(Debug)]
+pub struct Ender(watch::Sender<bool>);
+
+impl Ender {
+    /// Announces the end: nothing new is taken, what is being answered is answered.
+    pub fn end(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Server {
+    /// Opens everything and starts the tasks.
+    pub async fn start(config: &Config) -> Result<(Self, Ender), NotStarted> {
+        let first_root: Arc<[u8]> = config.first_root()?.into();
+        let tls = Arc::new(tls::server(config.identity()?).map_err(NotStarted::Tls)?);
+        let store = Store::open(&config.database).await?;
+        releases::begin(&store, &first_root, now()).await.map_err(NotStarted::Trust)?;
+        let at = config.listen;
+        let listener = TcpListener::bind(at).await.map_err(|source| NotStarted::Listen { at, source })?;
+        let (ender, ending) = watch::channel(false);
+        let (committed, changed) = watch::channel(store.newest_event().await?);
+        let (ingest, ingesting) = Ingest::start(store.clone(), now, committed.clone());
+        let (_leader, leads) = watch::channel(false);
+        let app = App {
+            store,
+            ingest,
+            wakes: Wakes::default(),
+            changed,
+            committed,
+            ending: ending.clone(),
+            leads,
+            first_root,
+            clock: now,
+            heard: Heard::default(),
+            strangers: Strangers::default(),
+            metrics: Metrics::default(),
+        };
+        let mut tasks = vec![
+            tokio::spawn(wake_those_ordered(app.clone())),
+            tokio::spawn(write_heard(app.clone())),
+            tokio::spawn(retain(app.clone(), config.keep_events)),
+        ];
+        if let Some(folder) = &config.releases {
+            tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
+        }
+        let serving = Serving { tls, connections_max: config.connections_max, ending };
+        Ok((Self { listener, app, serving, tasks, ingest: ingesting }, Ender(ender)))
+    }
+
+    /// The address that it listens at.
+    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where things are kept.
+    pub fn store(&self) -> &Store {
+        &self.app.store
+    }
+
+    /// Serves until the end is announced, answers what is being asked, and writes what is in memory.
+    pub async fn run(self) {
+        let Self { listener, app, serving, tasks, ingest } = self;
+        serve(listener, router(app.clone()), serving).await;
+        tasks.iter().for_each(JoinHandle::abort);
+        let (store, heard) = (app.store.clone(), app.heard.clone());
+        drop(app);
+        // It ends when nobody can hand in any more, after what was handed in.
+        let _ = tokio::time::timeout(Duration::from_secs(10), ingest).await;
+        if let Err(error) = heard.flush(&store).await {
+            say::error("signs of life could not be written", &error);
+        }
+        store.close().await;
+    }
+}
+
+/// Follows the log, whoever writes to it, and wakes the polls of the hosts that are asked for something.
+async fn wake_those_ordered(app: App) {
+    let mut changed = app.changed.clone();
+    let mut after = *changed.borrow_and_update();
+    loop {
+        match wake_page(&app, after).await {
+            Ok(newest) if newest > after => {
+                after = newest;
+                app.tell(newest);
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) => say::error("the log cannot be followed", &error),
+        }
+        match app.store.engine() {
+            // This process is the only one that writes, but for commands at its side.
+            Engine::Sqlite | Engine::Postgres => tokio::select! {
+                // Safe to cancel: a change stays noted. Closed means the end.
+                closed = changed.changed() => if closed.is_err() { return },
+                () = sleep(OTHERS_EVERY) => {}
+            },
+        }
+    }
+}
+
+async fn wake_page(app: &App, after: u64) -> Result<u64, StoreError> {
+    let filter = EventFilter { after, host: None };
+    let events = app.store.events(&filter, PAGE_MAX).await?;
+    for event in &events {
+        if let (About::Host(host), Fact::Ordered { .. }) = (&event.about, &event.fact) {
+            app.wakes.wake(host);
+        }
+    }
+    Ok(events.last().map_or(after, |event| event.id))
+}
+
+async fn write_heard(app: App) {
+    loop {
+        sleep(HEARD_EVERY).await;
+        if let Err(error) = app.heard.flush(&app.store).await {
+            say::error("signs of life could not be written", &error);
+        }
+    }
+}
+
+async fn retain(app: App, keep: Duration) {
+    loop {
+        // Spread, so that replicas do not do it at the same time.
+        sleep(
+            RETAIN_EVERY
+                .mul_f64(0.5 + f64::from(u16::try_from(random::number() >> 48).unwrap_or(0)) / 65_536.0),
+        )
+        .await;
+        let now = (app.clock)();
+        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let before =
+            UnixMs::new(now.ms_since(UnixMs::EPOCH).saturating_sub(keep_ms)).unwrap_or(UnixMs::EPOCH);
+        match app.store.retain(now, before).await {
+            Ok(removed) if removed.events > 0 => {
+                say::line(&format!(
+                    "removed {} old events and {} releases",
+                    removed.events, removed.releases
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => say::error("old events could not be removed", &error),
+        }
+    }
+}
+
+async fn watch_folder(app: App, path: PathBuf) {
+    let mut said = String::new();
+    loop {
+        let mut trouble = String::new();
+        for outcome in folder::look(&path, &app.store, &app.first_root, (app.clock)()).await {
+            match outcome {
+                Ok(Taken::New(release)) => {
+                    say::line(&format!("release {release} was found in `{}`", path.display()));
+                }
+                Ok(Taken::Known(_) | Taken::RootsOnly) => {}
+                Err(refused) => trouble.push_str(&say_refused(&refused)),
+            }
+        }
+        // The same trouble is said once, not at each look.
+        if trouble != said && !trouble.is_empty() {
+            say::line(trouble.trim_end());
+        }
+        said = trouble;
+        match app.store.newest_event().await {
+            Ok(newest) => app.tell(newest),
+            Err(error) => say::error("the log cannot be read", &error),
+        }
+        folder::changed(&path).await;
+    }
+}
+
+fn say_refused(refused: &FolderRefused) -> String {
+    format!("error: {}\n", say::chain(refused))
+}
+
+/// How long a lease of the planner holds.
+pub const LEASE: Secs = Secs(15);

@@ -1,0 +1,189 @@
+//! What is kept: an event log that is the truth, projections of it that are written in the same transaction, the
+//! documents that are served, and the few things that are in no event.
+//!
+//! One SQL text for SQLite (one process, one file, WAL, every commit on the disk) and PostgreSQL (any number of
+//! replicas). Every write begins with the row of the newest event number ([`Store::begin`]): that puts all writers of all
+//! replicas in a row, so numbers have no gaps, commit in their order, and no projection is made from an old row.
+//! Readers do not wait for writers.
+//!
+//! [`schema`] has the tables, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
+//! projections, [`ingest`] takes in what agents report, many hosts in one transaction, the others read.
+
+pub mod backup;
+pub mod documents;
+pub mod fact;
+pub mod fleet;
+pub mod ingest;
+pub mod lease;
+pub mod retention;
+mod schema;
+pub mod tokens;
+pub mod write;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::any::{AnyArguments, AnyPoolOptions};
+use sqlx::query::Query;
+use sqlx::{Any, AnyPool};
+
+use crate::config::Database;
+use nixfleet_sys::fs::{self, FsError};
+
+/// How long a query waits for a connection of the pool before it is an error: longer than any write of ours takes.
+const POOL_WAIT: Duration = Duration::from_secs(30);
+/// Connections that read, per process. Reading takes microseconds; more would only wait for the cores.
+const READERS: u32 = 4;
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// One file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+impl Engine {
+    /// A statement that makes a table, as this engine spells it.
+    fn spelled(self, statement: &str) -> String {
+        match self {
+            Self::Sqlite => statement.replace("{bytes}", "BLOB"),
+            Self::Postgres => statement.replace("{bytes}", "BYTEA").replace(" TEXT", " TEXT COLLATE \"C\""),
+        }
+    }
+}
+
+/// Why something could not be kept or found.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file, or its folder.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// The database refused, or is not there.
+    #[error("the database does not do what it should")]
+    Sql(#[from] sqlx::Error),
+    /// A newer program has been here.
+    #[error(
+        "the database has {found} steps of its schema, and this program knows {known}: it was rolled back"
+    )]
+    Newer {
+        /// How many it has.
+        found: i64,
+        /// How many are known.
+        known: usize,
+    },
+    /// What was read is not what was written.
+    #[error("the database holds something unreadable: {what}")]
+    Corrupt {
+        /// What.
+        what: String,
+    },
+    /// The task that writes is gone; the process is ending.
+    #[error("nothing is written any more: the process is ending")]
+    Ending,
+    /// A verb that only one engine has.
+    #[error("{0}")]
+    OtherEngine(&'static str),
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+}
+
+/// A statement; `text` is ours, as the type says.
+pub(crate) fn sql<'q>(text: &'static str) -> Query<'q, Any, AnyArguments> {
+    sqlx::query(text)
+}
+
+/// Where everything is kept. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    engine: Engine,
+    writer: AnyPool,
+    readers: AnyPool,
+}
+
+impl Store {
+    /// Opens it, making it where there is none, and brings its tables to the newest form.
+    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let store = match database {
+            Database::Sqlite(path) => Self::open_sqlite(path).await?,
+            Database::Postgres(address) => {
+                let pool = AnyPoolOptions::new()
+                    .acquire_timeout(POOL_WAIT)
+                    .max_connections(READERS + 2)
+                    .connect(address);
+                let pool = pool.await?;
+                Self { engine: Engine::Postgres, writer: pool.clone(), readers: pool }
+            }
+        };
+        schema::migrate(&store.writer, store.engine).await?;
+        Ok(store)
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent() {
+            fs::make_dir(folder)?;
+        }
+        let address = format!("sqlite:{}?mode=rwc", path.display());
+        let pool = |connections: u32| {
+            AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections).after_connect(
+                |connection, _| {
+                    Box::pin(async move {
+                        for pragma in [
+                            "PRAGMA busy_timeout = 20000",
+                            "PRAGMA journal_mode = WAL",
+                            // What is acknowledged is on the disk (lesson 24).
+                            "PRAGMA synchronous = FULL",
+                            "PRAGMA cache_size = -65536",
+                        ] {
+                            sql(pragma).execute(&mut *connection).await?;
+                        }
+                        Ok(())
+                    })
+                },
+            )
+        };
+        // One writer: two would only wait for each other, and one of them in vain.
+        let writer = pool(1).connect(&address).await?;
+        let readers = pool(READERS).connect(&address).await?;
+        Ok(Self { engine: Engine::Sqlite, writer, readers })
+    }
+
+    /// Which engine.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    pub(crate) fn readers(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    /// Whether it answers: what a readiness check asks.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        let _: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes all connections; SQLite folds its log into the file by that.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// A number as the database keeps it. Ours have at most 53 bits.
+pub(crate) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number as it was kept.
+pub(crate) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}

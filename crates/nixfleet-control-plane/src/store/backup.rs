@@ -1,0 +1,71 @@
+//! A copy of the whole SQLite file while it is in use. PostgreSQL has its own tools for that.
+
+use std::path::Path;
+
+use nixfleet_sys::fs;
+
+use super::{Engine, Store, StoreError, sql};
+use crate::config::Database;
+
+const ASK_POSTGRES: &str =
+    "a backup of PostgreSQL is for its own tools: pg_dump, or a base backup with its log";
+
+impl Store {
+    /// Writes a copy of the database to `to`, which must not exist. Others go on reading and writing.
+    pub async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        match self.engine {
+            Engine::Postgres => return Err(StoreError::OtherEngine(ASK_POSTGRES)),
+            Engine::Sqlite => {}
+        }
+        if to.exists() {
+            return Err(StoreError::OtherEngine("the file for the backup is there already; name another"));
+        }
+        // Beside its place first: a copy that was cut off is never taken for one.
+        let fresh = to.with_extension("part");
+        fs::remove(&fresh)?;
+        sql("VACUUM INTO $1").bind(fresh.display().to_string()).execute(&self.readers).await?;
+        fs::sync_file_system(&fresh)?;
+        std::fs::rename(&fresh, to).map_err(|source| renaming(to, source))?;
+        fs::sync_parent(to).map_err(|source| renaming(to, source))?;
+        Ok(())
+    }
+}
+
+/// Puts the backup `from` in the place of the database, which no process may have open. What was there is kept beside
+/// it. The copy is opened and brought to the newest form before anything is replaced.
+pub async fn restore(database: &Database, from: &Path) -> Result<(), StoreError> {
+    let file = match database {
+        Database::Postgres(_) => return Err(StoreError::OtherEngine(ASK_POSTGRES)),
+        Database::Sqlite(file) => file,
+    };
+    let fresh = file.with_extension("restored");
+    for name in [fresh.clone(), beside(&fresh, "-wal"), beside(&fresh, "-shm")] {
+        fs::remove(&name)?;
+    }
+    std::fs::copy(from, &fresh).map_err(|source| renaming(&fresh, source))?;
+    let copy = Store::open(&Database::Sqlite(fresh.clone())).await?;
+    let whole: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&copy.readers).await?;
+    copy.close().await;
+    if whole != "ok" {
+        return Err(StoreError::corrupt(format!("the backup: {whole}")));
+    }
+    fs::sync_file_system(&fresh)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let (old, kept) = (beside(file, suffix), beside(&file.with_extension("before-restore"), suffix));
+        if old.exists() {
+            std::fs::rename(&old, &kept).map_err(|source| renaming(&old, source))?;
+        }
+    }
+    std::fs::rename(&fresh, file).map_err(|source| renaming(file, source))?;
+    fs::sync_parent(file).map_err(|source| renaming(file, source))
+}
+
+fn beside(file: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn renaming(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::File(fs::FsError { action: "replace", path: path.to_owned(), source })
+}

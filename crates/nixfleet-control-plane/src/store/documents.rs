@@ -1,0 +1,51 @@
+//! The documents that are served, byte for byte as they were verified, by their path in the layout; and what is trusted.
+
+use sqlx::Row;
+
+use super::write::Write;
+use super::{Store, StoreError, sql};
+
+/// The folder of a document, by which those of one release are found.
+pub(super) fn part_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+impl Store {
+    /// A document.
+    pub async fn document(&self, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sql("SELECT bytes FROM documents WHERE path = $1")
+            .bind(path.to_owned())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.map(|row| row.try_get("bytes")).transpose()?)
+    }
+
+    /// What was saved under `name`.
+    pub async fn setting(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sql("SELECT value FROM settings WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.map(|row| row.try_get("value")).transpose()?)
+    }
+}
+
+impl Write {
+    /// What was saved under `name`, with what this write changed.
+    pub async fn setting(&mut self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row =
+            sql("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(self.raw()).await?;
+        Ok(row.map(|row| row.try_get("value")).transpose()?)
+    }
+
+    /// Saves something under `name`.
+    pub async fn set(&mut self, name: &'static str, value: &[u8]) -> Result<(), StoreError> {
+        sql("INSERT INTO settings (name, value) VALUES ($1, $2) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+        .bind(name)
+        .bind(value.to_vec())
+        .execute(self.raw())
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! Takes in what agents report: one task, many batches in one transaction.
+//!
+//! A commit waits for the disk, so its cost is shared by all that wait for one: while a transaction goes on, the next
+//! batches gather. A batch is answered after the commit (lesson 24). When the queue is full, whoever sends waits.
+
+use nixfleet_core::host::Record;
+use nixfleet_core::host::saved::SavedState;
+use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::wire::{EventsTaken, Then};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::fact::{About, Fact};
+use super::write::{Folding, Write};
+use super::{Store, StoreError};
+
+/// Batches that wait. A restart of the control plane brings one of each host over some minutes; 1,024 are a second's
+/// work, and the rest wait in their connections.
+const QUEUE: usize = 1_024;
+/// Batches in one transaction: about 50 ms of work on one core.
+const TOGETHER: usize = 256;
+
+/// What a host sent.
+#[derive(Debug)]
+pub enum Sent {
+    /// Events.
+    Records(Vec<Record>),
+    /// Its state.
+    State {
+        /// The state.
+        state: Box<SavedState>,
+        /// The agent's version.
+        agent: String,
+    },
+}
+
+#[derive(Debug)]
+struct Waiting {
+    host: HostName,
+    sent: Sent,
+    reply: oneshot::Sender<Result<EventsTaken, String>>,
+}
+
+/// Where batches are handed in. Cheap to clone; the task ends when all are gone.
+#[derive(Debug, Clone)]
+pub struct Ingest(mpsc::Sender<Waiting>);
+
+/// Why a batch was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// The database failed; the sender keeps what it has and comes again.
+    #[error("the reports could not be kept: {0}")]
+    Store(String),
+    /// The process is ending.
+    #[error("nothing is taken in any more: the process is ending")]
+    Ending,
+}
+
+impl Ingest {
+    /// Starts the task. `changed` is told the newest event's number after each commit.
+    pub fn start(
+        store: Store,
+        clock: fn() -> UnixMs,
+        changed: watch::Sender<u64>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self(sender), tokio::spawn(run(store, clock, changed, receiver)))
+    }
+
+    /// Hands in what `host` sent; returns when it is on the disk.
+    pub async fn take(&self, host: HostName, sent: Sent) -> Result<EventsTaken, NotTaken> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Waiting { host, sent, reply }).await.map_err(|_| NotTaken::Ending)?;
+        answer.await.map_err(|_| NotTaken::Ending)?.map_err(NotTaken::Store)
+    }
+}
+
+async fn run(
+    store: Store,
+    clock: fn() -> UnixMs,
+    changed: watch::Sender<u64>,
+    mut receiver: mpsc::Receiver<Waiting>,
+) {
+    let mut batches = Vec::with_capacity(TOGETHER);
+    while receiver.recv_many(&mut batches, TOGETHER).await > 0 {
+        let (work, replies): (Vec<_>, Vec<_>) =
+            batches.drain(..).map(|Waiting { host, sent, reply }| ((host, sent), reply)).unzip();
+        let answers = together(&store, clock(), work, &changed).await;
+        match answers {
+            Ok(answers) => {
+                // Nobody waiting any more means that the sender went away and will ask again.
+                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))));
+            }
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::new(error));
+                for reply in replies {
+                    drop(reply.send(Err(why.clone())));
+                }
+            }
+        }
+    }
+}
+
+async fn together(
+    store: &Store,
+    now: UnixMs,
+    work: Vec<(HostName, Sent)>,
+    changed: &watch::Sender<u64>,
+) -> Result<Vec<EventsTaken>, StoreError> {
+    let mut write = store.begin(now).await?;
+    let mut answers = Vec::with_capacity(work.len());
+    for (host, sent) in work {
+        answers.push(one(&mut write, &host, sent).await?);
+    }
+    let committed = write.commit().await?;
+    changed.send_if_modified(|newest| {
+        committed.events > 0 && std::mem::replace(newest, committed.newest) != committed.newest
+    });
+    Ok(answers)
+}
+
+async fn one(write: &mut Write, host: &HostName, sent: Sent) -> Result<EventsTaken, StoreError> {
+    let mut then = Then::GoOn;
+    match sent {
+        Sent::Records(records) => {
+            for record in records {
+                match write.report(host, record).await? {
+                    Folding::Taken | Folding::Repeat => {}
+                    Folding::Gap => break,
+                    Folding::Diverged(_) => {
+                        then = Then::SendState;
+                        break;
+                    }
+                }
+            }
+        }
+        Sent::State { state, agent } => {
+            if write.host(host).await?.is_some() {
+                write.append(&About::Host(host.clone()), &Fact::StateSent { state, agent }).await?;
+            }
+        }
+    }
+    let next = write.host(host).await?.map_or(1, |row| row.state().seq + 1);
+    Ok(EventsTaken { next, then })
+}

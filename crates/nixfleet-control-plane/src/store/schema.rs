@@ -1,0 +1,75 @@
+//! The tables, as a list of steps that only grows: each is applied once, in order, in a transaction of its own.
+//!
+//! One text for both engines. Columns are `BIGINT`, `TEXT` and bytes only, flags are 0 and 1, times are milliseconds
+//! since 1970 (lesson 33). The engines spell bytes differently, and PostgreSQL is told to order texts as SQLite does, by
+//! their bytes and not by the customs of a country.
+
+use super::{Engine, StoreError, sql};
+
+/// The steps; never edited after a release, only added to.
+const STEPS: &[&[&str]] = &[&[
+    // The newest number of an event. Every writer updates it first, so it is also what puts writers in a row.
+    "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
+    "INSERT INTO counters (name, value) VALUES ('event', 0)",
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value {bytes} NOT NULL)",
+    // The truth.
+    "CREATE TABLE events (id BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, host TEXT, channel TEXT, \
+     body TEXT NOT NULL)",
+    "CREATE INDEX events_of_host ON events (host, id)",
+    // What is served, byte for byte as it was verified.
+    "CREATE TABLE documents (path TEXT PRIMARY KEY, part_of TEXT NOT NULL, bytes {bytes} NOT NULL)",
+    "CREATE INDEX documents_of ON documents (part_of)",
+    // From here on projections, which `rebuild` makes again.
+    "CREATE TABLE releases (channel TEXT NOT NULL, seq BIGINT NOT NULL, digest TEXT NOT NULL, created_ms BIGINT NOT NULL, \
+     taken_ms BIGINT NOT NULL, PRIMARY KEY (channel, seq))",
+    "CREATE TABLE hosts (name TEXT PRIMARY KEY, channel TEXT NOT NULL, release_seq BIGINT NOT NULL, \
+     wave BIGINT NOT NULL, tags TEXT NOT NULL, system TEXT NOT NULL, seq BIGINT NOT NULL, phase TEXT NOT NULL, \
+     state TEXT NOT NULL, reported_ms BIGINT NOT NULL, fault TEXT)",
+    "CREATE INDEX hosts_of_channel ON hosts (channel, name)",
+    "CREATE TABLE host_keys (key_id TEXT PRIMARY KEY, host TEXT NOT NULL)",
+    "CREATE INDEX keys_of_host ON host_keys (host)",
+    "CREATE TABLE orders (host TEXT NOT NULL, topic TEXT NOT NULL, number BIGINT NOT NULL, body TEXT NOT NULL, \
+     PRIMARY KEY (host, topic))",
+    "CREATE TABLE rollouts (channel TEXT PRIMARY KEY, body TEXT NOT NULL)",
+    // From here on what is in no event: who may act, who plans, who was heard.
+    "CREATE TABLE heard (host TEXT PRIMARY KEY, at_ms BIGINT NOT NULL)",
+    "CREATE TABLE tokens (name TEXT PRIMARY KEY, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, \
+     created_ms BIGINT NOT NULL)",
+    "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_ms BIGINT NOT NULL)",
+    "CREATE TABLE strangers (key_id TEXT PRIMARY KEY, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, \
+     times BIGINT NOT NULL, address TEXT NOT NULL)",
+]];
+
+/// Tables that `rebuild` empties and fills again.
+pub(super) const PROJECTIONS: [&str; 5] = [
+    "DELETE FROM releases",
+    "DELETE FROM hosts",
+    "DELETE FROM host_keys",
+    "DELETE FROM orders",
+    "DELETE FROM rollouts",
+];
+
+/// Brings the tables to the newest form; refuses those of a newer program.
+pub(super) async fn migrate(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), StoreError> {
+    sql("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)").execute(pool).await?;
+    loop {
+        let mut tx = pool.begin().await?;
+        if engine == Engine::Postgres {
+            // Two replicas that start at once; the second waits and then finds it done.
+            sql("LOCK TABLE schema_steps IN EXCLUSIVE MODE").execute(&mut *tx).await?;
+        }
+        let done: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM schema_steps").fetch_one(&mut *tx).await?;
+        let at = usize::try_from(done).unwrap_or(usize::MAX);
+        if at > STEPS.len() {
+            return Err(StoreError::Newer { found: done, known: STEPS.len() });
+        }
+        let Some(statements) = STEPS.get(at) else { return Ok(()) };
+        for statement in *statements {
+            let text = engine.spelled(statement);
+            // Ours from the list above, with nothing of anybody else in it.
+            sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut *tx).await?;
+        }
+        sql("INSERT INTO schema_steps (step) VALUES ($1)").bind(done + 1).execute(&mut *tx).await?;
+        tx.commit().await?;
+    }
+}

@@ -1,0 +1,182 @@
+//! The one way to add events, and what each does to the projections. `rebuild` goes through the same.
+//!
+//! Hosts are folded in memory and written once at the commit, however many events of theirs a transaction has.
+
+mod host;
+mod release;
+
+use std::collections::BTreeMap;
+
+use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::wire::Wish;
+use sqlx::{Any, Row, Transaction};
+
+use super::fact::{About, Fact};
+use super::schema::PROJECTIONS;
+use super::{Store, StoreError, int, sql, uint};
+pub use host::{Folding, HostRow};
+use release::KnownRelease;
+
+/// How many events `rebuild` folds between two writes of the hosts: a few MB of them.
+const REBUILD_STRIDE: i64 = 2_000;
+
+/// A write in progress: nothing of it is there until [`Write::commit`], and none of it if this is dropped.
+#[derive(Debug)]
+pub struct Write {
+    tx: Transaction<'static, Any>,
+    now: UnixMs,
+    /// The newest event before this.
+    begun: u64,
+    /// The newest event with this.
+    newest: u64,
+    hosts: BTreeMap<HostName, HostRow>,
+    releases: BTreeMap<(ChannelName, Seq), Option<KnownRelease>>,
+}
+
+impl Store {
+    /// Begins a write at `now`, after all others that are going on.
+    pub async fn begin(&self, now: UnixMs) -> Result<Write, StoreError> {
+        let mut tx = self.writer.begin().await?;
+        let newest: i64 =
+            sqlx::query_scalar("UPDATE counters SET value = value WHERE name = 'event' RETURNING value")
+                .fetch_one(&mut *tx)
+                .await?;
+        let newest = uint(newest);
+        Ok(Write { tx, now, begun: newest, newest, hosts: BTreeMap::new(), releases: BTreeMap::new() })
+    }
+
+    /// Makes all projections again from the log, in one transaction. Returns how many events were folded.
+    pub async fn rebuild(&self, now: UnixMs) -> Result<u64, StoreError> {
+        let mut write = self.begin(now).await?;
+        for statement in PROJECTIONS {
+            sql(statement).execute(&mut *write.tx).await?;
+        }
+        let (mut after, mut count) = (0, 0);
+        loop {
+            let rows =
+                sql("SELECT id, at_ms, host, channel, body FROM events WHERE id > $1 ORDER BY id LIMIT $2")
+                    .bind(after)
+                    .bind(REBUILD_STRIDE)
+                    .fetch_all(&mut *write.tx)
+                    .await?;
+            let Some(last) = rows.last() else { break };
+            after = last.try_get::<i64, _>("id")?;
+            for row in &rows {
+                let (id, at, about, fact) = super::fleet::event_of(row)?;
+                write.project(id, at, &about, &fact).await?;
+                count += 1;
+            }
+            write.flush_hosts().await?;
+        }
+        write.commit().await?;
+        Ok(count)
+    }
+}
+
+impl Write {
+    /// When it began.
+    pub fn now(&self) -> UnixMs {
+        self.now
+    }
+
+    /// The connection, for what is in no event.
+    pub(super) fn raw(&mut self) -> &mut sqlx::AnyConnection {
+        &mut self.tx
+    }
+
+    /// Adds an event and does what follows from it. Returns its number.
+    pub async fn append(&mut self, about: &About, fact: &Fact) -> Result<u64, StoreError> {
+        let id = self.note(about, fact).await?;
+        self.project(id, self.now, about, fact).await?;
+        Ok(id)
+    }
+
+    /// Adds an event of which the projection is made already.
+    async fn note(&mut self, about: &About, fact: &Fact) -> Result<u64, StoreError> {
+        let id = self.newest + 1;
+        sql("INSERT INTO events (id, at_ms, kind, host, channel, body) VALUES ($1, $2, $3, $4, $5, $6)")
+            .bind(int(id))
+            .bind(int(self.now.get()))
+            .bind(fact.kind())
+            .bind(about.host().map(ToString::to_string))
+            .bind(about.channel().map(ToString::to_string))
+            .bind(fact.to_json())
+            .execute(&mut *self.tx)
+            .await?;
+        self.newest = id;
+        Ok(id)
+    }
+
+    /// What follows from an event.
+    async fn project(&mut self, id: u64, at: UnixMs, about: &About, fact: &Fact) -> Result<(), StoreError> {
+        match fact {
+            Fact::ReleaseTaken { release } => self.project_release(at, release).await,
+            Fact::Reported { record } => self.project_report(at, about, record).await,
+            Fact::StateSent { state, agent: _ } => self.project_state(at, about, &state.0).await,
+            // What is folded already, and where a rebuild begins. That it was written says nothing of the host.
+            Fact::Compacted { state } => self.project_state(UnixMs::EPOCH, about, &state.0).await,
+            Fact::Ordered { wish, by: _, why: _ } => self.project_order(id, about, wish).await,
+            Fact::Decided { rollout } => self.project_rollout(about, rollout).await,
+            // The planner reads these from the log itself; a token is in no projection.
+            Fact::Acted { .. } | Fact::TokenChanged { .. } => Ok(()),
+        }
+    }
+
+    async fn project_order(&mut self, id: u64, about: &About, wish: &Wish) -> Result<(), StoreError> {
+        let Some(host) = about.host() else { return Err(StoreError::corrupt("an order to nobody")) };
+        sql("INSERT INTO orders (host, topic, number, body) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (host, topic) DO UPDATE SET number = excluded.number, body = excluded.body")
+        .bind(host.to_string())
+        .bind(wish.topic().name())
+        .bind(int(id))
+        .bind(json(wish))
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(())
+    }
+
+    async fn project_rollout(
+        &mut self,
+        about: &About,
+        rollout: &serde_json::Value,
+    ) -> Result<(), StoreError> {
+        let Some(channel) = about.channel() else {
+            return Err(StoreError::corrupt("a rollout of no channel"));
+        };
+        sql("INSERT INTO rollouts (channel, body) VALUES ($1, $2) \
+             ON CONFLICT (channel) DO UPDATE SET body = excluded.body")
+        .bind(channel.to_string())
+        .bind(rollout.to_string())
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(())
+    }
+
+    /// Puts it on the disk. Returns the newest event's number, and whether there are new ones.
+    pub async fn commit(mut self) -> Result<Committed, StoreError> {
+        self.flush_hosts().await?;
+        if self.newest != self.begun {
+            sql("UPDATE counters SET value = $1 WHERE name = 'event'")
+                .bind(int(self.newest))
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        self.tx.commit().await?;
+        Ok(Committed { newest: self.newest, events: self.newest - self.begun })
+    }
+}
+
+/// What a write left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The newest event's number.
+    pub newest: u64,
+    /// How many events were added.
+    pub events: u64,
+}
+
+/// One of our own values as it is kept.
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("texts and numbers are always JSON")
+}

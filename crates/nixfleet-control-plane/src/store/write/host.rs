@@ -1,0 +1,249 @@
+//! A host in a write: its row, and the folding of what it reports.
+
+use nixfleet_core::host::Terms;
+use nixfleet_core::host::follow::Taken;
+use nixfleet_core::host::retry::seed_of;
+use nixfleet_core::host::{Event, Follower, HostState, Record};
+use nixfleet_core::model::layout;
+use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq};
+use nixfleet_core::model::release::Entry;
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::wire::Wish;
+use nixfleet_trust::envelope::EntryEnvelope;
+use sqlx::Row;
+
+use super::super::fact::{About, Fact};
+use super::super::{StoreError, int, sql, uint};
+use super::{Write, json};
+
+/// A host, with its state as far as it reported.
+#[derive(Debug)]
+pub struct HostRow {
+    /// What releases say of it.
+    pub named: Named,
+    /// Its state, followed.
+    pub(super) follower: Follower,
+    /// When it last reported something new, by our clock.
+    pub reported_ms: UnixMs,
+    /// Why its events cannot be followed at the moment.
+    pub fault: Option<String>,
+    pub(super) is_changed: bool,
+}
+
+/// What the newest release that names a host says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The release's number.
+    pub seq: Seq,
+    /// The entry's wave, tags and system, as they are kept.
+    pub(super) wave: i64,
+    pub(super) tags: String,
+    pub(super) system: String,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Folding {
+    /// It is in the log now.
+    Taken,
+    /// It was before.
+    Repeat,
+    /// Those from this number on are missing.
+    Gap,
+    /// It cannot follow from what is known. The host's state is wanted.
+    Diverged(String),
+}
+
+impl HostRow {
+    /// The host's state as far as it was followed.
+    pub fn state(&self) -> &HostState {
+        self.follower.state()
+    }
+}
+
+impl Write {
+    /// The host `name`; `None` if no release that is served names it.
+    pub async fn host(&mut self, name: &HostName) -> Result<Option<&mut HostRow>, StoreError> {
+        if !self.hosts.contains_key(name) {
+            let row =
+                sql("SELECT channel, release_seq, wave, tags, system, state, reported_ms, fault FROM hosts \
+                           WHERE name = $1")
+                .bind(name.to_string())
+                .fetch_optional(&mut *self.tx)
+                .await?;
+            let Some(row) = row else { return Ok(None) };
+            self.hosts.insert(name.clone(), read_host(&row)?);
+        }
+        Ok(self.hosts.get_mut(name))
+    }
+
+    /// Takes a record in, and adds it to the log if it is new and fits.
+    pub async fn report(&mut self, host: &HostName, record: Record) -> Result<Folding, StoreError> {
+        let folding = self.fold(self.now, host, &record).await?;
+        match &folding {
+            Folding::Taken => {
+                let record = Box::new(record);
+                self.note(&About::Host(host.clone()), &Fact::Reported { record }).await?;
+            }
+            Folding::Diverged(why) => {
+                if let Some(row) = self.host(host).await? {
+                    row.fault = Some(why.clone());
+                    row.is_changed = true;
+                }
+            }
+            Folding::Repeat | Folding::Gap => {}
+        }
+        Ok(folding)
+    }
+
+    async fn fold(&mut self, at: UnixMs, host: &HostName, record: &Record) -> Result<Folding, StoreError> {
+        let terms = match record.fact.release_verified() {
+            Some(release) => self.terms(host, release).await?,
+            None => None,
+        };
+        let Some(row) = self.host(host).await? else {
+            return Ok(Folding::Diverged("no release that is served names this host".to_owned()));
+        };
+        let next = row.state().seq + 1;
+        if record.seq != next {
+            return Ok(if record.seq < next { Folding::Repeat } else { Folding::Gap });
+        }
+        let find = |wanted: &ReleaseId| terms.as_ref().filter(|terms| terms.release == *wanted);
+        match row.follower.take(record.clone(), seed_of(host), &find) {
+            Ok(Taken::Folded(_)) => {}
+            // The number was compared above.
+            Ok(Taken::Repeat | Taken::Early(_) | Taken::TooEarly(_)) => return Ok(Folding::Gap),
+            Err(diverged) => return Ok(Folding::Diverged(chain(&diverged))),
+        }
+        (row.is_changed, row.reported_ms, row.fault) = (true, at, None);
+        self.forget_order(host, &record.fact).await?;
+        Ok(Folding::Taken)
+    }
+
+    /// Folds a record of the log again.
+    pub(super) async fn project_report(
+        &mut self,
+        at: UnixMs,
+        about: &About,
+        record: &Record,
+    ) -> Result<(), StoreError> {
+        let Some(host) = about.host().cloned() else { return Err(StoreError::corrupt("a report of nobody")) };
+        if let Folding::Diverged(why) = self.fold(at, &host, record).await?
+            && let Some(row) = self.host(&host).await?
+        {
+            row.fault = Some(why);
+        }
+        Ok(())
+    }
+
+    /// Puts a state that a host sent in the place of what was followed.
+    pub(super) async fn project_state(
+        &mut self,
+        at: UnixMs,
+        about: &About,
+        state: &HostState,
+    ) -> Result<(), StoreError> {
+        let Some(host) = about.host().cloned() else { return Err(StoreError::corrupt("a state of nobody")) };
+        if let Some(row) = self.host(&host).await? {
+            row.follower = Follower::from(state.clone());
+            (row.is_changed, row.reported_ms, row.fault) = (true, row.reported_ms.max(at), None);
+        }
+        self.forget_heeded(&host, state).await
+    }
+
+    /// An order that the host noted is done with (lesson 25).
+    async fn forget_order(&mut self, host: &HostName, fact: &Event) -> Result<(), StoreError> {
+        let Some(wish) = Wish::noted_by(fact) else { return Ok(()) };
+        sql("DELETE FROM orders WHERE host = $1 AND topic = $2 AND body = $3")
+            .bind(host.to_string())
+            .bind(wish.topic().name())
+            .bind(json(&wish))
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(())
+    }
+
+    /// Orders that a whole state shows to have been noted.
+    async fn forget_heeded(&mut self, host: &HostName, state: &HostState) -> Result<(), StoreError> {
+        let go = state.go.clone().map(|release| Event::OrderedToGo { release });
+        let reboot = state.reboot_go.clone().map(|release| Event::OrderedToReboot { release });
+        for fact in go.into_iter().chain(reboot) {
+            self.forget_order(host, &fact).await?;
+        }
+        Ok(())
+    }
+
+    /// What a release that is served says to a host; `None` if it is not served, or does not name the host.
+    async fn terms(&mut self, host: &HostName, id: &ReleaseId) -> Result<Option<Terms>, StoreError> {
+        let Some(known) = self.known_release(&id.channel, id.seq).await? else { return Ok(None) };
+        if known.digest != id.digest {
+            return Ok(None);
+        }
+        let release = known.release.clone();
+        let path = layout::entry(&id.channel, id.seq, host);
+        let Some(bytes) = self.document(&path).await? else { return Ok(None) };
+        let entry = read_entry(&bytes).ok_or_else(|| StoreError::corrupt(path))?;
+        Ok(Terms::new(id.clone(), &release, &entry).ok())
+    }
+
+    /// Writes the hosts that changed.
+    pub(super) async fn flush_hosts(&mut self) -> Result<(), StoreError> {
+        for (name, row) in &mut self.hosts {
+            if !row.is_changed {
+                continue;
+            }
+            let state = row.follower.state();
+            sql("UPDATE hosts SET seq = $2, phase = $3, state = $4, reported_ms = $5, fault = $6 WHERE name = $1")
+                .bind(name.to_string())
+                .bind(int(state.seq))
+                .bind(state.phase.name().to_string())
+                .bind(json(state))
+                .bind(int(row.reported_ms.get()))
+                .bind(row.fault.clone())
+                .execute(&mut *self.tx)
+                .await?;
+            row.is_changed = false;
+        }
+        // Bounded by what one transaction touches; a rebuild touches all.
+        self.hosts.clear();
+        Ok(())
+    }
+}
+
+/// An entry whose proof was checked when it was taken in.
+pub(super) fn read_entry(bytes: &[u8]) -> Option<Entry> {
+    let envelope = EntryEnvelope::read(bytes).ok()?;
+    nixfleet_trust::json::read(envelope.payload()).ok()
+}
+
+fn read_host(row: &sqlx::any::AnyRow) -> Result<HostRow, StoreError> {
+    let bad = |what: &str| StoreError::corrupt(format!("a host's {what}"));
+    let state: HostState = serde_json::from_str(row.try_get("state")?).map_err(|_| bad("state"))?;
+    Ok(HostRow {
+        named: Named {
+            channel: row.try_get::<String, _>("channel")?.parse().map_err(|_| bad("channel"))?,
+            seq: Seq::new(uint(row.try_get("release_seq")?)).map_err(|_| bad("release"))?,
+            wave: row.try_get("wave")?,
+            tags: row.try_get("tags")?,
+            system: row.try_get("system")?,
+        },
+        follower: Follower::from(state),
+        reported_ms: UnixMs::new(uint(row.try_get("reported_ms")?)).map_err(|_| bad("time"))?,
+        fault: row.try_get("fault")?,
+        is_changed: false,
+    })
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

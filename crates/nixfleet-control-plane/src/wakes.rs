@@ -1,0 +1,69 @@
+//! Wakes the polls of the hosts that a change concerns, and nobody else (lesson 31).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nixfleet_core::model::names::HostName;
+use tokio::sync::Notify;
+
+/// The polls that wait, by host. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Wakes(Arc<Mutex<HashMap<HostName, Waiter>>>);
+
+#[derive(Debug, Default)]
+struct Waiter {
+    news: Arc<Notify>,
+    polls: usize,
+}
+
+/// A poll that waits. The registration ends when this is dropped.
+#[derive(Debug)]
+pub struct Registered {
+    wakes: Wakes,
+    host: HostName,
+    news: Arc<Notify>,
+}
+
+impl Wakes {
+    /// Registers a poll of `host`.
+    pub fn register(&self, host: &HostName) -> Registered {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiter = waiting.entry(host.clone()).or_default();
+        waiter.polls += 1;
+        Registered { wakes: self.clone(), host: host.clone(), news: Arc::clone(&waiter.news) }
+    }
+
+    /// Wakes the polls of `host`.
+    pub fn wake(&self, host: &HostName) {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiter) = waiting.get(host) {
+            // Both: whoever waits now, and whoever is between two looks.
+            waiter.news.notify_waiters();
+            waiter.news.notify_one();
+        }
+    }
+
+    /// How many hosts wait.
+    pub fn waiting(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Registered {
+    /// Returns when there is news, also such as came between the registration and this.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut waiting = self.wakes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiter) = waiting.get_mut(&self.host) {
+            waiter.polls -= 1;
+            if waiter.polls == 0 {
+                waiting.remove(&self.host);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Releases come in by a push or by a folder, and are served byte for byte.
+
+use nixfleet_core::model::layout;
+use reqwest::{Method, StatusCode};
+
+use crate::fleet::{Fleet, channel, host_name};
+use crate::running::{Running, SOON};
+
+#[tokio::test]
+async fn a_pushed_release_is_served_as_it_was_signed_and_each_host_reads_its_own_entry() {
+    let fleet = Fleet::of(&["web-1", "web-2"]);
+    let running = Running::start(&fleet).await;
+    let release = fleet.release(1);
+    let (status, answer) = running.person(&running.operator).push(release.pushed()).await;
+    assert_eq!((status, answer["outcome"].as_str()), (StatusCode::OK, Some("taken")), "{answer}");
+
+    let web_1 = running.host(&fleet.hosts[&host_name("web-1")]);
+    let bytes = |path: String| {
+        let request = web_1.request(Method::GET, &format!("/{path}"));
+        async move { request.send().await.expect("an answer").bytes().await.expect("a body").to_vec() }
+    };
+    assert_eq!(bytes(layout::latest(&channel())).await, b"1\n");
+    assert_eq!(bytes(layout::release(&channel(), release.id.seq)).await, release.release);
+    let root = std::fs::read(running.dir.path().join("root.json")).expect("a file");
+    assert_eq!(bytes(layout::root(1)).await, root);
+    let own = layout::entry(&channel(), release.id.seq, &host_name("web-1"));
+    assert_eq!(bytes(own).await, release.entries[0].1);
+    let (status, problem) = web_1.get("/channels/stable/1/hosts/web-2.json").await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{problem}");
+    let (status, _) = web_1.get("/channels/stable/2/release.json").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_document_that_is_known_is_not_sent_again() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let web_1 = running.host(&fleet.hosts[&host_name("web-1")]);
+    let first = web_1.request(Method::GET, "/channels/stable/latest").send().await.expect("an answer");
+    let etag = first.headers()["etag"].clone();
+    let again = web_1.request(Method::GET, "/channels/stable/latest").header("if-none-match", etag.clone());
+    assert_eq!(again.send().await.expect("an answer").status(), StatusCode::NOT_MODIFIED);
+    running.push(&fleet.release(2)).await;
+    let newer = web_1.request(Method::GET, "/channels/stable/latest").header("if-none-match", etag);
+    assert_eq!(newer.send().await.expect("an answer").bytes().await.expect("a body").as_ref(), b"2\n");
+}
+
+#[tokio::test]
+async fn what_a_host_would_refuse_is_refused_at_the_door_and_changes_nothing() {
+    let fleet = Fleet::of(&["web-1", "web-2"]);
+    let running = Running::start(&fleet).await;
+    let (one, two) = (fleet.release(1), fleet.release(2));
+    running.push(&two).await;
+    let operator = running.person(&running.operator);
+    let other = Fleet::of(&["web-1", "web-2"]).release(3);
+    let three = fleet.release(3);
+    let half = [three.release.clone(), three.entries[0].1.clone()].concat();
+    let mixed = [three.release.clone(), two.entries[0].1.clone(), two.entries[1].1.clone()].concat();
+    let twice = [three.release.clone(), three.entries[0].1.clone(), three.entries[0].1.clone()].concat();
+    let cut = three.pushed()[..three.pushed().len() - 40].to_vec();
+    for (what, lines, why) in [
+        ("an older one", one.pushed(), "number 1"),
+        ("another key's", other.pushed(), "too few keys"),
+        ("half of one", half, "2 hosts"),
+        ("entries of another", mixed, "not part of release"),
+        ("an entry twice", twice, "two entries"),
+        ("one that broke off", cut, "not a root, a release or an entry"),
+        ("entries alone", three.entries[0].1.clone(), "the order is"),
+        ("a login page", b"<html>\n</html>\n".to_vec(), "not a root, a release or an entry"),
+        ("an endless line", vec![b'x'; 200_000], "longer than"),
+    ] {
+        let (status, problem) = operator.push(lines).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(why)), "{what}: {problem}");
+    }
+    let (_, latest) = operator.get("/channels/stable/latest").await;
+    assert_eq!(latest, 2);
+    let (status, answer) = operator.push(two.pushed()).await;
+    assert_eq!((status, answer["outcome"].as_str()), (StatusCode::OK, Some("known-before")));
+    running.push(&three).await;
+}
+
+#[tokio::test]
+async fn a_folder_is_followed_with_its_roots_and_an_older_release_in_it_moves_nothing() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    let viewer = running.person(&running.viewer);
+    let latest = |wanted: u64| {
+        let viewer = &viewer;
+        async move {
+            tokio::time::timeout(SOON, async {
+                while viewer.get("/channels/stable/latest").await.1 != wanted {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            })
+            .await
+        }
+    };
+    fleet.release(4).publish(running.releases());
+    latest(4).await.expect("it is found");
+    let root = running.releases().join(layout::root(2));
+    nixfleet_sys::fs::make_dir(root.parent().expect("a folder")).expect("a folder");
+    nixfleet_sys::fs::write_atomic(&root, &fleet.root(2)).expect("a file");
+    fleet.release(3).publish(running.releases());
+    fleet.release(5).publish(running.releases());
+    latest(5).await.expect("it is found");
+    let (status, _) = viewer.get("/root/2.json").await;
+    assert_eq!(status, StatusCode::OK);
+}

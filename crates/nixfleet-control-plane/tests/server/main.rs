@@ -1,0 +1,10 @@
+//! The control plane as its clients see it: the real server, real TLS, a real database.
+
+mod agents;
+mod cluster;
+mod doors;
+mod fleet;
+mod intake;
+mod restarts;
+mod running;
+mod stores;

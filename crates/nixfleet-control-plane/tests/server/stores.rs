@@ -1,0 +1,348 @@
+//! What the store promises, on both engines: each story gets an empty database.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+
+use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::releases::{self, Draft, Taken};
+use nixfleet_control_plane::store::fact::{About, Fact};
+use nixfleet_control_plane::store::fleet::EventFilter;
+use nixfleet_control_plane::store::tokens::{Made, Role};
+use nixfleet_control_plane::store::write::Folding;
+use nixfleet_control_plane::store::{Store, StoreError};
+use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::wire::Wish;
+
+use crate::cluster::Cluster;
+use crate::fleet::{Documents, Fleet, Host, channel, host_name, now};
+
+type Told = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Story = (&'static str, fn(Database) -> Told);
+
+macro_rules! stories {
+    ($($name:ident),* $(,)?) => {
+        const STORIES: &[Story] = &[$((stringify!($name), |database| Box::pin($name(database)))),*];
+    };
+}
+
+stories![
+    numbers_have_no_gaps_whoever_writes_at_the_same_time,
+    a_write_that_is_dropped_leaves_nothing,
+    bytes_come_back_as_they_were,
+    hosts_are_listed_by_the_bytes_of_their_names_page_by_page,
+    a_newer_order_on_the_same_topic_takes_the_place_of_the_older,
+    a_lease_has_one_holder_and_ends,
+    a_token_has_one_name_and_is_found_by_itself_only,
+    strangers_are_counted_and_bounded,
+    reports_in_any_order_and_number_fold_to_the_state_of_the_host,
+    rebuild_and_retention_keep_what_is_known,
+    a_schema_of_a_newer_program_is_refused,
+    two_drafts_at_once_do_not_overwrite_each_other,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_story_holds_on_sqlite() {
+    for (name, story) in STORIES {
+        println!("{name}");
+        let dir = tempfile::tempdir().expect("a folder");
+        story(Database::Sqlite(dir.path().join("fleet.db"))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_story_holds_on_postgresql() {
+    let Some(cluster) = Cluster::start().await else { return };
+    for (at, (name, story)) in STORIES.iter().enumerate() {
+        println!("{name}");
+        story(cluster.database(&format!("story_{at}")).await).await;
+    }
+}
+
+async fn open(database: &Database) -> Store {
+    Store::open(database).await.expect("it opens")
+}
+
+async fn take(store: &Store, root: &[u8], documents: &Documents) -> Taken {
+    let mut draft = Draft::begin(store, root, now()).await.expect("a draft");
+    draft.release(&documents.release).expect("a good release");
+    for (_, entry) in &documents.entries {
+        draft.entry(entry).expect("a good entry");
+    }
+    draft.finish(store, root).await.expect("it is whole")
+}
+
+/// A store that serves release 1 of a fleet with these hosts.
+async fn served(database: &Database, names: &[&str]) -> (Store, Fleet, Vec<u8>, Documents) {
+    let (store, fleet) = (open(database).await, Fleet::of(names));
+    let root = fleet.root(1);
+    releases::begin(&store, &root, now()).await.expect("a root");
+    let documents = fleet.release(1);
+    assert_eq!(take(&store, &root, &documents).await, Taken::New(documents.id.clone()));
+    (store, fleet, root, documents)
+}
+
+fn acted(by: &str) -> Fact {
+    Fact::Acted { by: by.to_owned(), verb: serde_json::Value::Null, why: "a test".to_owned() }
+}
+
+async fn numbers_have_no_gaps_whoever_writes_at_the_same_time(database: Database) {
+    // Two processes, as far as the database can tell.
+    let stores = [open(&database).await, open(&database).await];
+    let mut tasks = Vec::new();
+    for writer in 0..8 {
+        let store = stores[writer % 2].clone();
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..10 {
+                let mut write = store.begin(now()).await.expect("its turn");
+                for _ in 0..3 {
+                    write.append(&About::Fleet, &acted(&writer.to_string())).await.expect("kept");
+                }
+                write.commit().await.expect("on the disk");
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let events = stores[0].events(&EventFilter::default(), 1_000).await.expect("read");
+    let numbers: Vec<u64> = events.iter().map(|event| event.id).collect();
+    assert_eq!(numbers, (1..=240).collect::<Vec<_>>());
+    for three in events.chunks(3) {
+        assert!(three.iter().all(|event| event.fact == three[0].fact), "writes do not mix: {three:?}");
+    }
+    assert_eq!(stores[1].newest_event().await.expect("read"), 240);
+}
+
+async fn a_write_that_is_dropped_leaves_nothing(database: Database) {
+    let store = open(&database).await;
+    let mut write = store.begin(now()).await.expect("a write");
+    write.append(&About::Fleet, &acted("ann")).await.expect("kept");
+    write.put_document("root/9.json", b"x").await.expect("kept");
+    drop(write);
+    assert_eq!(store.newest_event().await.expect("read"), 0);
+    assert_eq!(store.document("root/9.json").await.expect("read"), None);
+    let mut write = store.begin(now()).await.expect("the next has its turn");
+    assert_eq!(write.append(&About::Fleet, &acted("bob")).await.expect("kept"), 1);
+    write.commit().await.expect("on the disk");
+}
+
+async fn bytes_come_back_as_they_were(database: Database) {
+    let store = open(&database).await;
+    let all: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    let mut write = store.begin(now()).await.expect("a write");
+    write.put_document("channels/stable/1/hosts/ü.json", &all).await.expect("kept");
+    write.set("x", &[]).await.expect("kept");
+    write.set("x", &all).await.expect("kept");
+    write.commit().await.expect("on the disk");
+    assert_eq!(store.document("channels/stable/1/hosts/ü.json").await.expect("read"), Some(all.clone()));
+    assert_eq!(store.setting("x").await.expect("read"), Some(all));
+    assert_eq!(store.setting("y").await.expect("read"), None);
+}
+
+async fn hosts_are_listed_by_the_bytes_of_their_names_page_by_page(database: Database) {
+    let names = ["web-1", "web.1", "web_1", "web1", "a", "zz", "web-10", "web-2"];
+    let (store, ..) = served(&database, &names).await;
+    let mut sorted = names.map(host_name);
+    sorted.sort();
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = store.hosts(&after, Some(&channel()), 3).await.expect("read");
+        let Some(last) = page.last() else { break };
+        after = last.name.to_string();
+        seen.extend(page.into_iter().map(|host| host.name));
+    }
+    assert_eq!(seen, sorted);
+    let other = "edge".parse().expect("a name");
+    assert_eq!(store.hosts("", Some(&other), 3).await.expect("read"), []);
+    assert_eq!(store.counts().await.expect("read"), [("stable".to_owned(), "converged".to_owned(), 8)]);
+}
+
+async fn a_newer_order_on_the_same_topic_takes_the_place_of_the_older(database: Database) {
+    let (store, _, _, documents) = served(&database, &["web-1"]).await;
+    let host = host_name("web-1");
+    let hold = |why: &str| Wish::Hold { by: "ann".to_owned(), why: why.to_owned(), until_ms: None };
+    let go = Wish::Go { release: documents.id.clone() };
+    for wish in [hold("one"), go.clone(), hold("two")] {
+        let mut write = store.begin(now()).await.expect("a write");
+        let fact = Fact::Ordered { wish, by: None, why: None };
+        write.append(&About::Host(host.clone()), &fact).await.expect("kept");
+        write.commit().await.expect("on the disk");
+    }
+    let orders = store.orders(&host, 0).await.expect("read");
+    let wishes: Vec<&Wish> = orders.iter().map(|order| &order.what).collect();
+    assert_eq!(wishes, [&go, &hold("two")]);
+    assert!(orders[0].number < orders[1].number);
+    assert_eq!(store.orders(&host, orders[0].number).await.expect("read"), orders[1..]);
+    assert_eq!(store.orders(&host_name("web-2"), 0).await.expect("read"), []);
+}
+
+async fn a_lease_has_one_holder_and_ends(database: Database) {
+    let (store, start) = (open(&database).await, now());
+    let at = |secs: u32| start.plus(Secs(secs));
+    let take =
+        async |me: &str, secs: u32| store.lease("plan", me, at(secs), at(secs + 10)).await.expect("asked");
+    assert!(take("a", 0).await);
+    assert!(!take("b", 5).await, "it is a's");
+    assert!(take("a", 8).await, "a goes on");
+    assert!(!take("b", 18).await, "not before its end");
+    assert!(take("b", 19).await);
+    assert!(!take("a", 20).await);
+    let mut write = store.begin(at(21)).await.expect("a write");
+    assert!(!write.still_mine("plan", "a").await.expect("asked"));
+    assert!(write.still_mine("plan", "b").await.expect("asked"));
+    drop(write);
+    store.give_back("plan", "a").await.expect("asked");
+    assert_eq!(store.holder("plan").await.expect("read").map(|lease| lease.holder), Some("b".to_owned()));
+    store.give_back("plan", "b").await.expect("asked");
+    assert!(take("a", 22).await);
+}
+
+async fn a_token_has_one_name_and_is_found_by_itself_only(database: Database) {
+    let store = open(&database).await;
+    let Made::Token(token) = store.make_token("ann", Role::Operator, now()).await.expect("kept") else {
+        panic!("the name is free")
+    };
+    assert!(matches!(store.make_token("ann", Role::Viewer, now()).await, Ok(Made::NameTaken)));
+    let person = store.person(&token).await.expect("read").expect("it is known");
+    assert_eq!((person.name.as_str(), person.role), ("ann", Role::Operator));
+    for wrong in [&token[..token.len() - 1], &format!("{token}x"), "", "nixfleet_"] {
+        assert_eq!(store.person(wrong).await.expect("read"), None, "{wrong}");
+    }
+    assert_eq!(store.people().await.expect("read").len(), 1);
+    assert!(store.remove_token("ann", now()).await.expect("kept"));
+    assert!(!store.remove_token("ann", now()).await.expect("kept"));
+    assert_eq!(store.person(&token).await.expect("read"), None);
+    let events = store.events(&EventFilter::default(), 10).await.expect("read");
+    assert_eq!(events.len(), 2, "both are in the log: {events:?}");
+}
+
+async fn strangers_are_counted_and_bounded(database: Database) {
+    let store = open(&database).await;
+    let id = crate::fleet::HostKeys::new().public.id();
+    store.note_stranger(&id, "192.0.2.1", now()).await.expect("kept");
+    for _ in 0..1_010 {
+        let other = crate::fleet::HostKeys::new().public.id();
+        store.note_stranger(&other, "192.0.2.7", now()).await.expect("kept");
+    }
+    store.note_stranger(&id, "192.0.2.2", now().plus(Secs(5))).await.expect("kept");
+    let strangers = store.strangers().await.expect("read");
+    assert_eq!(strangers.len(), 1_000);
+    assert_eq!((strangers[0].key.clone(), strangers[0].times), (id.to_string(), 2));
+    assert_eq!(strangers[0].address, "192.0.2.2");
+}
+
+async fn reports_in_any_order_and_number_fold_to_the_state_of_the_host(database: Database) {
+    let (store, fleet, root, first) = served(&database, &["web-1", "web-2"]).await;
+    let mut host = Host::started("web-1");
+    host.verified(&first);
+    host.staged(&first);
+    let second = fleet.release(2);
+    take(&store, &root, &second).await;
+    host.verified(&second);
+    let all = host.log.clone();
+    let mut taken = BTreeSet::new();
+    // A fixed shuffle with repeats, gaps and steps backwards.
+    for step in 0..200_usize {
+        let from = step * 7 % all.len();
+        let mut write = store.begin(now()).await.expect("a write");
+        for record in all.iter().skip(from).take(1 + step % 3) {
+            match write.report(&host.name, record.clone()).await.expect("asked") {
+                Folding::Taken => assert!(taken.insert(record.seq), "once only: {}", record.seq),
+                Folding::Repeat => assert!(taken.contains(&record.seq)),
+                Folding::Gap => assert!(!taken.contains(&(record.seq - 1))),
+                Folding::Diverged(why) => panic!("{why}"),
+            }
+        }
+        write.commit().await.expect("on the disk");
+    }
+    assert_eq!(taken.len(), all.len());
+    let (state, fault) = store.state(&host.name).await.expect("read").expect("named");
+    assert_eq!((state, fault), (host.state.clone(), None));
+    let events =
+        store.events(&EventFilter { after: 0, host: Some(host.name.clone()) }, 100).await.expect("read");
+    let logged: Vec<_> = events
+        .into_iter()
+        .map(|event| match event.fact {
+            Fact::Reported { record } => *record,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(logged, all);
+    store.note_heard(&[(host.name.clone(), now())]).await.expect("kept");
+    assert!(store.host(&host.name).await.expect("read").expect("named").heard_ms.is_some());
+}
+
+async fn rebuild_and_retention_keep_what_is_known(database: Database) {
+    let (store, fleet, root, first) = served(&database, &["web-1", "web-2"]).await;
+    let mut hosts = [Host::started("web-1"), Host::started("web-2")];
+    let second = fleet.release(2);
+    for documents in [&first, &second] {
+        take(&store, &root, documents).await;
+        for host in &mut hosts {
+            host.verified(documents);
+            let mut write = store.begin(now()).await.expect("a write");
+            for record in host.log.clone() {
+                write.report(&host.name, record).await.expect("asked");
+            }
+            let fact =
+                Fact::Ordered { wish: Wish::Go { release: documents.id.clone() }, by: None, why: None };
+            write.append(&About::Host(host.name.clone()), &fact).await.expect("kept");
+            write.commit().await.expect("on the disk");
+        }
+    }
+    let look = async || {
+        let hosts = store.hosts("", None, 10).await.expect("read");
+        let orders = store.orders(&host_name("web-1"), 0).await.expect("read");
+        (hosts, orders, store.newest_releases().await.expect("read"))
+    };
+    let before = look().await;
+    assert_eq!(
+        before.0.iter().map(|host| host.state.clone()).collect::<Vec<_>>(),
+        hosts.map(|host| host.state)
+    );
+    let folded = store.rebuild(now()).await.expect("it folds");
+    assert_eq!(look().await, before);
+    assert_eq!(store.retain(now(), UnixMs::EPOCH).await.expect("asked").events, 0, "nothing is that old");
+    let removed = store.retain(now(), now().plus(Secs(1))).await.expect("asked");
+    assert_eq!((removed.compacted, removed.releases), (2, 1), "{removed:?}");
+    assert!(removed.events > 0);
+    let again = store.rebuild(now()).await.expect("it folds");
+    assert!(again < folded, "{again} {folded}");
+    let after = look().await;
+    let states = |hosts: &[nixfleet_control_plane::store::fleet::HostListed]| {
+        hosts
+            .iter()
+            .map(|host| (host.name.clone(), host.state.clone(), host.fault.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(&after.0), states(&before.0));
+    assert_eq!((after.1, after.2), (before.1, before.2));
+    let second_time = store.retain(now(), now().plus(Secs(1))).await.expect("asked");
+    assert_eq!((second_time.compacted, second_time.events), (0, 0), "there is an end to it");
+}
+
+async fn a_schema_of_a_newer_program_is_refused(database: Database) {
+    sqlx::any::install_default_drivers();
+    let store = open(&database).await;
+    store.close().await;
+    let address = match &database {
+        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+        Database::Postgres(address) => address.clone(),
+    };
+    let pool = sqlx::AnyPool::connect(&address).await.expect("it is there");
+    sqlx::query("INSERT INTO schema_steps (step) VALUES (99)").execute(&pool).await.expect("kept");
+    pool.close().await;
+    assert!(matches!(Store::open(&database).await, Err(StoreError::Newer { .. })));
+}
+
+async fn two_drafts_at_once_do_not_overwrite_each_other(database: Database) {
+    let (store, fleet, root, _) = served(&database, &["web-1"]).await;
+    let (second, third) = (fleet.release(2), fleet.release(3));
+    let mut slow = Draft::begin(&store, &root, now()).await.expect("a draft");
+    slow.release(&second.release).expect("a good release");
+    slow.entry(&second.entries[0].1).expect("a good entry");
+    take(&store, &root, &third).await;
+    let overtaken = slow.finish(&store, &root).await;
+    assert!(matches!(overtaken, Err(releases::IntakeRefused::Overtaken)), "{overtaken:?}");
+    assert_eq!(store.newest_release(&channel()).await.expect("read"), Some(third.id));
+}
