@@ -157,7 +157,9 @@ pub(super) fn confirm(
 pub(super) fn hooks_after(reboot: &Reboot) -> Hooks {
     match reboot {
         Reboot::Waiting { trouble: None, hooks: _ } => Hooks::NotDue,
-        Reboot::Waiting { trouble: Some(_), hooks: _ } | Reboot::Draining { .. } | Reboot::Ordered { .. } => Hooks::Due,
+        Reboot::Waiting { trouble: Some(_), hooks: _ } | Reboot::Draining { .. } | Reboot::Ordered { .. } => {
+            Hooks::Due
+        }
     }
 }
 
