@@ -23,7 +23,8 @@ use nixfleet_sys::fs::{self, FsError};
 use crate::activation::host::STATE_DIR;
 use crate::source::place::Place;
 use keys::Key;
-use parsed::{Parsed, Reboots, parse};
+use nixfleet_core::host::world::Reboots;
+use parsed::{Parsed, parse};
 use ready::ServerChoice;
 use written::{Fault, Written};
 

@@ -7,8 +7,8 @@
 //! backend on Linux, where test hosts are.
 
 /// Every point, in the order of a good activation, then of a deferral, then of a way back, then
-/// of the reducer, which passes its points with every input.
-pub const ALL: [&str; 47] = [
+/// of the reducer, which passes its points with every input, then of the outbox at each of its syncs.
+pub const ALL: [&str; 53] = [
     "before-began",
     "after-began",
     "before-root",
@@ -56,6 +56,12 @@ pub const ALL: [&str; 47] = [
     "before-save",
     "after-save",
     "after-effects",
+    "before-outbox-append",
+    "after-outbox-append",
+    "before-outbox-cut",
+    "after-outbox-cut",
+    "before-outbox-replace",
+    "after-outbox-replace",
 ];
 
 /// Variables that a detached process of ours is given from our own environment: none in a shipped binary.

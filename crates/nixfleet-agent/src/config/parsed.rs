@@ -1,11 +1,10 @@
 //! The second stage: from texts to settings with types, all faults at once.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
+use nixfleet_core::host::world::Reboots;
 use nixfleet_core::model::names::{ChannelName, HostName};
 
 use super::keys::Key;
@@ -43,35 +42,6 @@ pub struct Parsed {
     pub reboots: Option<Reboots>,
 }
 
-/// Whether this host may restart, whatever a release says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reboots {
-    /// When and as the release says.
-    #[default]
-    AsReleased,
-    /// Never by the agent: a person restarts it.
-    Never,
-}
-
-impl fmt::Display for Reboots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AsReleased => "as-released",
-            Self::Never => "never",
-        })
-    }
-}
-
-impl FromStr for Reboots {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::AsReleased, Self::Never]
-            .into_iter()
-            .find(|one| one.to_string() == text)
-            .ok_or_else(|| format!("`{}` is neither `as-released` nor `never`", shown(text)))
-    }
-}
-
 impl Parsed {
     /// These settings, and those of `under` where these say nothing. A flag for one way in which a server proves who it
     /// is also takes the place of the other way in the file.
@@ -107,7 +77,7 @@ pub fn parse(written: &Written) -> (Parsed, Vec<Fault>) {
         poll: reader.one(Key::Poll, poll),
         ca_file: reader.one(Key::CaFile, path),
         pins: reader.pins(),
-        reboots: reader.one(Key::Reboot, str::parse),
+        reboots: reader.one(Key::Reboot, reboots),
     };
     (parsed, reader.faults)
 }
@@ -150,6 +120,13 @@ fn path(text: &str) -> Result<PathBuf, String> {
     } else {
         Err(format!("`{}` is not an absolute path", shown(text)))
     }
+}
+
+fn reboots(text: &str) -> Result<Reboots, String> {
+    [Reboots::AsReleased, Reboots::Never]
+        .into_iter()
+        .find(|one| one.to_string() == text)
+        .ok_or_else(|| format!("`{}` is neither `as-released` nor `never`", shown(text)))
 }
 
 fn poll(text: &str) -> Result<Duration, String> {

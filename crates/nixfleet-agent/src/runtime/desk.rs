@@ -93,4 +93,8 @@ impl<B: ActivationBackend + Send + 'static> Desk for HostDesk<B> {
     fn perform(&mut self, effect: Effect) {
         self.applier.perform(effect);
     }
+
+    fn owes_state(&self) -> bool {
+        self.outbox.owes_state()
+    }
 }

@@ -109,8 +109,16 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         }
     }
 
-    /// One turn of the reducer. What cannot be written is tried again for as long as it takes.
+    /// One turn of the reducer, and one more where the outbox lost reports in it: nothing is sent in between.
     async fn take(&mut self, fact: Fact) {
+        self.turn(fact).await;
+        if let Some(owed) = self.reducer.owed() {
+            self.turn(owed).await;
+        }
+    }
+
+    /// One turn. What cannot be written is tried again for as long as it takes.
+    async fn turn(&mut self, fact: Fact) {
         let now = timer::now();
         let (mut prepared, refused) = self.reducer.prepare(fact, now);
         if let Some(refused) = refused {

@@ -6,11 +6,14 @@
 //! are given again. Delivery is at least once: the receiver knows a repeat by its number (lesson 24).
 //!
 //! It is bounded. When it is full, what was acknowledged goes first, oldest first, then unsent progress; an unsent verdict
-//! never goes: then the file is larger than its limit, and [`Room::Stretched`] says so. What went leaves a gap in the
-//! numbers. Where nobody acknowledges ([`Receiver::Nobody`]) it is a history, of which the oldest goes.
+//! never goes: then the file is larger than its limit, and [`Room::Stretched`] says so. Where nobody acknowledges
+//! ([`Receiver::Nobody`]) it is a history, of which the oldest goes.
 //!
-//! A torn tail is cut. A line that was altered on the disk is left out and counted, unlike in the activation journal:
-//! nothing is decided by this file, so damage costs the report and nothing else.
+//! What is gone before anybody had it is said: what is sent has a record in its place, and the owner has the host's state
+//! told after it ([`Outbox::owes_state`]), so that whoever follows can go on.
+//!
+//! A tail without its newline was torn, and is cut. A whole line that was altered on the disk is left out and counted,
+//! unlike in the activation journal: nothing is decided by this file, so damage costs the report and nothing else.
 
 mod disk;
 mod line;
@@ -22,7 +25,7 @@ use nixfleet_core::host::Record;
 use nixfleet_sys::fs::FsError;
 
 pub use disk::{Disk, RealDisk};
-use line::{Kept, Line, Log};
+use line::{Kept, Line, Log, Sent};
 
 /// How much is kept, and for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,8 @@ pub struct Found {
     pub damaged_lines: usize,
     /// Records of events after the saved state, which were never acted upon: dropped.
     pub unsaved: usize,
+    /// How many of the newest records before the saved state are not there.
+    pub missing: u64,
 }
 
 /// What became of what was in it when something was written.
@@ -145,10 +150,17 @@ impl Outbox {
         Self::open_on(RealDisk, path, saved, limits)
     }
 
-    /// The records in an outbox, oldest first, for whoever only looks; may be called while another process owns it.
+    /// The records in an outbox, oldest first, for whoever only looks; where some are missing between two, one that says
+    /// so. May be called while another process owns it.
     pub fn history(path: &Path) -> Result<Vec<Record>, OutboxError> {
-        let read = Log::read(&RealDisk.read(path)?).map_err(|line| newer(path, line))?;
-        Ok(read.log.records.iter().map(Kept::record).collect())
+        Self::read(&RealDisk.read(path)?).map_err(|line| newer(path, line))
+    }
+
+    /// The same from its bytes. The error is the number, from 1, of a line that a newer program wrote.
+    pub fn read(bytes: &[u8]) -> Result<Vec<Record>, usize> {
+        let read = Log::read(bytes)?;
+        let (first, newest) = (read.log.records.first().map_or(0, |first| first.seq), read.log.newest());
+        Ok(read.log.from(first.saturating_sub(1), newest).map(|sent| sent.record()).collect())
     }
 }
 
@@ -199,7 +211,8 @@ impl<D: Disk> Outbox<D> {
             bytes.len() as u64
         };
         self.file_bytes = Some(sound_bytes);
-        Ok(Found { damaged_lines: read.damaged_lines, unsaved: unsaved.len() })
+        let missing = self.newest.saturating_sub(self.log.newest().max(self.log.acknowledged));
+        Ok(Found { damaged_lines: read.damaged_lines, unsaved: unsaved.len(), missing })
     }
 
     /// The length of the file, which is read again after an error that left it unknown.
@@ -230,16 +243,29 @@ impl<D: Disk> Outbox<D> {
     }
 
     /// The oldest records that nobody has acknowledged, in order: at most `count_max` of them, and no more than take
-    /// `bytes_max` of JSON, but always one if there is one.
+    /// `bytes_max` of JSON, but always one if there is one. In the place of those that are gone is one that says so, so
+    /// that every number after [`Outbox::acknowledged`] is accounted for.
     pub fn unsent(&self, count_max: usize, bytes_max: usize) -> Vec<Record> {
-        let from = self.log.records.partition_point(|record| record.seq <= self.acknowledged());
         let mut bytes = 0usize;
-        let fits = |record: &&Kept| {
+        let fits = |sent: &Sent<'_>| {
             let is_first = bytes == 0;
-            bytes = bytes.saturating_add(record.line.len());
+            bytes = bytes.saturating_add(sent.bytes());
             is_first || bytes <= bytes_max
         };
-        self.log.records.iter().skip(from).take(count_max).take_while(fits).map(Kept::record).collect()
+        let sent = self.log.from(self.acknowledged(), self.newest).take(count_max).take_while(fits);
+        sent.map(|sent| sent.record()).collect()
+    }
+
+    /// Whether the receiver cannot know where the host stands from what is here: reports are gone that it does not have,
+    /// and no later one tells the state. Then one that does ([`Event::StateTold`]) is to be appended before anything is
+    /// sent.
+    ///
+    /// [`Event::StateTold`]: nixfleet_core::host::Event::StateTold
+    pub fn owes_state(&self) -> bool {
+        match self.limits.receiver {
+            Receiver::Acknowledges => self.log.owes_state(self.newest),
+            Receiver::Nobody => false,
+        }
     }
 
     /// Notes that the receiver has everything up to `seq`, and returns when that is on the disk. A number that was
@@ -314,6 +340,10 @@ impl<D: Disk> Outbox<D> {
 #[cfg(test)]
 #[path = "outbox/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "outbox/followed.rs"]
+mod followed;
 
 #[cfg(test)]
 #[path = "outbox/model.rs"]

@@ -37,6 +37,9 @@ pub trait Desk {
 
     /// Has one thing done; never waits for it.
     fn perform(&mut self, effect: Effect);
+
+    /// Whether reports were lost, and whoever follows cannot go on until it is told where the host stands.
+    fn owes_state(&self) -> bool;
 }
 
 /// An input in the form in which it is stepped through.
@@ -147,6 +150,12 @@ impl<D: Desk> Reducer<D> {
             },
         };
         (prepared, refused)
+    }
+
+    /// What is to be stepped through before anything else: the state told, where reports were lost.
+    pub fn owed(&self) -> Option<Fact> {
+        let told = || Event::StateTold { state: Box::new(self.saved.host.clone()) };
+        self.desk.owes_state().then(|| told().into())
     }
 
     /// Writes it down, the log first. After an error, call it again with the same: it goes on where it failed, and nothing

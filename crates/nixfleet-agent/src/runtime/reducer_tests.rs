@@ -15,7 +15,7 @@ use nixfleet_core::host::effect::Back;
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::host::probing::{ProbeReport, ProbeResult, WatchId};
 use nixfleet_core::host::terms::WaveTerms;
-use nixfleet_core::host::world::{JournalSays, Said, Setup, SourceKind, World};
+use nixfleet_core::host::world::{JournalSays, Reboots, Said, Setup, SourceKind, World};
 use nixfleet_core::host::{Effect, Event, Follower, HostState, Now, Record, Terms, UpMs};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_core::model::names::{ReleaseId, Seq, Sha256};
@@ -221,6 +221,10 @@ impl Desk for ModelDesk {
             let model = &mut *self.0.borrow_mut();
             if model.eager { model.carry_out(effect, true) } else { model.memory.effects.push_back(effect) }
         }
+    }
+
+    fn owes_state(&self) -> bool {
+        false
     }
 }
 
@@ -441,6 +445,7 @@ fn setup() -> Setup {
         host: "web-1".parse().expect("a name"),
         channel: "stable".parse().expect("a name"),
         source: SourceKind::Static,
+        reboots: Reboots::default(),
     }
 }
 

@@ -29,7 +29,6 @@ use super::{notify, requests};
 use crate::activation::ActivationBackend;
 use crate::activation::host::HostPaths;
 use crate::activation::types::Observer;
-use crate::config::parsed::Reboots;
 use crate::programs::Holder;
 use crate::source::Following as Source;
 use crate::tools::MissingTools;
@@ -43,8 +42,6 @@ pub struct Orders {
     pub source: Source,
     /// The root that the configuration names, as it is in its file.
     pub root: Vec<u8>,
-    /// Whether the host may restart as a release says.
-    pub reboots: Reboots,
 }
 
 /// Why an agent does not start.
@@ -111,7 +108,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
     let file = StateFile::in_folder(&host.state);
     let saved = file.read()?.unwrap_or_default();
-    let Orders { setup, source, root, reboots } = orders;
+    let Orders { setup, source, root } = orders;
     let trust = match saved.trust.clone() {
         None => Trust::begin(&root),
         Some(saved) => Trust::resume(&root, saved),
@@ -128,7 +125,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         jobs: Jobs::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
         staging: Staging::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
         probes: Probes::new(Arc::clone(&backend), inputs.clone()),
-        asks: source::start((source, trust), reboots, inputs.clone()),
+        asks: source::start((source, trust), inputs.clone()),
         hooks: Hooks::new(Holder::of(&*backend), inputs.clone()),
         reboot: Reboot::new(backend.tools()?.clone(), inputs.clone()),
     };
@@ -153,7 +150,7 @@ fn open_outbox(
         SourceKind::ControlPlane => Receiver::Acknowledges,
     };
     let opened = Outbox::open(&host.outbox(), saved, Limits::of(receiver));
-    let (outbox, Found { damaged_lines, unsaved }) = opened.map_err(NotStarted::Log)?;
+    let (outbox, Found { damaged_lines, unsaved, missing }) = opened.map_err(NotStarted::Log)?;
     if damaged_lines > 0 {
         voice.remark(&format!(
             "error: {damaged_lines} lines of the outbox were altered on the disk and are lost"
@@ -162,6 +159,11 @@ fn open_outbox(
     if unsaved > 0 {
         voice.remark(&format!(
             "{unsaved} events were written and not saved before a crash; they are taken again"
+        ));
+    }
+    if missing > 0 {
+        voice.remark(&format!(
+            "error: the newest {missing} records before the saved state are not in the outbox"
         ));
     }
     Ok(outbox)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use nixfleet_core::host::world::SourceKind;
 use reqwest::Url;
 
 /// Where releases come from.
@@ -41,6 +42,15 @@ impl WebAddress {
 impl fmt::Display for WebAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Place {
+    /// Who opens a host's turn there.
+    pub fn kind(&self) -> SourceKind {
+        match self {
+            Self::Folder(_) | Self::Web(_) => SourceKind::Static,
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::probing::{ProbeReport, WatchId};
+use super::state::HostState;
 use super::world::{JournalSays, Setup, World};
 use crate::activation::outcome::{ActivationOutcome, Failure, Step};
 use crate::ids::{ActivationId, StorePath};
@@ -87,6 +88,12 @@ pub enum Event {
     },
     /// The control plane lets this host restart for a release that it runs already.
     OrderedToReboot {
+        /// For which release.
+        release: ReleaseId,
+    },
+    /// The control plane takes back what it ordered for this release: it was halted, paused or aborted. What has begun
+    /// goes on; the same order may come again.
+    OrderWithdrawn {
         /// For which release.
         release: ReleaseId,
     },
@@ -227,6 +234,18 @@ pub enum Event {
     },
     /// Decided: it should have been down by now, and is not.
     RebootOverdue,
+
+    /// In the log only: the records from this number up to that of this record are gone. They were progress for which
+    /// there was no room, history that was old, or lines that the disk had altered.
+    ReportsLost {
+        /// The first of them; not above the record's own number.
+        from: u64,
+    },
+    /// Where the host stands, for whoever cannot know it because reports were lost: the state just before this record.
+    StateTold {
+        /// The state.
+        state: Box<HostState>,
+    },
 }
 
 /// In which way something that the source served was refused.
@@ -281,7 +300,9 @@ impl Event {
             | Self::LocalActivationStarted { .. }
             | Self::LocalActivationAdvanced { .. }
             | Self::ProbeReported(_)
-            | Self::HooksRan { .. } => Weight::Progress,
+            | Self::HooksRan { .. }
+            // A newer one is told if this one goes.
+            | Self::StateTold { .. } => Weight::Progress,
             Self::AgentStarted { .. }
             | Self::SystemChanged { .. }
             | Self::ReleaseVerified { .. }
@@ -290,6 +311,7 @@ impl Event {
             | Self::StageFailed { .. }
             | Self::OrderedToGo { .. }
             | Self::OrderedToReboot { .. }
+            | Self::OrderWithdrawn { .. }
             | Self::Held { .. }
             | Self::Unheld { .. }
             | Self::RetryAsked { .. }
@@ -307,7 +329,8 @@ impl Event {
             | Self::SoakPassed { .. }
             | Self::SoakFailed { .. }
             | Self::RebootBegan { .. }
-            | Self::RebootOverdue => Weight::Verdict,
+            | Self::RebootOverdue
+            | Self::ReportsLost { .. } => Weight::Verdict,
         }
     }
 
@@ -330,6 +353,7 @@ impl Event {
             Self::StageFailed { .. } => "stage-failed",
             Self::OrderedToGo { .. } => "ordered-to-go",
             Self::OrderedToReboot { .. } => "ordered-to-reboot",
+            Self::OrderWithdrawn { .. } => "order-withdrawn",
             Self::Held { .. } => "held",
             Self::Unheld { .. } => "unheld",
             Self::RetryAsked { .. } => "retry-asked",
@@ -352,6 +376,8 @@ impl Event {
             Self::SoakFailed { .. } => "soak-failed",
             Self::RebootBegan { .. } => "reboot-began",
             Self::RebootOverdue => "reboot-overdue",
+            Self::ReportsLost { .. } => "reports-lost",
+            Self::StateTold { .. } => "state-told",
         }
     }
 }

@@ -3,6 +3,10 @@
 //! Every event that changed the state has the next number. So a repeat is known by its number and does nothing, what
 //! comes out of order waits for what is before it, and a gap is seen and asked for (lesson 24). Events that changed
 //! nothing have no number and are not reported: folding them would change nothing either.
+//!
+//! A host that has no room left drops progress that nobody has had. In its place is a record that says so
+//! ([`Event::ReportsLost`]), and later one that says where the host stands ([`Event::StateTold`]). Between the two a
+//! follower takes records in without knowing the state ([`Follower::is_behind`]); from the second on it does again.
 
 use std::collections::BTreeMap;
 
@@ -72,6 +76,11 @@ impl Record {
         serde_json::to_string(self).expect("texts and numbers are always JSON")
     }
 
+    /// The first number that it stands for: its own, or that of the first record whose loss it tells.
+    pub fn first_seq(&self) -> u64 {
+        if let Event::ReportsLost { from } = &self.fact { (*from).min(self.seq) } else { self.seq }
+    }
+
     /// When it was taken in.
     pub fn now(&self) -> Now {
         Now { at: self.at_ms, up: self.up_ms }
@@ -123,6 +132,9 @@ pub fn advance(
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Follower {
     state: HostState,
+    /// All records up to this number were taken in or are lost. Above the state's number: what they changed is not known.
+    told: u64,
+    /// By their first number.
     early: BTreeMap<u64, Record>,
 }
 
@@ -162,12 +174,29 @@ pub enum Diverged {
 impl Follower {
     /// Follows from `state` on, which the host sent; from [`HostState::fresh`] for a host that is new.
     pub fn from(state: HostState) -> Self {
-        Self { state, early: BTreeMap::new() }
+        let told = state.seq;
+        Self::resume(state, told)
+    }
+
+    /// Goes on with what [`Follower::state`] and [`Follower::told`] gave.
+    pub fn resume(state: HostState, told: u64) -> Self {
+        let told = told.max(state.seq);
+        Self { state, told, early: BTreeMap::new() }
     }
 
     /// The host's state as far as it was followed.
     pub fn state(&self) -> &HostState {
         &self.state
+    }
+
+    /// The number up to which every record was taken in or is lost: what may be acknowledged.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// Whether reports were lost after the state that is known, and the host has not told its state since.
+    pub fn is_behind(&self) -> bool {
+        self.told > self.state.seq
     }
 
     /// Takes a record in, in any order. `terms` finds what a release says to this host.
@@ -177,18 +206,25 @@ impl Follower {
         seed: u64,
         terms: &dyn Fn(&ReleaseId) -> Option<&'t Terms>,
     ) -> Result<Taken, Diverged> {
-        let next = self.state.seq + 1;
+        let next = self.told + 1;
+        let first = record.first_seq();
         if record.seq < next {
             return Ok(Taken::Repeat);
         }
-        if record.seq >= next + WINDOW {
+        if first >= next + WINDOW {
             return Ok(Taken::TooEarly(next));
         }
-        self.early.insert(record.seq, record);
+        // Of two that begin at the same number, the longer says that more was lost since the other was sent.
+        if self.early.get(&first).is_none_or(|known| known.seq <= record.seq) {
+            self.early.insert(first, record);
+        }
         let mut folded = 0;
-        while let Some(record) = self.early.remove(&(self.state.seq + 1)) {
-            self.fold(&record, seed, terms)?;
-            folded += 1;
+        while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() <= self.told + 1) {
+            let record = entry.remove();
+            if record.seq > self.told {
+                self.fold(&record, seed, terms)?;
+                folded += 1;
+            }
         }
         if folded == 0 { Ok(Taken::Early(next)) } else { Ok(Taken::Folded(folded)) }
     }
@@ -200,14 +236,26 @@ impl Follower {
         terms: &dyn Fn(&ReleaseId) -> Option<&'t Terms>,
     ) -> Result<(), Diverged> {
         let seq = record.seq;
-        let named = record.fact.release_verified().and_then(terms);
-        let context = Context { seed, terms: named };
-        let followed = step(&self.state, &record.fact, &context, record.now())
-            .map_err(|refused| Diverged::Refused { seq, refused: Box::new(refused) })?;
-        if followed.next.seq != seq {
-            return Err(Diverged::NoChange { seq });
+        let from = if let Event::ReportsLost { from: _ } = &record.fact {
+            None
+        } else if !self.is_behind() {
+            Some(&self.state)
+        } else if let Event::StateTold { state } = &record.fact {
+            Some(&**state)
+        } else {
+            None
+        };
+        if let Some(from) = from {
+            let named = record.fact.release_verified().and_then(terms);
+            let context = Context { seed, terms: named };
+            let followed = step(from, &record.fact, &context, record.now())
+                .map_err(|refused| Diverged::Refused { seq, refused: Box::new(refused) })?;
+            if followed.next.seq != seq {
+                return Err(Diverged::NoChange { seq });
+            }
+            self.state = followed.next;
         }
-        self.state = followed.next;
+        self.told = seq;
         Ok(())
     }
 }

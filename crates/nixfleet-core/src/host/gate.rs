@@ -9,7 +9,7 @@ use super::terms::Terms;
 use super::time::Now;
 use super::waiting::WaitingOn;
 use super::window::{Opening, opening};
-use super::world::SourceKind;
+use super::world::{Reboots, SourceKind};
 use crate::model::names::ReleaseId;
 use crate::model::policy::Approval;
 use crate::model::schedule::{RebootMode, Window};
@@ -66,7 +66,7 @@ pub(super) fn may_switch(state: &HostState, target: &Terms, now: Now) -> Gate {
 
 /// Whether the host may restart for `target`.
 pub(super) fn may_reboot(state: &HostState, target: &Terms, purpose: Purpose, now: Now) -> Gate {
-    let person = match target.reboot.mode {
+    let person = match reboot_mode(state, target) {
         RebootMode::Never => Some(Waits::for_news(WaitingOn::PersonToReboot)),
         RebootMode::WhenNeeded | RebootMode::Always => None,
     };
@@ -82,12 +82,20 @@ pub(super) fn may_reboot(state: &HostState, target: &Terms, purpose: Purpose, no
 
 /// Whether the policy wants a host restarted into a release that is done: once, and not again if that did not help.
 pub(super) fn wants_reboot(state: &HostState, done: &Done) -> bool {
-    let wanted = match done.terms.reboot.mode {
+    let wanted = match reboot_mode(state, &done.terms) {
         RebootMode::Never => false,
         RebootMode::WhenNeeded => !state.world.reboot_needed.is_empty(),
         RebootMode::Always => true,
     };
     wanted && done.rebooted == Rebooted::No
+}
+
+/// When the host restarts: as the release says, unless the host's own configuration leaves it to people.
+fn reboot_mode(state: &HostState, terms: &Terms) -> RebootMode {
+    match state.setup.as_ref().map_or(Reboots::Never, |setup| setup.reboots) {
+        Reboots::AsReleased => terms.reboot.mode,
+        Reboots::Never => RebootMode::Never,
+    }
 }
 
 /// Whether a reboot that waits may be tried now: its pause is over, and the gate is open.
@@ -98,7 +106,7 @@ pub(super) fn may_try_reboot(
     now: Now,
 ) -> Gate {
     match reboot {
-        Reboot::Waiting { trouble: Some(trouble) } if now.up < trouble.again_up_ms => {
+        Reboot::Waiting { trouble: Some(trouble), hooks: _ } if now.up < trouble.again_up_ms => {
             let at = now.clock_at(trouble.again_up_ms);
             let on = WaitingOn::RebootAgain { why: trouble.why.clone(), at_ms: at };
             Gate::Shut(Waits::until(on, at))

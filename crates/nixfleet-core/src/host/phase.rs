@@ -163,6 +163,9 @@ pub enum Reboot {
     Waiting {
         /// What stood against it last.
         trouble: Option<RebootTrouble>,
+        /// The hooks after a reboot, which let in again what was drained for the one that was put off.
+        #[serde(default, skip_serializing_if = "Hooks::are_not_due")]
+        hooks: Hooks,
     },
     /// The hooks before it run.
     Draining {
@@ -229,15 +232,24 @@ pub enum Confirmer {
 }
 
 /// The hooks after a reboot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hooks {
     /// There is nothing to do.
+    #[default]
     NotDue,
     /// They run as soon as the system is committed.
     Due,
     /// They run.
     Running(HookRun),
+}
+
+impl Hooks {
+    /// Whether there is nothing to do.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn are_not_due(&self) -> bool {
+        *self == Self::NotDue
+    }
 }
 
 /// The system is committed and watched.
@@ -433,14 +445,14 @@ impl RebootCause {
 
 impl Reboot {
     /// Waiting, with nothing against it yet.
-    pub const NOT_TRIED: Self = Self::Waiting { trouble: None };
+    pub const NOT_TRIED: Self = Self::Waiting { trouble: None, hooks: Hooks::NotDue };
     /// How long after the warning a host that was told to restart is given to go down.
     pub const GRACE: Secs = Secs(600);
 
     /// How often something stood against it.
     pub fn tries(&self) -> u32 {
         match self {
-            Self::Waiting { trouble } => trouble.as_ref().map_or(0, |trouble| trouble.tries),
+            Self::Waiting { trouble, hooks: _ } => trouble.as_ref().map_or(0, |trouble| trouble.tries),
             Self::Draining { tries, .. } | Self::Ordered { tries, .. } => *tries,
         }
     }

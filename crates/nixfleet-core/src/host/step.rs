@@ -103,6 +103,15 @@ pub enum Refused {
         /// The state.
         state: StateName,
     },
+    /// Reports were lost, so nobody who only has those before them can go on.
+    #[error("the reports from {from} on are lost")]
+    Lost {
+        /// The first.
+        from: u64,
+    },
+    /// A state was told that is not the one that is known here.
+    #[error("the state that was told is not the one that is known here")]
+    OtherState,
 }
 
 /// What follows from `event`, which was taken in at `now`. Total: each event has an answer in each state.
@@ -110,7 +119,8 @@ pub fn step(state: &HostState, event: &Event, context: &Context<'_>, now: Now) -
     let mut draft = Draft::new(state, context, now);
     apply(&mut draft, event)?;
     let (mut next, effects) = draft.done();
-    if next != *state {
+    // What tells the state changes nothing else, and has a number of its own so that it has a place in the log.
+    if next != *state || matches!(event, Event::StateTold { .. }) {
         next.seq = state.seq + 1;
     }
     let (wake_at, then) = (waits(&next, now).until, decide(&next, now));
@@ -145,6 +155,12 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
         }
         Event::OrderedToGo { release } => order(&mut draft.state.go, release),
         Event::OrderedToReboot { release } => order(&mut draft.state.reboot_go, release),
+        Event::OrderWithdrawn { release } => {
+            let state = &mut draft.state;
+            for order in [&mut state.go, &mut state.reboot_go] {
+                order.take_if(|order| order == release);
+            }
+        }
         Event::Held { by, why, until_ms } => {
             draft.state.hold = Some(Hold { by: by.clone(), why: why.clone(), until_ms: *until_ms });
         }
@@ -177,6 +193,9 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
         Event::SoakFailed { failure } => decided::soak_failed(draft, event, failure)?,
         Event::RebootBegan { release } => decided::reboot_began(draft, event, release)?,
         Event::RebootOverdue => decided::reboot_overdue(draft, event)?,
+        Event::ReportsLost { from } => return Err(Refused::Lost { from: *from }),
+        Event::StateTold { state } if **state != *draft.before => return Err(Refused::OtherState),
+        Event::StateTold { state: _ } => {}
     }
     Ok(())
 }

@@ -21,6 +21,37 @@ pub struct Setup {
     pub channel: ChannelName,
     /// What its releases come from.
     pub source: SourceKind,
+    /// Whether the agent may restart the host.
+    #[serde(default, skip_serializing_if = "Reboots::are_as_released")]
+    pub reboots: Reboots,
+}
+
+/// Whether this host's agent may restart it, whatever a release says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reboots {
+    /// When and as the release says.
+    #[default]
+    AsReleased,
+    /// Never: a person restarts it.
+    Never,
+}
+
+impl Reboots {
+    /// Whether the release decides. Setups that say nothing of it were written before there was a choice.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn are_as_released(&self) -> bool {
+        *self == Self::AsReleased
+    }
+}
+
+impl fmt::Display for Reboots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsReleased => "as-released",
+            Self::Never => "never",
+        })
+    }
 }
 
 /// What releases come from, which decides who opens a host's turn.

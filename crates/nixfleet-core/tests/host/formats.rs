@@ -64,7 +64,7 @@ fn a_saved_state_of_a_newer_format_is_told_from_a_torn_one_whatever_its_shape() 
 }
 
 /// Every event that changes a state, by its name on the wire.
-const EVENTS: [&str; 32] = [
+const EVENTS: [&str; 35] = [
     "agent-started",
     "held",
     "hook-failed",
@@ -74,6 +74,7 @@ const EVENTS: [&str; 32] = [
     "local-activation-deferred",
     "local-activation-failed",
     "local-activation-started",
+    "order-withdrawn",
     "ordered-to-go",
     "ordered-to-reboot",
     "probe-reported",
@@ -83,6 +84,7 @@ const EVENTS: [&str; 32] = [
     "reboot-refused",
     "release-refused",
     "release-verified",
+    "reports-lost",
     "retry-asked",
     "revert-began",
     "soak-failed",
@@ -91,6 +93,7 @@ const EVENTS: [&str; 32] = [
     "source-failed",
     "stage-failed",
     "staging-began",
+    "state-told",
     "system-changed",
     "target-adopted",
     "target-staged",

@@ -271,3 +271,29 @@ fn pauses_grow_with_every_failure_and_a_permanent_one_is_not_tried_again() {
     host.feed(Event::RetryAsked { by: "ada".into() });
     assert_eq!(host.waiting(), WaitingOn::Fetch { attempt: 1 });
 }
+
+#[test]
+fn an_order_that_is_taken_back_moves_nobody_until_it_comes_again() {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToGo { release: release(1) });
+    host.offer(terms(1));
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    host.staged(1);
+    assert_eq!((host.name(), host.waiting()), (StateName::Staged, WaitingOn::Order));
+    host.start("boot-1", "s0");
+    assert_eq!((host.name(), host.waiting()), (StateName::Staged, WaitingOn::Order));
+    host.feed(Event::OrderedToGo { release: release(1) });
+    assert_eq!(host.name(), StateName::Activating);
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    assert_eq!(host.name(), StateName::Activating, "what has begun goes on");
+}
+
+#[test]
+fn taking_back_the_order_of_an_older_release_leaves_the_newer_one_ordered() {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToGo { release: release(2) });
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    host.offer(terms(2));
+    host.staged(2);
+    assert_eq!(host.name(), StateName::Activating);
+}

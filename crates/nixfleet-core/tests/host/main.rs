@@ -4,6 +4,7 @@
 
 mod formats;
 mod gates;
+mod lost;
 mod properties;
 mod reboots;
 mod restarts;

@@ -6,12 +6,12 @@ use nixfleet_core::host::event::{HookRun, HookTime};
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::host::probing::ProbeResult;
 use nixfleet_core::host::waiting::WaitingOn;
-use nixfleet_core::host::world::{Said, SourceKind};
+use nixfleet_core::host::world::{Reboots, Said, Setup, SourceKind};
 use nixfleet_core::host::{Effect, Event, Terms, UpMs};
 use nixfleet_core::model::schedule::{Hook, RebootMode, Window};
 use nixfleet_core::model::time::Secs;
 
-use crate::support::{Host, release, system, terms, world};
+use crate::support::{Host, release, setup, system, terms, world};
 
 fn hook(name: &str) -> Hook {
     Hook { argv: vec![format!("/bin/{name}")], deadline_secs: Secs(60) }
@@ -117,6 +117,48 @@ fn what_was_drained_is_let_in_again_when_the_reboot_is_refused_and_drained_anew_
 }
 
 #[test]
+fn an_agent_killed_while_what_was_drained_is_let_in_again_lets_it_in_again() {
+    let mut host = deferred(restarting(1));
+    host.feed(Event::HooksRan { run: run_of(&host, HookTime::Before) });
+    host.feed(Event::RebootRefused { why: "a backup runs".into() });
+    let lost = run_of(&host, HookTime::After);
+    host.start_with(world("boot-1", "s0"), Said::Pending(Step::AwaitReboot));
+    let again = run_of(&host, HookTime::After);
+    assert_ne!(again, lost, "nobody waits for the old one any more");
+    host.feed(Event::HooksRan { run: lost });
+    host.start_with(world("boot-1", "s0"), Said::Pending(Step::AwaitReboot));
+    let again = run_of(&host, HookTime::After);
+    host.feed(Event::HooksRan { run: again });
+    host.start_with(world("boot-1", "s0"), Said::Pending(Step::AwaitReboot));
+    assert_eq!(host.asked, [], "they ran");
+}
+
+#[test]
+fn a_newer_release_waits_until_what_was_drained_is_let_in_again() {
+    let mut host = deferred(restarting(1));
+    host.feed(Event::HookFailed { run: run_of(&host, HookTime::Before), why: "no quorum".into() });
+    let run = run_of(&host, HookTime::After);
+    host.offer(terms(2));
+    assert_eq!(host.name(), StateName::AwaitingReboot);
+    host.feed(Event::HookFailed { run, why: "no quorum".into() });
+    assert_eq!(host.name(), StateName::Reverting, "a hook that fails does not keep it for ever");
+}
+
+#[test]
+fn a_host_that_its_own_configuration_keeps_from_restarting_waits_for_a_person() {
+    let mut host = Host::started(SourceKind::Static);
+    let setup = Setup { reboots: Reboots::Never, ..setup(SourceKind::Static) };
+    host.feed(Event::AgentStarted { setup, world: world("boot-1", "s0"), journal: None });
+    host.offer(restarting(1));
+    host.staged(1);
+    host.ends("s1", "s0", Verdict::DeferredPendingReboot { inhibitors: vec![kernel()] });
+    assert_eq!((host.name(), host.waiting()), (StateName::AwaitingReboot, WaitingOn::PersonToReboot));
+    // Where the release decides, it restarts.
+    host.start_with(world("boot-1", "s0"), Said::Pending(Step::AwaitReboot));
+    run_of(&host, HookTime::Before);
+}
+
+#[test]
 fn a_hook_that_fails_keeps_the_host_from_restarting_until_the_next_try() {
     let mut host = deferred(restarting(1));
     host.feed(Event::HookFailed { run: run_of(&host, HookTime::Before), why: "drain: no quorum".into() });
@@ -205,7 +247,9 @@ fn under_a_control_plane_the_restart_of_a_done_host_is_a_turn_of_its_own() {
     assert_eq!(host.name(), StateName::AwaitingReboot);
     // A person changes the system while the reboot waits for its next try.
     host.feed(Event::HookFailed { run: run_of(&host, HookTime::Before), why: "no quorum".into() });
+    let run = run_of(&host, HookTime::After);
     host.feed(Event::SystemChanged { world: world("boot-1", "s9") });
+    host.feed(Event::HooksRan { run });
     assert_eq!(host.name(), StateName::Failed, "it is not restarted into what nobody looked at");
 }
 

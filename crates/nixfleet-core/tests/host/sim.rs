@@ -15,7 +15,7 @@ use nixfleet_core::host::phase::{FailedAt, Phase, StateName};
 use nixfleet_core::host::probing::{ProbeRef, ProbeReport, ProbeResult, WatchId};
 use nixfleet_core::host::waiting::WaitingOn;
 use nixfleet_core::host::world::{JournalSays, Said, SourceKind, World};
-use nixfleet_core::host::{Effect, Terms};
+use nixfleet_core::host::{Effect, HostState, Terms};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
 use nixfleet_core::model::names::ReleaseId;
 use nixfleet_core::model::policy::{Approval, OnFailure};
@@ -148,7 +148,7 @@ impl Sim {
     }
 
     fn turn(&mut self) {
-        match self.dice.throw(20) {
+        match self.dice.throw(21) {
             0 | 1 => self.works(),
             2 => self.sleeps(),
             3 => self.waits(),
@@ -165,8 +165,16 @@ impl Sim {
             16 => self.orders(),
             17 => self.clock(),
             18 => self.deadman(),
-            _ => self.repeat(),
+            19 => self.repeat(),
+            _ => self.tells(),
         }
+    }
+
+    /// It tells where it stands, as it does when reports were lost. That is all it does.
+    pub(crate) fn tells(&mut self) {
+        let before = self.host.state.clone();
+        self.feed(Event::StateTold { state: Box::new(before.clone()) });
+        assert_eq!(self.host.state, HostState { seq: before.seq + 1, ..before });
     }
 
     /// Whatever is asked for is done, so that many throws lead somewhere.
@@ -405,9 +413,10 @@ impl Sim {
     fn orders(&mut self) {
         if self.offered > 0 {
             let release = release(self.offered);
-            let order = match self.dice.throw(3) {
+            let order = match self.dice.throw(4) {
                 0 | 1 => Event::OrderedToGo { release },
-                _ => Event::OrderedToReboot { release },
+                2 => Event::OrderedToReboot { release },
+                _ => Event::OrderWithdrawn { release },
             };
             self.feed(order);
         }

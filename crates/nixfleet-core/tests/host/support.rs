@@ -1,6 +1,8 @@
 //! A host for stories: its state, a clock, and what the machine asked for last. Each event goes through a follower as
 //! well, and through the form on disk, so that every story also tests these.
 
+use std::collections::BTreeMap;
+
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::outcome::{ActivationOutcome, Failure, Verdict};
 use nixfleet_core::host::event::Event;
@@ -10,7 +12,7 @@ use nixfleet_core::host::probing::{ProbeReport, ProbeResult, WatchId};
 use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::host::terms::WaveTerms;
 use nixfleet_core::host::waiting::WaitingOn;
-use nixfleet_core::host::world::{JournalSays, Said, Setup, SourceKind, World};
+use nixfleet_core::host::world::{JournalSays, Reboots, Said, Setup, SourceKind, World};
 use nixfleet_core::host::{
     Context, Effect, Follower, HostState, Now, Record, Refused, Terms, UpMs, advance, retry,
 };
@@ -90,6 +92,7 @@ pub(crate) fn setup(source: SourceKind) -> Setup {
         host: "web-1".parse().unwrap(),
         channel: "stable".parse().unwrap(),
         source,
+        reboots: Reboots::default(),
     }
 }
 
@@ -153,6 +156,8 @@ pub(crate) struct Host {
     /// Everything that was reported.
     pub(crate) log: Vec<Record>,
     pub(crate) wake_at: Option<UnixMs>,
+    /// The state after each report.
+    pub(crate) states: BTreeMap<u64, HostState>,
     follower: Follower,
 }
 
@@ -167,6 +172,7 @@ impl Host {
             asked: vec![],
             log: vec![],
             wake_at: None,
+            states: BTreeMap::new(),
             follower: Follower::default(),
         }
     }
@@ -194,6 +200,7 @@ impl Host {
             let releases = &self.releases;
             let find = |named: &ReleaseId| releases.iter().find(|terms| terms.release == *named);
             assert_eq!(self.follower.take(read, seed, &find), Ok(Taken::Folded(1)));
+            self.states.insert(record.seq, self.follower.state().clone());
         }
         assert_eq!(*self.follower.state(), got.next, "after {event:?}");
         (self.state, self.asked, self.wake_at) = (got.next, got.effects, got.wake_at);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nixfleet_sys::fs::{self, FsError};
 
-use crate::framed;
+use crate::{failpoint, framed};
 
 /// Far above what an outbox grows to: anything larger is not ours.
 const BYTES_MAX: u64 = 256 << 20;
@@ -35,14 +35,23 @@ impl Disk for RealDisk {
     }
 
     fn append(&mut self, path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-        fs::append_synced(&mut fs::open_append(path)?, path, bytes)
+        failpoint::hit("before-outbox-append");
+        fs::append_synced(&mut fs::open_append(path)?, path, bytes)?;
+        failpoint::hit("after-outbox-append");
+        Ok(())
     }
 
     fn cut(&mut self, path: &Path, bytes: u64) -> Result<(), FsError> {
-        framed::cut(&fs::open_append(path)?, path, bytes)
+        failpoint::hit("before-outbox-cut");
+        framed::cut(&fs::open_append(path)?, path, bytes)?;
+        failpoint::hit("after-outbox-cut");
+        Ok(())
     }
 
     fn replace(&mut self, path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-        fs::write_atomic(path, bytes)
+        failpoint::hit("before-outbox-replace");
+        fs::write_atomic(path, bytes)?;
+        failpoint::hit("after-outbox-replace");
+        Ok(())
     }
 }

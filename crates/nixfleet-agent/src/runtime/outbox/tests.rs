@@ -1,13 +1,14 @@
 //! The outbox on a real disk: order, numbers, limits, torn tails and damage.
 
 use nixfleet_core::host::follow::RECORD_FORMAT;
-use nixfleet_core::host::{Event, UpMs};
+use nixfleet_core::host::{Event, HostState, UpMs};
 use nixfleet_core::model::time::UnixMs;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
 use crate::framed;
+use crate::tools::tests::replay;
 
 /// A verdict or, with an even number, progress.
 pub(super) fn record(seq: u64) -> Record {
@@ -49,6 +50,26 @@ impl Place {
 
 fn all<D: Disk>(outbox: &Outbox<D>) -> Vec<u64> {
     numbers(&outbox.unsent(usize::MAX, usize::MAX))
+}
+
+/// The same without those that say what is gone.
+pub(super) fn kept<D: Disk>(outbox: &Outbox<D>) -> Vec<u64> {
+    numbers(outbox.unsent(usize::MAX, usize::MAX).iter().filter(|record| !tells_loss(record)))
+}
+
+fn tells_loss(record: &Record) -> bool {
+    matches!(record.fact, Event::ReportsLost { .. })
+}
+
+/// The first and the last number of each row of records that is gone.
+fn losses<D: Disk>(outbox: &Outbox<D>) -> Vec<(u64, u64)> {
+    let unsent = outbox.unsent(usize::MAX, usize::MAX);
+    unsent.iter().filter(|record| tells_loss(record)).map(|record| (record.first_seq(), record.seq)).collect()
+}
+
+fn state_told(seq: u64) -> Record {
+    let state = HostState { seq: seq - 1, ..HostState::default() };
+    Record { fact: Event::StateTold { state: Box::new(state) }, ..record(seq) }
 }
 
 fn has_room(written: &Written) -> bool {
@@ -185,8 +206,8 @@ fn when_it_is_full_what_was_told_goes_first_then_progress_and_never_a_verdict() 
         dropped += written.dropped;
         is_stretched |= matches!(written.room, Room::Stretched { .. });
     }
-    let left = outbox.unsent(usize::MAX, usize::MAX);
-    let verdicts: Vec<u64> = numbers(&left).into_iter().filter(|seq| seq % 2 == 1).collect();
+    let left = kept(&outbox);
+    let verdicts: Vec<u64> = left.iter().copied().filter(|seq| seq % 2 == 1).collect();
     assert_eq!(verdicts, (125..=290).filter(|seq| seq % 2 == 1).collect::<Vec<_>>(), "every verdict");
     let progress = left.len() - verdicts.len();
     assert_eq!(progress + dropped, 83, "progress that is gone was counted");
@@ -217,8 +238,77 @@ fn a_line_that_was_altered_costs_itself_and_is_counted() {
     bytes[second] ^= 1;
     fs_write(&place.path(), &bytes);
     let (outbox, found) = place.open(4);
-    assert_eq!((found.damaged_lines, all(&outbox)), (1, vec![1, 3, 4]));
-    assert_eq!(place.open(4).1, Found::default(), "it is said once");
+    assert_eq!((found.damaged_lines, kept(&outbox)), (1, vec![1, 3, 4]));
+    assert_eq!((losses(&outbox), outbox.owes_state()), (vec![(2, 2)], true), "it is said to the receiver");
+    assert_eq!(place.open(4).1, Found::default(), "it is said once here");
+}
+
+#[test]
+fn a_whole_last_line_that_was_altered_is_damage_and_not_a_torn_tail() {
+    let place = Place::new();
+    let (mut outbox, _) = place.open(0);
+    assert!(has_room(&outbox.append(&records(1..=4)).expect("room")));
+    let mut bytes = std::fs::read(place.path()).expect("there");
+    let near_the_end = bytes.len() - 10;
+    bytes[near_the_end] ^= 1;
+    fs_write(&place.path(), &bytes);
+    let (outbox, found) = place.open(4);
+    assert_eq!(found, Found { damaged_lines: 1, missing: 1, unsaved: 0 });
+    assert_eq!((kept(&outbox), losses(&outbox)), (vec![1, 2, 3], vec![(4, 4)]));
+    bytes.truncate(near_the_end);
+    fs_write(&place.path(), &bytes);
+    let (_, found) = place.open(3);
+    assert_eq!(found, Found::default(), "without its newline it was torn, and nothing of it was saved");
+}
+
+#[test]
+fn an_outbox_that_is_gone_is_said_to_the_receiver_and_the_state_is_owed() {
+    let place = Place::new();
+    let (mut outbox, found) = place.open(7);
+    assert_eq!(found.missing, 7);
+    assert_eq!((losses(&outbox), outbox.owes_state()), (vec![(1, 7)], true));
+    assert!(has_room(&outbox.append(&[state_told(8)]).expect("room")));
+    assert_eq!((losses(&outbox), kept(&outbox), outbox.owes_state()), (vec![(1, 7)], vec![8], false));
+    let (mut outbox, _) = place.open(8);
+    assert!(!outbox.owes_state(), "it is there");
+    assert!(has_room(&outbox.acknowledge(8).expect("room")));
+    assert!(!outbox.owes_state() && all(&outbox).is_empty());
+    assert!(!place.open(8).0.owes_state());
+    assert_eq!(
+        Outbox::open(&place.path(), 20, Limits::of(Receiver::Nobody)).expect("it opens").1.missing,
+        12
+    );
+}
+
+#[test]
+fn a_receiver_that_asks_for_what_is_gone_by_now_is_told_so_and_has_the_state_told() {
+    let place = Place::new();
+    let line = Kept::new(&record(100)).line.len() as u64;
+    let (mut outbox, _) =
+        Outbox::open(&place.path(), 0, limits(Receiver::Acknowledges, 20 * line)).expect("it opens");
+    for seq in (1..=40).step_by(2) {
+        assert!(has_room(&outbox.append(&records(seq..=seq + 1)).expect("room")));
+        assert!(has_room(&outbox.acknowledge(seq + 1).expect("room")));
+    }
+    assert!(!outbox.owes_state(), "what went was told");
+    assert!(has_room(&outbox.send_again_from(1).expect("room")));
+    let gone = losses(&outbox);
+    assert!(gone.len() == 1 && gone[0].0 == 1 && gone[0].1 > 10, "{gone:?}");
+    assert!(outbox.owes_state());
+}
+
+#[test]
+fn a_record_of_a_newer_format_is_not_read_as_one_of_ours() {
+    let place = Place::new();
+    let newer = br#"{"record":{"v":2,"seq":1,"at_ms":1,"up_ms":1,"fact":{"event":"woke"}}}"#;
+    fs_write(&place.path(), &framed::frame(newer));
+    let refused = Outbox::open(&place.path(), 1, Limits::of(Receiver::Nobody)).expect_err("a newer record");
+    assert!(matches!(refused, OutboxError::Newer { line: 1, .. }), "{refused}");
+}
+
+#[test]
+fn the_corpus_is_read_without_a_panic() {
+    replay("outbox", |bytes| drop(Outbox::read(bytes)));
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
 use nixfleet_core::host::Event;
 use nixfleet_core::host::probing::WatchId;
-use nixfleet_core::model::schedule::RebootMode;
 use nixfleet_trust::trust::Trust;
 use tokio::sync::mpsc;
 
-use crate::config::parsed::Reboots;
 use crate::runtime::input::Input;
 use crate::source::{Ask, Following, Offer, Said, follow};
 
@@ -28,15 +26,15 @@ impl Asks {
     }
 }
 
-/// Starts to follow, with what was trusted last. Where the host never restarts by itself, every release says so.
-pub fn start((following, trust): (Following, Trust), reboots: Reboots, inputs: mpsc::Sender<Input>) -> Asks {
+/// Starts to follow, with what was trusted last.
+pub fn start((following, trust): (Following, Trust), inputs: mpsc::Sender<Input>) -> Asks {
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (say, mut said) = mpsc::channel(SAID_MAX);
     tokio::spawn(follow(following, trust, asked, say));
     tokio::spawn(async move {
         while let Some(said) = said.recv().await {
             // Closed: the reducer is gone.
-            if inputs.send(input_of(said, reboots)).await.is_err() {
+            if inputs.send(input_of(said)).await.is_err() {
                 return;
             }
         }
@@ -44,18 +42,14 @@ pub fn start((following, trust): (Following, Trust), reboots: Reboots, inputs: m
     Asks(asks)
 }
 
-fn input_of(said: Said, reboots: Reboots) -> Input {
+fn input_of(said: Said) -> Input {
     match said {
         Said::Answered { watch } => Input::Told(Event::SourceAnswered { watch }),
         Said::Failed { why } => Input::Told(Event::SourceFailed { why }),
         Said::Refused { kind, why } => Input::Told(Event::ReleaseRefused { kind, why }),
         Said::Moved { trust } => Input::TrustMoved(trust),
         Said::Offered(offer) => {
-            let Offer { trust, mut terms } = *offer;
-            match reboots {
-                Reboots::AsReleased => {}
-                Reboots::Never => terms.reboot.mode = RebootMode::Never,
-            }
+            let Offer { trust, terms } = *offer;
             Input::Offered { terms: Box::new(terms), trust: Box::new(trust) }
         }
     }

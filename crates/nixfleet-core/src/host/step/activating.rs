@@ -156,8 +156,10 @@ pub(super) fn confirm(
 /// Hooks that are due after a reboot: if those before it ran or were tried, what was drained must be let in again.
 pub(super) fn hooks_after(reboot: &Reboot) -> Hooks {
     match reboot {
-        Reboot::Waiting { trouble: None } => Hooks::NotDue,
-        Reboot::Waiting { trouble: Some(_) } | Reboot::Draining { .. } | Reboot::Ordered { .. } => Hooks::Due,
+        Reboot::Waiting { trouble: None, hooks: _ } => Hooks::NotDue,
+        Reboot::Waiting { trouble: Some(_), hooks: _ } | Reboot::Draining { .. } | Reboot::Ordered { .. } => {
+            Hooks::Due
+        }
     }
 }
 

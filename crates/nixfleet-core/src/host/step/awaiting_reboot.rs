@@ -1,7 +1,7 @@
 //! `AwaitingReboot`: only a reboot brings the target, or the policy wants the host restarted into one that is done.
 
 use super::super::effect::Back;
-use super::super::event::{Event, HookTime};
+use super::super::event::{Event, HookRun, HookTime};
 use super::super::gate::{Gate, Purpose, Waits, may_switch, may_try_reboot};
 use super::super::phase::{
     AwaitingReboot, Confirmer, Done, Flight, Hooks, Phase, Reboot, RebootCause, RebootTrouble, Rebooted,
@@ -25,6 +25,12 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &AwaitingReboot, told: &Told<'_>) 
             let reboot = ask_again(draft, target, &at.reboot);
             keep(draft, at, reboot);
             look(draft, at);
+        }
+        // A hook that failed is told by its event; the next try does not depend on it.
+        Told::HooksRan(run) | Told::HookFailed(run, _) if lets_in(&at.reboot, *run) => {
+            let at = AwaitingReboot { cause: at.cause.clone(), reboot: let_in(&at.reboot) };
+            draft.keep(Phase::AwaitingReboot(at.clone()));
+            look(draft, &at);
         }
         Told::HooksRan(run) => {
             let reboot = drained(draft, target, &at.reboot, |asked| asked == *run);
@@ -59,9 +65,13 @@ fn keep(draft: &mut Draft<'_>, at: &AwaitingReboot, reboot: Reboot) {
 }
 
 /// A host that only waits to be restarted into what is done may be changed by a person meanwhile. One that is on its
-/// way down is looked at when it is up again.
+/// way down is looked at when it is up again, and one that lets in again what was drained when that is over.
 fn look(draft: &mut Draft<'_>, at: &AwaitingReboot) {
-    let (RebootCause::Wanted(done), Reboot::Waiting { .. }) = (&at.cause, &at.reboot) else { return };
+    let (RebootCause::Wanted(done), Reboot::Waiting { trouble: _, hooks: Hooks::NotDue | Hooks::Due }) =
+        (&at.cause, &at.reboot)
+    else {
+        return;
+    };
     let expected = done.terms.system.clone();
     if let Some(actual) = draft.state.world.runs_other_than(&expected) {
         let failure = Failure::FlippedToUnexpected { expected, actual };
@@ -99,7 +109,10 @@ fn booted(draft: &mut Draft<'_>, at: &AwaitingReboot) {
 /// A new process in the same boot: what was asked for is asked for again.
 pub(super) fn ask_again(draft: &mut Draft<'_>, target: &Terms, reboot: &Reboot) -> Reboot {
     match reboot {
-        Reboot::Waiting { .. } => {}
+        Reboot::Waiting { trouble, hooks } => {
+            let hooks = draft.ask_hooks_again(target, *hooks);
+            return Reboot::Waiting { trouble: trouble.clone(), hooks };
+        }
         Reboot::Draining { run: _, tries } => {
             let run = draft.hook_run(HookTime::Before);
             draft.ask(Effect::RunHooks(run, target.reboot.before.clone()));
@@ -132,7 +145,7 @@ pub(super) fn drained(
     draft: &mut Draft<'_>,
     target: &Terms,
     reboot: &Reboot,
-    is_ours: impl Fn(super::super::event::HookRun) -> bool,
+    is_ours: impl Fn(HookRun) -> bool,
 ) -> Reboot {
     match reboot {
         Reboot::Draining { run, tries } if is_ours(*run) => order(draft, target, *tries),
@@ -140,23 +153,38 @@ pub(super) fn drained(
     }
 }
 
-/// Something stood against it: again after a pause, for which what was drained is let in again. Nobody waits for these
-/// hooks; the next try drains anew.
+/// Whether this run is the one that lets in again what was drained for a reboot that was put off.
+pub(super) fn lets_in(reboot: &Reboot, run: HookRun) -> bool {
+    matches!(reboot, Reboot::Waiting { trouble: _, hooks: Hooks::Running(ours) } if *ours == run)
+}
+
+/// It is let in.
+pub(super) fn let_in(reboot: &Reboot) -> Reboot {
+    match reboot {
+        Reboot::Waiting { trouble, hooks: _ } => {
+            Reboot::Waiting { trouble: trouble.clone(), hooks: Hooks::NotDue }
+        }
+        Reboot::Draining { .. } | Reboot::Ordered { .. } => reboot.clone(),
+    }
+}
+
+/// Something stood against it: again after a pause, for which what was drained is let in again. The next try does not wait
+/// for these hooks, and drains anew.
 pub(super) fn put_off(draft: &mut Draft<'_>, target: &Terms, reboot: &Reboot, why: &str) -> Reboot {
-    draft.begin_hooks(target, hooks_after(reboot));
+    let hooks = draft.begin_hooks(target, hooks_after(reboot));
     let tries = reboot.tries().saturating_add(1);
     let again_up_ms = draft.now.up.plus_ms(pause_ms(tries, draft.context.seed));
-    Reboot::Waiting { trouble: Some(RebootTrouble { why: why.to_owned(), tries, again_up_ms }) }
+    Reboot::Waiting { trouble: Some(RebootTrouble { why: why.to_owned(), tries, again_up_ms }), hooks }
 }
 
 /// A person wants no pause.
 pub(super) fn try_now(draft: &Draft<'_>, reboot: &Reboot) -> Reboot {
     match reboot {
-        Reboot::Waiting { trouble: Some(trouble) } => {
+        Reboot::Waiting { trouble: Some(trouble), hooks } => {
             let again_up_ms = trouble.again_up_ms.min(draft.now.up);
-            Reboot::Waiting { trouble: Some(RebootTrouble { again_up_ms, ..trouble.clone() }) }
+            Reboot::Waiting { trouble: Some(RebootTrouble { again_up_ms, ..trouble.clone() }), hooks: *hooks }
         }
-        Reboot::Waiting { trouble: None } | Reboot::Draining { .. } | Reboot::Ordered { .. } => {
+        Reboot::Waiting { trouble: None, hooks: _ } | Reboot::Draining { .. } | Reboot::Ordered { .. } => {
             reboot.clone()
         }
     }
@@ -206,12 +234,17 @@ pub(super) fn decide(state: &HostState, at: &AwaitingReboot, now: Now) -> Option
 }
 
 /// While it only waits, a newer release may come first: at once where the target is done, and only when its own turn has
-/// come where it is not, since the boot entry would be given up for nothing.
+/// come where it is not, since the boot entry would be given up for nothing. What was drained is let in again before.
 fn gives_way(state: &HostState, at: &AwaitingReboot, now: Now) -> Option<Event> {
     let newer = state.news(Some(at.cause.target()))?;
     let release = newer.release.clone();
     match (&at.reboot, &at.cause) {
-        (Reboot::Draining { .. } | Reboot::Ordered { .. }, _) => None,
+        (
+            Reboot::Draining { .. }
+            | Reboot::Ordered { .. }
+            | Reboot::Waiting { trouble: _, hooks: Hooks::Running(_) },
+            _,
+        ) => None,
         (Reboot::Waiting { .. }, RebootCause::Wanted(_)) => Some(Event::StagingBegan { release, attempt: 1 }),
         (Reboot::Waiting { .. }, RebootCause::Deferred { flight, .. }) => match may_switch(state, newer, now)
         {

@@ -10,7 +10,9 @@ use super::super::waiting::WaitingOn;
 use super::super::world::{JournalSays, Said};
 use super::Effect;
 use super::activating::hooks_after;
-use super::awaiting_reboot::{OVERDUE, ask_again, begin, drained, is_overdue, put_off, try_now};
+use super::awaiting_reboot::{
+    OVERDUE, ask_again, begin, drained, is_overdue, let_in, lets_in, put_off, try_now,
+};
 use super::draft::Draft;
 use super::told::{End, Ended, Told};
 use crate::activation::outcome::Failure;
@@ -23,6 +25,11 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Reverting, told: &Told<'_>) {
         // A hook that failed is told by its event; the way back does not depend on it.
         Told::HooksRan(run) | Told::HookFailed(run, _) if at.hooks == Hooks::Running(*run) => {
             draft.keep(Phase::Reverting(Reverting { hooks: Hooks::NotDue, ..at.clone() }));
+        }
+        Told::HooksRan(run) | Told::HookFailed(run, _)
+            if at.reboot.as_ref().is_some_and(|reboot| lets_in(reboot, *run)) =>
+        {
+            keep(draft, at, |_, reboot| let_in(reboot));
         }
         Told::HooksRan(run) => {
             keep(draft, at, |draft, reboot| drained(draft, &at.target, reboot, |asked| asked == *run));

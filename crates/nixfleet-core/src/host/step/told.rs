@@ -94,6 +94,7 @@ impl<'a> Told<'a> {
             | Event::ReleaseRefused { .. }
             | Event::OrderedToGo { .. }
             | Event::OrderedToReboot { .. }
+            | Event::OrderWithdrawn { .. }
             | Event::Held { .. }
             | Event::Unheld { .. }
             | Event::StagingBegan { .. }
@@ -105,7 +106,9 @@ impl<'a> Told<'a> {
             | Event::SoakPassed { .. }
             | Event::SoakFailed { .. }
             | Event::RebootBegan { .. }
-            | Event::RebootOverdue => return None,
+            | Event::RebootOverdue
+            | Event::ReportsLost { .. }
+            | Event::StateTold { .. } => return None,
         })
     }
 }
