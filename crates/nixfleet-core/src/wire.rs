@@ -93,6 +93,11 @@ pub enum Wish {
         /// Which one.
         release: ReleaseId,
     },
+    /// To forget what was ordered for this release, unless it has begun: the rollout was halted, paused or aborted.
+    Withdraw {
+        /// Which one.
+        release: ReleaseId,
+    },
     /// To stay where it is.
     Hold {
         /// Who wants it.
@@ -120,6 +125,7 @@ impl Wish {
         match self.clone() {
             Self::Go { release } => Event::OrderedToGo { release },
             Self::Reboot { release } => Event::OrderedToReboot { release },
+            Self::Withdraw { release } => Event::OrderWithdrawn { release },
             Self::Hold { by, why, until_ms } => Event::Held { by, why, until_ms },
             Self::Unhold { by } => Event::Unheld { by },
             Self::Retry { by } => Event::RetryAsked { by },
@@ -131,6 +137,7 @@ impl Wish {
         match event.clone() {
             Event::OrderedToGo { release } => Some(Self::Go { release }),
             Event::OrderedToReboot { release } => Some(Self::Reboot { release }),
+            Event::OrderWithdrawn { release } => Some(Self::Withdraw { release }),
             Event::Held { by, why, until_ms } => Some(Self::Hold { by, why, until_ms }),
             Event::Unheld { by } => Some(Self::Unhold { by }),
             Event::RetryAsked { by } => Some(Self::Retry { by }),
@@ -161,14 +168,16 @@ impl Wish {
             | Event::SoakPassed { .. }
             | Event::SoakFailed { .. }
             | Event::RebootBegan { .. }
-            | Event::RebootOverdue => None,
+            | Event::RebootOverdue
+            | Event::ReportsLost { .. }
+            | Event::StateTold { .. } => None,
         }
     }
 
     /// What it is about: a newer order about the same takes the place of an older one.
     pub fn topic(&self) -> Topic {
         match self {
-            Self::Go { .. } => Topic::Go,
+            Self::Go { .. } | Self::Withdraw { .. } => Topic::Go,
             Self::Reboot { .. } => Topic::Reboot,
             Self::Hold { .. } | Self::Unhold { .. } => Topic::Hold,
             Self::Retry { .. } => Topic::Retry,

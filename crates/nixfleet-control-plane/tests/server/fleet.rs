@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::host::retry::seed_of;
-use nixfleet_core::host::world::{Setup, SourceKind, World};
+use nixfleet_core::host::world::{Reboots, Setup, SourceKind, World};
 use nixfleet_core::host::{Context, Event, HostState, Now, Record, Terms, UpMs, advance};
 use nixfleet_core::ids::{BootId, StorePath};
 use nixfleet_core::model::layout;
@@ -230,6 +230,7 @@ impl Host {
             host: host.name.clone(),
             channel: channel(),
             source: SourceKind::ControlPlane,
+            reboots: Reboots::default(),
         };
         let world = World {
             boot: Some(BootId::new("boot-1")),
@@ -254,7 +255,8 @@ impl Host {
     /// It verified a release.
     pub(crate) fn verified(&mut self, documents: &Documents) {
         let terms = &documents.terms[&self.name];
-        let event = Event::ReleaseVerified { release: documents.id.clone(), system: terms.system.clone() };
+        let event =
+            Event::ReleaseVerified { release: documents.id.clone(), system: terms.system.clone(), resets: 0 };
         self.take(&event, Some(terms));
     }
 

@@ -194,8 +194,11 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
         Event::RebootBegan { release } => decided::reboot_began(draft, event, release)?,
         Event::RebootOverdue => decided::reboot_overdue(draft, event)?,
         Event::ReportsLost { from } => return Err(Refused::Lost { from: *from }),
-        Event::StateTold { state } if **state != *draft.before => return Err(Refused::OtherState),
-        Event::StateTold { state: _ } => {}
+        Event::StateTold { state } => {
+            if **state != *draft.before {
+                return Err(Refused::OtherState);
+            }
+        }
     }
     Ok(())
 }
