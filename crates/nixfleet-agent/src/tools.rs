@@ -1,4 +1,5 @@
-//! The outside programs of a host: Nix, systemd, the journal and (on macOS) `sysctl`, one file each.
+//! The outside programs of a host: Nix, systemd, the journal and (on macOS) `sysctl`, one file each; and [`bus`], which
+//! asks the service manager itself before a program of systemd is started for it.
 //!
 //! Every file has builders that return a [`Cmd`] as data, and parsers that take recorded bytes; running them is one
 //! thin `async fn` of [`Tools`] per question. The parsers are strict: what they do not understand is an error that
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nixfleet_core::nix::NotUnderstood;
 use nixfleet_sys::exec::{Cmd, ExecError};
 
+pub mod bus;
 pub mod journal;
 pub mod logind;
 pub mod nix;
@@ -66,6 +68,8 @@ pub struct Tools {
     pub journalctl: PathBuf,
     /// `busctl`, which comes with systemd.
     pub busctl: PathBuf,
+    /// The socket of the service manager, which is asked before `systemctl` and `systemd-run` are started.
+    pub manager: PathBuf,
     /// Settings handed to every Nix command as `--option NAME VALUE`; [`Tools::find`] leaves them empty.
     pub nix_options: Vec<(String, String)>,
 }
@@ -139,6 +143,7 @@ impl Tools {
             systemd_run: look("systemd-run"),
             journalctl: look("journalctl"),
             busctl: look("busctl"),
+            manager: PathBuf::from(bus::SOCKET),
             nix_options: Vec::new(),
         };
         if missing.is_empty() {
@@ -167,6 +172,7 @@ impl Tools {
                     systemd_run: PathBuf::new(),
                     journalctl: PathBuf::new(),
                     busctl: PathBuf::new(),
+                    manager: PathBuf::new(),
                     nix_options: Vec::new(),
                 })
             }

@@ -17,7 +17,7 @@ use nixfleet_sys::{fs, text};
 use self::next_boot::NextBoot;
 use super::backend::{ActivationBackend, DeadmanOrder, DeadmanTime, FireOrder, NotStarted, deadman_unit};
 use super::host::{BootUnknown, HostPaths, linux_boot_id, parts};
-use crate::tools::systemd::{CommandLine, TransientUnit, WhenFailed};
+use crate::tools::systemd::{CommandLine, StartError, TransientUnit, WhenFailed};
 use crate::tools::unit_now::UnitNow;
 use crate::tools::units::{ActiveState, NotAUnitName, SystemState, UnitName, UnitShown, UnitState};
 use crate::tools::{MissingTools, ToolError, Tools};
@@ -144,9 +144,12 @@ impl ActivationBackend for LinuxBackend {
             run_at_most: Some(order.limit),
             stop_within: Some(STOP_WITHIN),
             when_failed: WhenFailed::Forget,
-            properties: Vec::new(),
         };
-        tools.run_unit(&unit).await.map_err(not_started)
+        match tools.run_unit(&unit).await {
+            // Whoever waits for its end finds its record, or that there is none.
+            Ok(()) | Err(StartError::Unsure { .. }) => Ok(()),
+            Err(error @ (StartError::Program(_) | StartError::Job { .. })) => Err(not_started(error)),
+        }
     }
 
     fn lock_holders(&self) -> Vec<i32> {
@@ -290,7 +293,6 @@ impl LinuxBackend {
             run_at_most: None,
             stop_within: None,
             when_failed: WhenFailed::Forget,
-            properties: Vec::new(),
         };
         // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
         let started = tools.userspace_start().await.map_err(not_started)?;

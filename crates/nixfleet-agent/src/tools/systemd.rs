@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use nixfleet_core::ids::StorePath;
 use nixfleet_sys::exec::{Cmd, Finished};
+use tokio::time::{Instant, sleep};
 
+use super::bus::{self, BusError};
 use super::nix_store::understood;
 use super::units::{
-    SHOWN, SystemState, UnitName, UnitShown, UnitState, parse_list_units, parse_show, parse_system_state,
-    parse_userspace_start,
+    ActiveState, SHOWN, SystemState, UnitName, UnitShown, UnitState, parse_list_units, parse_show,
+    parse_system_state, parse_userspace_start,
 };
 use super::{ToolError, Tools, bare};
 
@@ -25,6 +27,11 @@ use super::{ToolError, Tools, bare};
 const ASK_DEADLINE: Duration = Duration::from_secs(30);
 /// A unit may take its own `TimeoutStopSec=`, 90 s by default, and a little more.
 const STOP_DEADLINE: Duration = Duration::from_mins(2);
+
+/// Between two questions for a unit of which the manager does not tell.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Lines of a unit's journal that say why it was not started.
+const LAST_LINES: u32 = 7;
 
 /// One word of a command line inside a unit: only characters that systemd takes as they are.
 ///
@@ -89,6 +96,16 @@ impl CommandLine {
         }
     }
 
+    /// The program.
+    pub fn program(&self) -> &Word {
+        &self.program
+    }
+
+    /// Its arguments, without itself.
+    pub fn args(&self) -> &[Word] {
+        &self.args
+    }
+
     /// The same with one more argument.
     pub fn arg(mut self, arg: &str) -> Result<Self, NotAWord> {
         self.args.push(arg.parse()?);
@@ -120,8 +137,6 @@ pub struct TransientUnit {
     pub stop_within: Option<Duration>,
     /// What becomes of the unit when it has failed.
     pub when_failed: WhenFailed,
-    /// Other properties, `KEY` and value, such as `Slice`.
-    pub properties: Vec<(&'static str, Word)>,
 }
 
 /// What becomes of a transient unit when it has failed; one that ended well is always unloaded.
@@ -149,7 +164,7 @@ pub fn run_unit_at(tools: &Tools, unit: &TransientUnit, since_startup: Duration)
 }
 
 fn systemd_run(tools: &Tools, unit: &TransientUnit) -> Cmd {
-    let TransientUnit { name, run: _, on_end, env, run_at_most, stop_within, when_failed, properties } = unit;
+    let TransientUnit { name, run: _, on_end, env, run_at_most, stop_within, when_failed } = unit;
     let mut args = vec![
         "--no-ask-password".to_owned(),
         "--quiet".to_owned(),
@@ -163,18 +178,22 @@ fn systemd_run(tools: &Tools, unit: &TransientUnit) -> Cmd {
     args.extend(on_end.iter().map(|line| format!("--property=ExecStopPost={line}")));
     args.extend(run_at_most.iter().map(|limit| format!("--property=RuntimeMaxSec={}", seconds(*limit))));
     args.extend(stop_within.iter().map(|limit| format!("--property=TimeoutStopSec={}", seconds(*limit))));
-    args.extend(properties.iter().map(|(key, value)| format!("--property={key}={value}")));
     args.extend(env.iter().map(|(key, value)| format!("--setenv={key}={value}")));
     bare(&tools.systemd_run).args(args).deadline(ASK_DEADLINE)
 }
 
 fn with_command(cmd: Cmd, unit: &TransientUnit) -> Cmd {
-    cmd.arg("--").arg(unit.run.program.as_str()).args(unit.run.args.iter().map(Word::as_str))
+    cmd.arg("--").arg(unit.run.program().as_str()).args(unit.run.args().iter().map(Word::as_str))
 }
 
-/// Seconds with milliseconds, as systemd reads them; 0 would mean "no limit", so it is a millisecond.
+/// Whole milliseconds; 0 would mean "no limit", so it is one.
+pub(super) fn at_least_a_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Seconds with milliseconds, as systemd reads them.
 fn seconds(time: Duration) -> String {
-    let ms = time.as_millis().max(1);
+    let ms = at_least_a_ms(time);
     format!("{}.{:03}s", ms / 1000, ms % 1000)
 }
 
@@ -229,15 +248,87 @@ pub fn reboot(tools: &Tools) -> Cmd {
     systemctl(tools, &["--no-wall", "reboot"])
 }
 
+/// Why a transient unit was not started, as far as that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program says why; nothing of the unit runs.
+    #[error(transparent)]
+    Program(ToolError),
+    /// Its job ended otherwise than well, as when the program cannot be executed; nothing of the unit runs.
+    #[error("the job to start `{unit}` ended with `{result}`; its last words:\n{last_lines}")]
+    Job {
+        /// The unit.
+        unit: String,
+        /// The job's result in systemd's words.
+        result: String,
+        /// The end of its journal.
+        last_lines: String,
+    },
+    /// The service manager was asked and gave no answer, and the unit is not there: it never began, or has ended. A
+    /// service that records its end tells which.
+    #[error("no answer came to the request to start `{unit}`, and it is not there: {why}")]
+    Unsure {
+        /// The unit.
+        unit: String,
+        /// What became of the answer.
+        why: String,
+    },
+}
+
 impl Tools {
     /// Starts a service that lives without us; it has been executed when this returns.
-    pub async fn run_unit(&self, unit: &TransientUnit) -> Result<(), ToolError> {
-        done(run_unit(self, unit)).await
+    pub async fn run_unit(&self, unit: &TransientUnit) -> Result<(), StartError> {
+        let asked = Box::pin(bus::start(&self.manager, unit)).await;
+        self.started(asked, &unit.name, run_unit(self, unit)).await
     }
 
     /// Arms a timer for it, so long after the start of the service manager.
-    pub async fn run_unit_at(&self, unit: &TransientUnit, since_startup: Duration) -> Result<(), ToolError> {
-        done(run_unit_at(self, unit, since_startup)).await
+    pub async fn run_unit_at(&self, unit: &TransientUnit, since_startup: Duration) -> Result<(), StartError> {
+        let asked = Box::pin(bus::start_at(&self.manager, unit, since_startup)).await;
+        self.started(asked, &unit.name.timer(), run_unit_at(self, unit, since_startup)).await
+    }
+
+    /// What became of a start. The program gets its turn only where the request had no effect: a unit that may have
+    /// been started is looked for by its name, and never started again.
+    async fn started(
+        &self,
+        asked: Result<(), BusError>,
+        unit: &UnitName,
+        instead: Cmd,
+    ) -> Result<(), StartError> {
+        match asked {
+            Ok(()) => Ok(()),
+            Err(BusError::NotAsked(_) | BusError::Refused(_)) => {
+                done(instead).await.map_err(StartError::Program)
+            }
+            Err(BusError::JobFailed(result)) => {
+                let last_lines = self.last_lines(unit, LAST_LINES).await.unwrap_or_default().join("\n");
+                Err(StartError::Job { unit: unit.to_string(), result, last_lines })
+            }
+            Err(BusError::Unanswered(why)) => match self.await_answer(unit).await {
+                Ok(UnitShown::Loaded(status)) if status.active != ActiveState::Failed => Ok(()),
+                Ok(UnitShown::Loaded(status)) => {
+                    let last_lines = self.last_lines(unit, LAST_LINES).await.unwrap_or_default().join("\n");
+                    Err(StartError::Job { unit: unit.to_string(), result: status.result, last_lines })
+                }
+                Ok(UnitShown::NotLoaded) => Err(StartError::Unsure { unit: unit.to_string(), why }),
+                Err(error) => {
+                    Err(StartError::Unsure { unit: unit.to_string(), why: format!("{why}; {error}") })
+                }
+            },
+        }
+    }
+
+    /// Asks for the unit until the manager answers, which it does not while it executes itself anew.
+    async fn await_answer(&self, unit: &UnitName) -> Result<UnitShown, ToolError> {
+        let give_up = Instant::now() + ASK_DEADLINE;
+        loop {
+            let shown = self.show_unit(unit).await;
+            if shown.is_ok() || Instant::now() >= give_up {
+                return shown;
+            }
+            sleep(ASK_AGAIN_AFTER).await;
+        }
     }
 
     /// What systemd says of the unit.
@@ -247,6 +338,9 @@ impl Tools {
 
     /// All units that are loaded.
     pub async fn list_units(&self) -> Result<Vec<UnitState>, ToolError> {
+        if let Ok(units) = Box::pin(bus::list_units(&self.manager)).await {
+            return Ok(units);
+        }
         understood(list_units(self), |text| parse_list_units(text.as_bytes())).await
     }
 
@@ -257,6 +351,10 @@ impl Tools {
 
     /// Has the unit stopped without waiting for its end; a unit that is not loaded is an error.
     pub async fn stop_unit_soon(&self, unit: &UnitName) -> Result<(), ToolError> {
+        // To stop what has stopped changes nothing, so the program may repeat it whatever went wrong.
+        if Box::pin(bus::stop_soon(&self.manager, unit)).await.is_ok() {
+            return Ok(());
+        }
         done(stop_soon(self, unit)).await
     }
 
@@ -277,6 +375,9 @@ impl Tools {
 
     /// When the service manager started, on the monotonic clock: what the times of [`run_unit_at`] count from.
     pub async fn userspace_start(&self) -> Result<Duration, ToolError> {
+        if let Ok(start) = Box::pin(bus::userspace_start(&self.manager)).await {
+            return Ok(Duration::from_micros(start));
+        }
         understood(userspace_start(self), parse_userspace_start).await.map(Duration::from_micros)
     }
 

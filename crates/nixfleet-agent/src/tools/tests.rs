@@ -25,6 +25,7 @@ pub(crate) fn tools() -> Tools {
         systemd_run: at("systemd-run"),
         journalctl: at("journalctl"),
         busctl: at("busctl"),
+        manager: at("systemd-private"),
         nix_options: Vec::new(),
     }
 }

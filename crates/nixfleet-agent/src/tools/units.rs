@@ -41,6 +41,15 @@ impl UnitName {
     }
 }
 
+impl UnitName {
+    /// The timer of that name.
+    #[must_use]
+    pub fn timer(&self) -> Self {
+        let stem = self.0.rsplit_once('.').map_or(self.as_str(), |(stem, _)| stem);
+        Self(format!("{stem}.timer"))
+    }
+}
+
 impl FromStr for UnitName {
     type Err = NotAUnitName;
 

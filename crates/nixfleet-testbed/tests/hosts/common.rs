@@ -46,9 +46,15 @@ const MARK: &str = "/run/nixfleet-failpoint";
 
 /// Starts an activation in a unit of its own and returns at once.
 pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, environment: &[&str]) {
+    let set: Vec<&str> = environment.iter().flat_map(|variable| ["--setenv", variable]).collect();
+    begin_in(machine, path, confirm_within, &set);
+}
+
+/// [`begin`], with options for its unit in the words of `systemd-run`.
+pub(crate) fn begin_in(machine: &impl Subject, path: &str, confirm_within: &str, options: &[&str]) {
     // Collected also after a failure, so that the name is free for the next one.
     let mut start = vec!["systemd-run", "--quiet", "--collect", "--unit", UNIT];
-    start.extend(environment.iter().flat_map(|variable| ["--setenv", variable]));
+    start.extend(options);
     start.extend([AGENT, "activate", path, "--confirm-within", confirm_within]);
     let started = machine.run(&start).expect("it runs");
     assert_eq!(started.code, 0, "{started}");
@@ -56,8 +62,20 @@ pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, en
 
 /// Starts an activation and returns when it stands still at a crash point.
 pub(crate) fn reach(machine: &impl Subject, point: &str, path: &str, confirm_within: &str) {
+    reach_in(machine, point, path, confirm_within, &[]);
+}
+
+/// [`reach`], with options for the unit of the activation in the words of `systemd-run`.
+pub(crate) fn reach_in(
+    machine: &impl Subject,
+    point: &str,
+    path: &str,
+    confirm_within: &str,
+    options: &[&str],
+) {
     machine.run(&["rm", "-f", MARK]).expect("it runs");
-    begin(machine, path, confirm_within, &[&format!("NIXFLEET_FAILPOINT={point}")]);
+    let failpoint = format!("NIXFLEET_FAILPOINT={point}");
+    begin_in(machine, path, confirm_within, &[&["--setenv", &failpoint], options].concat());
     // The daemon would take an activation up as soon as its agent is gone; here it may, as on any host.
     await_on(machine, &format!("{point} is reached"), |machine| machine.exists(MARK));
 }

@@ -3,6 +3,7 @@
 //! Every host is a real systemd with real Nix (see the crate). The agent under test is `NIXFLEET_AGENT_BIN`, which
 //! `cargo xtask test` builds with its failpoints. Where hosts cannot run, the tests say so and pass, except in CI.
 
+mod asking;
 mod clock;
 mod common;
 mod crashes;

@@ -14,13 +14,12 @@ fn unit() -> TransientUnit {
         run_at_most: Some(Duration::from_millis(90_500)),
         stop_within: Some(Duration::from_secs(5)),
         when_failed: WhenFailed::Forget,
-        properties: vec![("Slice", "system.slice".parse().expect("plain"))],
     }
 }
 
 const BEGINNING: &str = "/tools/systemd-run --no-ask-password --quiet --service-type=exec \
     --unit=nixfleet-switch-a1b2.service --collect '--property=ExecStopPost=/bin/nixfleet record' \
-    --property=RuntimeMaxSec=90.500s --property=TimeoutStopSec=5.000s --property=Slice=system.slice \
+    --property=RuntimeMaxSec=90.500s --property=TimeoutStopSec=5.000s \
     --setenv=NIXOS_INSTALL_BOOTLOADER=0";
 const END: &str =
     "-- '/nix/store/0123456789abcdfghijklmnpqrsvwxyz-s+1=2?/bin/switch-to-configuration' switch";
