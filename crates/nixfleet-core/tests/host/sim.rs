@@ -404,8 +404,10 @@ impl Sim {
         let open = self.journal.values().any(|entry| !matches!(entry.stand, Stand::Ended(_)));
         if !open && self.jobs.is_empty() {
             let to = system(["s0", "s1", "s9"][usize::from(self.dice.throw(3))]);
+            if to != self.current {
+                self.passed.clear();
+            }
             (self.current, self.profile) = (to.clone(), to);
-            self.passed.clear();
             self.feed(Event::SystemChanged { world: self.world() });
         }
     }
