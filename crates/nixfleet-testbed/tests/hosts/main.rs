@@ -14,6 +14,7 @@ mod input;
 mod mending;
 mod observed;
 mod outcomes;
+mod owner;
 mod power;
 mod probing;
 mod releases;
