@@ -10,6 +10,7 @@ mod darwin;
 mod deadman;
 mod fleet;
 mod followed;
+mod hardships;
 mod input;
 mod mending;
 mod observed;
