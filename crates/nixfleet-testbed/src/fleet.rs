@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::host::Host;
+use crate::host::{Host, HostBuilder};
 use crate::image::Flavour;
 use crate::net::Net;
 use crate::run_dir::RunDir;
@@ -49,6 +49,16 @@ impl StaticFleet {
     /// root and the agent's configuration. `cli` is the operator's command line. The hosts follow at once, and there is
     /// no release yet.
     pub fn boot(flavour: Flavour, cli: &Path, names: &[&str]) -> Result<Self> {
+        Self::boot_as(flavour, cli, names, |builder| builder)
+    }
+
+    /// [`StaticFleet::boot`] with hosts that are `made` otherwise than usual.
+    pub fn boot_as(
+        flavour: Flavour,
+        cli: &Path,
+        names: &[&str],
+        made: impl Fn(HostBuilder) -> HostBuilder,
+    ) -> Result<Self> {
         let net = Net::new(flavour)?;
         let folder = RunDir::new("fleet")?;
         let bound = folder.path.join("fleet");
@@ -59,7 +69,7 @@ impl StaticFleet {
             .bind(cli, Path::new(CLI))
             .bind(&bound, Path::new(FOLDER))
             .boot()?;
-        let boot = |name: &&str| Host::builder(flavour).name(name).net(&net).boot();
+        let boot = |name: &&str| made(Host::builder(flavour).name(name).net(&net)).boot();
         let hosts = names.iter().map(boot).collect::<Result<Vec<Host>>>()?;
         let fleet = Self { office, hosts, net, folder };
         fleet.cli(&["init", FOLDER, "--fleet-id", "acme"])?;
@@ -75,11 +85,15 @@ impl StaticFleet {
         self.cli(&["keys", "new", &format!("{FOLDER}/keys/{}", host.name())])?;
         host.write_file(ROOT, root)?;
         host.write_file(HOST_KEY, &self.key_of(host)?)?;
-        let url = self.net.cache()?.url();
+        self.follow(host, &format!("{}/releases", self.net.cache()?.url()))
+    }
+
+    /// Has a host follow this source from now on: an address, or a folder of its own.
+    pub fn follow(&self, host: &Host, source: &str) -> Result<()> {
         host.write_file(
             CONFIG,
             &format!(
-                "host = \"{}\"\nchannel = \"{CHANNEL}\"\nsource = \"{url}/releases\"\nroot = \"{ROOT}\"\n\
+                "host = \"{}\"\nchannel = \"{CHANNEL}\"\nsource = \"{source}\"\nroot = \"{ROOT}\"\n\
                  host-key = \"{HOST_KEY}\"\npoll = \"10s\"\n",
                 host.name()
             ),
@@ -114,10 +128,14 @@ impl StaticFleet {
 
     /// Runs a verb in the fleet folder, which must end well.
     pub fn cli(&self, words: &[&str]) -> Result<Output> {
-        let argv = [&[CLI, "-C", FOLDER], words].concat();
-        let output = self.office.run_for(LIMIT, &argv)?;
+        let output = self.cli_in(FOLDER, words)?;
         ensure!(output.code == 0, "nixfleet {}: {output}", words.join(" "));
         Ok(output)
+    }
+
+    /// Runs a verb in a folder of the office, however it ends.
+    pub fn cli_in(&self, folder: &str, words: &[&str]) -> Result<Output> {
+        self.office.run_for(LIMIT, &[&[CLI, "-C", folder], words].concat())
     }
 
     /// Writes `fleet.json`.
@@ -160,16 +178,32 @@ impl StaticFleet {
 
     /// Copies what is served to the web server; a reader sees either the old `latest` or the new one.
     pub fn publish(&self) -> Result<()> {
-        let to = self.net.cache()?.folder().join("releases");
-        copy(&self.served(), &to)
+        self.publish_from(&self.served())
     }
 
-    fn outside(&self) -> PathBuf {
+    /// [`StaticFleet::publish`], of another folder.
+    pub fn publish_from(&self, served: &Path) -> Result<()> {
+        copy(served, &self.net.cache()?.folder().join("releases"))
+    }
+
+    /// The fleet folder, as the office sees it.
+    pub fn folder(&self) -> &'static str {
+        FOLDER
+    }
+
+    /// The same folder, from outside.
+    pub fn outside(&self) -> PathBuf {
         self.folder.path.join("fleet")
     }
 
-    fn served(&self) -> PathBuf {
+    /// What hosts are given, from outside.
+    pub fn served(&self) -> PathBuf {
         self.outside().join("served")
+    }
+
+    /// The network of its hosts, with the binary cache and the web server.
+    pub fn net(&self) -> &Net {
+        &self.net
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a source is to a look: something that is asked for documents by their path.
 
 use std::future::Future;
+use std::time::Duration;
 
 /// A source of documents.
 pub trait Documents: Send {
@@ -79,12 +80,14 @@ pub enum NoAnswer {
         secs: u64,
     },
     /// It answered that it cannot answer.
-    #[error("{at}: the server answers with status {status}")]
+    #[error("{at}: the server answers with status {status}{}", wish(*again_after))]
     Status {
         /// Which document.
         at: String,
         /// The status.
         status: u16,
+        /// For how long it wants not to be asked again, if it says so.
+        again_after: Option<Duration>,
     },
     /// It answered with a web page, as the login page of a hotel's network does.
     #[error("{at}: a web page came instead of a document; is this a login page, or the wrong address?")]
@@ -108,4 +111,23 @@ pub enum NoAnswer {
         /// What is wrong with it.
         why: nixfleet_core::model::layout::NotLatest,
     },
+}
+
+impl NoAnswer {
+    /// For how long the source wants not to be asked again, if it said so.
+    pub fn again_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { again_after, at: _, status: _ } => *again_after,
+            Self::Unreachable { .. }
+            | Self::TooSlow { .. }
+            | Self::WebPage { .. }
+            | Self::NothingPublished { .. }
+            | Self::NotLatest { .. } => None,
+        }
+    }
+}
+
+fn wish(again_after: Option<Duration>) -> String {
+    again_after
+        .map_or_else(String::new, |span| format!(" and wants not to be asked for {} s", span.as_secs()))
 }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::documents::{Connection, Documents, NoAnswer};
 use super::folder::Folder;
 use super::look::{Found, Looked, Looker, Offer, Settled, look};
-use super::pause::{Urgency, after_answer, after_failures};
+use super::pause::{Urgency, after_answer, after_failures, as_asked};
 use super::place::Place;
 use super::refused::Refused;
 use super::web::tls::ServerTrust;
@@ -182,6 +182,8 @@ struct Worker<S> {
     watch: Option<WatchId>,
     /// How many looks in a row failed.
     failures: u32,
+    /// For how long the source wants not to be asked, by its last answer.
+    again_after: Option<Duration>,
 }
 
 impl<S: Documents> Worker<S> {
@@ -196,6 +198,7 @@ impl<S: Documents> Worker<S> {
             last_word: LastWord::Nothing,
             watch: None,
             failures: 0,
+            again_after: None,
         }
     }
 
@@ -235,10 +238,12 @@ impl<S: Documents> Worker<S> {
     async fn tell(&mut self, Looked { trust, found }: Looked) -> Result<(), ReducerGone> {
         let moved = trust != self.trust;
         self.trust = trust;
+        self.again_after = None;
         match found {
             Found::Nothing(why) => {
                 self.moved(moved).await?;
                 self.failures = self.failures.saturating_add(1);
+                self.again_after = why.again_after();
                 return self.say(Said::Failed { why: why.to_string() }).await;
             }
             // A trust that moved without a release: a root between two looks is never without a look at the release.
@@ -291,7 +296,9 @@ impl<S: Documents> Worker<S> {
             (Place::Folder(_) | Place::Web(_), 0) | (Place::Folder(_), _) => {
                 after_answer(self.following.poll, random)
             }
-            (Place::Web(_), failures) => after_failures(failures, urgency, random),
+            (Place::Web(_), failures) => {
+                as_asked(after_failures(failures, urgency, random), self.again_after, urgency)
+            }
         };
         let woken = tokio::select! {
             // Safe to cancel: an ask is taken or stays. Closed means that the reducer is gone.

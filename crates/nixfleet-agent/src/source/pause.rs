@@ -13,6 +13,9 @@ pub const LONGEST_SPAN: Duration = Duration::from_mins(5);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// While a trial waits for the source's answer, it is asked at least this often: the trial has minutes.
 const URGENT_SPAN: Duration = Duration::from_secs(10);
+/// How long a source may keep a host away at its word. Longer works by asking again, at the cost of one question; whoever
+/// could forge it should not stop a fleet for a day.
+const ASKED_MAX: Duration = Duration::from_mins(15);
 /// An ordinary pause is spread by this part of itself to both sides.
 const SPREAD: u32 = 5;
 
@@ -41,6 +44,17 @@ pub fn after_failures(failures: u32, urgency: Urgency, random: u64) -> Duration 
     part(doubled.min(longest), random).max(SHORTEST)
 }
 
+/// The pause after a source that wants not to be asked for a while: what was drawn comes on top, so that a fleet does not
+/// come back in one second. `asked` is what the source said; it is heard up to a limit.
+pub fn as_asked(drawn: Duration, asked: Option<Duration>, urgency: Urgency) -> Duration {
+    let longest = match urgency {
+        Urgency::Ordinary => ASKED_MAX,
+        // A trial that the source does not answer in time is reverted, which costs the source more than a question.
+        Urgency::OnTrial => URGENT_SPAN,
+    };
+    drawn + asked.unwrap_or_default().min(longest)
+}
+
 /// From nothing to the whole span, evenly over all values of `random`.
 fn part(span: Duration, random: u64) -> Duration {
     let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -63,6 +77,15 @@ mod tests {
         assert_eq!(after_failures(4, Urgency::Ordinary, u64::MAX), Duration::from_secs(40));
         assert_eq!(after_failures(4, Urgency::OnTrial, u64::MAX), Duration::from_secs(10));
         assert_eq!(after_failures(4, Urgency::Ordinary, 0), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_source_is_heard_and_not_for_ever() {
+        let (drawn, asked) = (Duration::from_secs(2), |secs| Some(Duration::from_secs(secs)));
+        assert_eq!(as_asked(drawn, None, Urgency::Ordinary), drawn);
+        assert_eq!(as_asked(drawn, asked(120), Urgency::Ordinary), Duration::from_secs(122));
+        assert_eq!(as_asked(drawn, asked(u64::MAX), Urgency::Ordinary), Duration::from_secs(902));
+        assert_eq!(as_asked(drawn, asked(120), Urgency::OnTrial), Duration::from_secs(12));
     }
 
     proptest! {

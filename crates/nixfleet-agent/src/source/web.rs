@@ -9,7 +9,8 @@ pub mod tls;
 use std::time::Duration;
 
 use reqwest::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED, RETRY_AFTER,
 };
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Response, StatusCode};
@@ -129,7 +130,10 @@ impl Documents for Web {
             }
             StatusCode::NOT_MODIFIED if wanted.known.is_some() => Ok(Got::Same),
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(Got::Missing),
-            status => Err(NoAnswer::Status { at, status: status.as_u16() }),
+            status => {
+                let again_after = again_after(response.headers());
+                Err(NoAnswer::Status { at, status: status.as_u16(), again_after })
+            }
         }
     }
 
@@ -164,6 +168,12 @@ fn is_page(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     kind == "text/html" || kind == "application/xhtml+xml"
+}
+
+/// What `Retry-After` says in seconds. Its other form is a date, which a host whose clock may be wrong cannot use.
+fn again_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    text.parse().ok().map(Duration::from_secs)
 }
 
 fn version(headers: &HeaderMap) -> Option<Version> {

@@ -44,6 +44,8 @@ pub(crate) enum Manners {
     Noise,
     /// It has this status for everything.
     Status(u16),
+    /// It is busy, and wants not to be asked again for so many seconds.
+    Busy(u64),
     /// It sends everybody there; the path is added.
     Redirects(String),
     /// It sends everybody to the same path with something in front, and serves that.
@@ -241,6 +243,7 @@ fn answer(
         Manners::HangsUp => part("", Then::HangUp),
         Manners::Noise => part("220 mail.example ESMTP\r\n", Then::HangUp),
         Manners::Status(status) => whole(*status, "", b"no"),
+        Manners::Busy(secs) => whole(503, &format!("retry-after: {secs}\r\n"), b"later"),
         Manners::Redirects(to) => whole(302, &format!("location: {to}{path}\r\n"), b""),
         Manners::RedirectsInside => match path.strip_prefix("/inside") {
             Some(_) => whole(200, "", b"1\n"),

@@ -238,3 +238,23 @@ pub(crate) fn over_folder(path: &Path, fleet: &Fleet, poll: Duration) -> Reducer
 fn words_are_those_of_the_machine() {
     assert_eq!(format!("{:?} {:?}", Refusal::Trust, Refusal::Unreadable), "Trust Unreadable");
 }
+
+#[tokio::test]
+async fn a_busy_server_is_left_alone_for_as_long_as_it_asks() {
+    // The smallest draw: without being asked to wait, the worker comes back after a second.
+    let (_, server, mut reducer) = server_and_reducer(1, Manners::Busy(3)).await;
+    assert_eq!(reducer.round().await, ["failed"]);
+    let since = std::time::Instant::now();
+    server.behave(Manners::Good);
+    assert_eq!(reducer.round().await, ["offered 1", "answered"]);
+    assert!(since.elapsed() > Duration::from_millis(2_900), "it came after {:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn what_a_server_wants_is_told_and_a_word_from_the_reducer_counts_for_more() {
+    let (_, server, mut reducer) = server_and_reducer(1, Manners::Busy(86_400)).await;
+    let Said::Failed { why } = reducer.next().await else { panic!("it is busy") };
+    assert!(why.contains("503 and wants not to be asked for 86400 s"), "{why}");
+    server.behave(Manners::Good);
+    assert_eq!(reducer.again().await, ["offered 1", "answered"]);
+}
