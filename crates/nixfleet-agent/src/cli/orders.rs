@@ -7,6 +7,7 @@ use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::config::ready::NotReady;
 use nixfleet_agent::config::{CONFIG_FILE, Config};
 use nixfleet_agent::runtime::start::Orders;
+use nixfleet_agent::source::place::Place;
 use nixfleet_core::host::world::{Setup, SourceKind};
 use nixfleet_sys::fs;
 use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
@@ -42,7 +43,10 @@ fn orders(config: &Config) -> Result<Orders, NotReady> {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             host: config.host.clone(),
             channel: config.channel.clone(),
-            source: SourceKind::Static,
+            source: match &config.source {
+                Place::Folder(_) | Place::Web(_) => SourceKind::Static,
+                Place::ControlPlane(_) => SourceKind::ControlPlane,
+            },
         },
         source: config.following()?,
         root: fs::read_guarded(&config.root, size).map_err(NotReady::File)?,
