@@ -7,9 +7,11 @@ mod agent;
 mod caller;
 mod health;
 mod layout;
+mod live;
 pub mod people;
 pub mod problem;
 mod push;
+mod verbs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -81,9 +83,10 @@ pub fn router(app: App) -> Router {
     let health = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
+        .route("/metrics", get(health::metrics))
+        .route("/v1/events/live", get(live::live));
     let push = Router::new().route("/v1/releases", post(push::push).get(people::releases));
-    let all = layout.merge(agents).merge(health).merge(push).merge(people::router());
+    let all = layout.merge(agents).merge(health).merge(push).merge(people::router()).merge(verbs::router());
     all.fallback(|request: Request| async move {
         Problem::not_found(format!("there is no `{}` here", shown(request.uri().path())))
     })
