@@ -326,3 +326,7 @@ fn said(status: StatusCode, body: &[u8]) -> String {
         None => status.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;
