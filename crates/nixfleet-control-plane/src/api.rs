@@ -47,8 +47,6 @@ pub struct App {
     pub committed: watch::Sender<u64>,
     /// Becomes true when the process is ending.
     pub ending: watch::Receiver<bool>,
-    /// Whether this process plans.
-    pub leads: watch::Receiver<bool>,
     /// The first root of the fleet.
     pub first_root: Arc<[u8]>,
     /// The clock.
