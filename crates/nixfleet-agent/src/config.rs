@@ -195,7 +195,10 @@ fn resolve(parsed: Parsed, kernel_name: &str) -> (Option<Config>, Vec<Fault>) {
         (None, Some(pins)) => ServerChoice::Pins(pins),
         (None, None) => ServerChoice::Host,
     };
-    let proves = matches!(&source, Some(Place::Web(address)) if address.is_https());
+    let proves = match &source {
+        Some(Place::Web(address) | Place::ControlPlane(address)) => address.is_https(),
+        Some(Place::Folder(_)) | None => false,
+    };
     if source.is_some() && !proves {
         let useless = match &server {
             ServerChoice::Host => None,

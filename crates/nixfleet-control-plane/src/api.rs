@@ -7,9 +7,11 @@ mod agent;
 mod caller;
 mod health;
 mod layout;
+mod live;
 pub mod people;
 pub mod problem;
 mod push;
+mod verbs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,8 +47,6 @@ pub struct App {
     pub committed: watch::Sender<u64>,
     /// Becomes true when the process is ending.
     pub ending: watch::Receiver<bool>,
-    /// Whether this process plans.
-    pub leads: watch::Receiver<bool>,
     /// The first root of the fleet.
     pub first_root: Arc<[u8]>,
     /// The clock.
@@ -81,9 +81,10 @@ pub fn router(app: App) -> Router {
     let health = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
+        .route("/metrics", get(health::metrics))
+        .route("/v1/events/live", get(live::live));
     let push = Router::new().route("/v1/releases", post(push::push).get(people::releases));
-    let all = layout.merge(agents).merge(health).merge(push).merge(people::router());
+    let all = layout.merge(agents).merge(health).merge(push).merge(people::router()).merge(verbs::router());
     all.fallback(|request: Request| async move {
         Problem::not_found(format!("there is no `{}` here", shown(request.uri().path())))
     })

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use nixfleet_control_plane::config::ready::now;
 use nixfleet_control_plane::config::{CONFIG_BYTES_MAX, CONFIG_FILE, Config};
-use nixfleet_control_plane::say;
 use nixfleet_control_plane::server::Server;
 use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::{Store, backup};
+use nixfleet_control_plane::{certificate, say};
 use nixfleet_sys::fs;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,6 +31,12 @@ enum Verb {
     Run,
     /// Read the configuration and the files that it names, and say what is wrong
     Check,
+    /// Make a key and a certificate where the configuration wants them, and print the pin for agents
+    Certificate {
+        /// Names and addresses of this server
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
     /// Make, list and remove tokens for people
     #[command(subcommand)]
     Token(TokenVerb),
@@ -105,6 +111,10 @@ async fn go(config: &Path, verb: Verb) -> Result<(), Refused> {
     match verb {
         Verb::Run => run(&config).await,
         Verb::Check => check(&config).await,
+        Verb::Certificate { names } => {
+            print(&certificate::make(&config, names).map_err(refused("no certificate was made"))?);
+            Ok(())
+        }
         Verb::Token(verb) => token(&config, verb).await,
         Verb::Backup { to } => {
             let store = open(&config).await?;

@@ -8,6 +8,7 @@
 //! the intake, [`store`] what is kept. Decisions are made in `nixfleet_core`.
 
 pub mod api;
+pub mod certificate;
 pub mod config;
 pub mod heard;
 pub mod metrics;

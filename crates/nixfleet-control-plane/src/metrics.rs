@@ -33,12 +33,6 @@ pub struct Counters {
     pub answers_failed: Counter,
     /// All answers.
     pub answers: Counter,
-    /// Rounds of the planner.
-    pub plans: Counter,
-    /// Plans that were stopped by an objection.
-    pub plans_stopped: Counter,
-    /// Orders that the planner gave.
-    pub orders: Counter,
 }
 
 impl std::ops::Deref for Metrics {
@@ -57,22 +51,17 @@ pub struct Gauges {
     pub polling: usize,
     /// The newest event's number.
     pub newest_event: u64,
-    /// Whether this process plans.
-    pub leads: bool,
 }
 
 impl Metrics {
     /// All of it as text.
     pub fn render(&self, gauges: &Gauges) -> String {
-        let Counters { events_received, answers_failed, answers, plans, plans_stopped, orders } = &*self.0;
+        let Counters { events_received, answers_failed, answers } = &*self.0;
         let mut out = String::new();
         let counters = [
             ("events_received_total", "Records that agents sent, repeats too.", events_received),
             ("http_answers_total", "Answers to requests.", answers),
             ("http_answers_failed_total", "Answers with status 500 and above.", answers_failed),
-            ("plans_total", "Rounds of the planner in this process.", plans),
-            ("plans_stopped_total", "Plans that an objection stopped.", plans_stopped),
-            ("orders_total", "Orders that the planner of this process gave.", orders),
         ];
         for (name, help, counter) in counters {
             family(&mut out, name, help, "counter");
@@ -86,7 +75,6 @@ impl Metrics {
         let single = [
             ("polls_waiting", "Hosts whose long polls wait in this process.", gauges.polling as u64),
             ("newest_event", "The newest event's number.", gauges.newest_event),
-            ("leads", "1 if this process plans.", u64::from(gauges.leads)),
         ];
         for (name, help, value) in single {
             family(&mut out, name, help, "gauge");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::random;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use crate::serve::{Serving, serve};
 use crate::store::fact::{About, Fact};
 use crate::store::fleet::{EventFilter, PAGE_MAX};
 use crate::store::ingest::Ingest;
-use crate::store::{Engine, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::wakes::Wakes;
 use crate::{say, tls};
 
@@ -92,7 +92,6 @@ impl Server {
         let (ender, ending) = watch::channel(false);
         let (committed, changed) = watch::channel(store.newest_event().await?);
         let (ingest, ingesting) = Ingest::start(store.clone(), now, committed.clone());
-        let (_leader, leads) = watch::channel(false);
         let app = App {
             store,
             ingest,
@@ -100,7 +99,6 @@ impl Server {
             changed,
             committed,
             ending: ending.clone(),
-            leads,
             first_root,
             clock: now,
             heard: Heard::default(),
@@ -159,13 +157,11 @@ async fn wake_those_ordered(app: App) {
             Ok(_) => {}
             Err(error) => say::error("the log cannot be followed", &error),
         }
-        match app.store.engine() {
-            // This process is the only one that writes, but for commands at its side.
-            Engine::Sqlite | Engine::Postgres => tokio::select! {
-                // Safe to cancel: a change stays noted. Closed means the end.
-                closed = changed.changed() => if closed.is_err() { return },
-                () = sleep(OTHERS_EVERY) => {}
-            },
+        tokio::select! {
+            // Safe to cancel: a change stays noted. Closed means the end.
+            closed = changed.changed() => if closed.is_err() { return },
+            // Other replicas, and commands at the side of this process.
+            () = sleep(OTHERS_EVERY) => {}
         }
     }
 }
@@ -244,6 +240,3 @@ async fn watch_folder(app: App, path: PathBuf) {
 fn say_refused(refused: &FolderRefused) -> String {
     format!("error: {}\n", say::chain(refused))
 }
-
-/// How long a lease of the planner holds.
-pub const LEASE: Secs = Secs(15);

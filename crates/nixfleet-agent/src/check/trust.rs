@@ -87,6 +87,8 @@ fn no_trust(config: &Config, refused: &NotReady) -> Finding {
         NotReady::File(_)
         | NotReady::HostKey { .. }
         | NotReady::HostKeyWantsTouch(_)
+        | NotReady::NoPrivateHalf(_)
+        | NotReady::Identity { .. }
         | NotReady::NoAuthority(_) => Finding::problem(about, what, "look at the file"),
     }
 }
@@ -148,6 +150,10 @@ async fn source(config: &Config, trust: &Trust) -> Vec<Finding> {
         Ok(following) => following,
         Err(NotReady::HostKey { .. } | NotReady::HostKeyWantsTouch(_)) => return vec![not_looked_at()],
         Err(NotReady::File(error)) if error.path == config.host_key => return vec![not_looked_at()],
+        Err(error @ (NotReady::NoPrivateHalf(_) | NotReady::Identity { .. })) => {
+            let fix = "a control plane knows a host by its key: both halves lie beside each other, the public one with `.pub`";
+            return vec![Finding::problem(About::HostKey, describe(&error), fix)];
+        }
         Err(error @ (NotReady::File(_) | NotReady::NoAuthority(_) | NotReady::Trust(_))) => {
             return vec![Finding::problem(
                 About::Source,

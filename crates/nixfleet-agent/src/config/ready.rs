@@ -12,10 +12,13 @@ use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
 use nixfleet_trust::key::{KeyRefused, KeyType, PublicKey};
 use nixfleet_trust::trust::{SavedTrust, Trust, TrustUnreadable};
 use reqwest::Certificate;
+use zeroize::Zeroizing;
 
 use super::Config;
 use crate::source::Following;
 use crate::source::look::Looker;
+use crate::source::place::Place;
+use crate::source::web::identity::{ClientIdentity, NoIdentity};
 use crate::source::web::tls::{Pin, ServerTrust};
 use crate::source::web::{Limits, Proxies};
 
@@ -52,6 +55,17 @@ pub enum NotReady {
     /// The host's key is of a kind that hosts cannot have.
     #[error("`{}` has a key that wants a touch, which a host cannot give", .0.display())]
     HostKeyWantsTouch(PathBuf),
+    /// The private half of the host's key is not where it should be.
+    #[error("`{}` does not end with `.pub`, so it cannot be told where its private half is", .0.display())]
+    NoPrivateHalf(PathBuf),
+    /// The private half of the host's key is of no use.
+    #[error("`{}` does not let this host prove who it is", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: NoIdentity,
+    },
     /// There is no certificate in the file of authorities.
     #[error("`{}` has no certificate in PEM form", .0.display())]
     NoAuthority(PathBuf),
@@ -102,11 +116,31 @@ impl Config {
         }
     }
 
+    /// How this host proves who it is: only to a control plane, with the private half of its key, which lies beside the
+    /// public one as OpenSSH keeps them.
+    pub fn client_identity(&self) -> Result<Option<Arc<ClientIdentity>>, NotReady> {
+        match &self.source {
+            Place::Folder(_) | Place::Web(_) => return Ok(None),
+            Place::ControlPlane(_) => {}
+        }
+        if self.host_key.extension().is_none_or(|extension| extension != "pub") {
+            return Err(NotReady::NoPrivateHalf(self.host_key.clone()));
+        }
+        let path = self.host_key.with_extension("");
+        let bytes = Zeroizing::new(fs::read_guarded(&path, KEY_BYTES_MAX).map_err(NotReady::File)?);
+        let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+        let identity = ClientIdentity::new(&text, &self.identity()?);
+        identity
+            .map(|identity| Some(Arc::new(identity)))
+            .map_err(|source| NotReady::Identity { path, source })
+    }
+
     /// What the worker follows, by this host's own clock.
     pub fn following(&self) -> Result<Following, NotReady> {
         Ok(Following {
             place: self.source.clone(),
             server: self.server_trust()?,
+            identity: self.client_identity()?,
             proxies: Proxies::FromEnvironment,
             limits: Limits::default(),
             looker: Looker { channel: self.channel.clone(), me: self.identity()? },

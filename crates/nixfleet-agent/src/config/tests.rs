@@ -78,7 +78,7 @@ fn all_faults_are_told_at_once_with_their_places() {
         "f:1:1: there is no key `chanel`; did you mean `channel`?",
         "f:2:10: `poll`: `fast` is not a time; write 60s or 5m",
         "f:3:8: `host` is a text, and here is a number; write host = \"web-1\"",
-        "f:4:10: `source`: it has another scheme; write https://HOST/FOLDER, http://HOST/FOLDER, file:///FOLDER or \
+        "f:4:10: `source`: it has another scheme; write https://HOST/FOLDER, http://HOST/FOLDER, control-plane+https://HOST, file:///FOLDER or \
          /FOLDER",
         "f:5:8: `pins` is a list of texts, and here is one text; write pins = [\"sha256//…\"]",
         "f:6:2: there is no key `tls`; there are root, source, channel, host, host-key, state-dir, poll, ca-file, pins, \

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use nixfleet_core::host::{Effect, Record};
+use nixfleet_core::host::saved::SavedState;
+use nixfleet_core::host::{Effect, HostState, Record};
 use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::model::names::Sha256;
+use nixfleet_core::wire::{BATCH_RECORDS_MAX, Hello, state_bytes};
+use sha2::Digest;
+use tokio::sync::watch;
 
 use super::applier::Applier;
+use super::input::{Errand, WithState};
 use super::outbox::{Outbox, OutboxError, Room, Written};
 use super::reducer::Desk;
 use super::roots;
@@ -15,6 +21,9 @@ use crate::activation::host::HostPaths;
 use crate::activation::profile::describe;
 use crate::activation::types::Observer;
 use nixfleet_sys::fs::FsError;
+
+/// How much is sent at once, in bytes of JSON: half of what a batch may have, since a record counts by its line here.
+const SENT_BYTES_MAX: usize = nixfleet_core::wire::BATCH_BYTES_MAX / 2;
 
 /// Why something could not be written down.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +43,8 @@ pub struct HostDesk<B> {
     host: HostPaths,
     applier: Applier<B>,
     voice: Arc<dyn Observer>,
+    /// The newest number that is saved, for whoever sends.
+    newest: watch::Sender<u64>,
     /// What is rooted; `None` until the first look.
     kept: Option<Vec<StorePath>>,
 }
@@ -45,8 +56,53 @@ impl<B: ActivationBackend + Send + 'static> HostDesk<B> {
         host: HostPaths,
         applier: Applier<B>,
         voice: Arc<dyn Observer>,
+        newest: watch::Sender<u64>,
     ) -> Self {
-        Self { file, outbox, host, applier, voice, kept: None }
+        Self { file, outbox, host, applier, voice, newest, kept: None }
+    }
+
+    /// Tells people what became of what was in the outbox.
+    fn tell_room(&self, written: &Written) {
+        let Written { dropped, room } = written;
+        if *dropped > 0 {
+            self.voice
+                .remark(&format!("the outbox is full: {dropped} reports of progress were dropped unsent"));
+        }
+        match room {
+            Room::Enough => {}
+            Room::Stretched { bytes, bytes_max } => self.voice.remark(&format!(
+                "the outbox holds {bytes} bytes of what may not be dropped, and {bytes_max} are meant for it"
+            )),
+            Room::NotTidied(error) => self.voice.remark(&format!("error: {}", describe(error))),
+        }
+    }
+
+    /// Does what the link to a control plane needs, on a host in `state`, which is saved.
+    pub fn run_errand(&mut self, errand: Errand, state: &HostState) {
+        match errand {
+            // The link is gone if nobody takes it, and the process is about to end.
+            Errand::Unsent { reply } => {
+                drop(reply.send(self.outbox.unsent(BATCH_RECORDS_MAX, SENT_BYTES_MAX)));
+            }
+            Errand::Received { next } => self.received(next),
+            Errand::Hello { state: with, reply } => {
+                drop(reply.send(Box::new(hello(state, with, self.outbox.whole_from()))));
+            }
+        }
+    }
+
+    /// Notes what the control plane has. What cannot be noted is sent again, which is harmless.
+    fn received(&mut self, next: u64) {
+        let has = next.saturating_sub(1);
+        let noted = if has < self.outbox.acknowledged() {
+            self.outbox.send_again_from(next)
+        } else {
+            self.outbox.acknowledge(has)
+        };
+        match noted {
+            Ok(written) => self.tell_room(&written),
+            Err(error) => self.voice.remark(&format!("error: {}", describe(&error))),
+        }
     }
 
     /// Finishes what a person's agent left behind, if it did.
@@ -59,23 +115,16 @@ impl<B: ActivationBackend + Send + 'static> Desk for HostDesk<B> {
     type Error = NotWritten;
 
     fn append(&mut self, records: &[Record]) -> Result<(), NotWritten> {
-        let Written { dropped, room } = self.outbox.append(records).map_err(NotWritten::Log)?;
-        if dropped > 0 {
-            self.voice
-                .remark(&format!("the outbox is full: {dropped} reports of progress were dropped unsent"));
-        }
-        match room {
-            Room::Enough => {}
-            Room::Stretched { bytes, bytes_max } => self.voice.remark(&format!(
-                "the outbox holds {bytes} bytes of what may not be dropped, and {bytes_max} are meant for it"
-            )),
-            Room::NotTidied(error) => self.voice.remark(&format!("error: {}", describe(&error))),
-        }
+        let written = self.outbox.append(records).map_err(NotWritten::Log)?;
+        self.tell_room(&written);
         Ok(())
     }
 
     fn save(&mut self, saved: &Saved) -> Result<(), NotWritten> {
-        self.file.save(saved).map_err(NotWritten::State)
+        self.file.save(saved).map_err(NotWritten::State)?;
+        // Only now may it be sent.
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, saved.host.seq) != saved.host.seq);
+        Ok(())
     }
 
     fn keep(&mut self, wanted: &[&StorePath]) {
@@ -96,5 +145,19 @@ impl<B: ActivationBackend + Send + 'static> Desk for HostDesk<B> {
 
     fn owes_state(&self) -> bool {
         self.outbox.owes_state()
+    }
+}
+
+/// Who this host is to a control plane, in a state that is saved; from `oldest` on it can send every event.
+fn hello(state: &HostState, with: WithState, oldest: u64) -> Hello {
+    Hello {
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        seq: state.seq,
+        digest: Sha256::new(sha2::Sha256::digest(state_bytes(state)).into()),
+        oldest,
+        state: match with {
+            WithState::Yes => Some(Box::new(SavedState(state.clone()))),
+            WithState::No => None,
+        },
     }
 }

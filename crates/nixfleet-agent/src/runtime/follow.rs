@@ -90,6 +90,10 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
                 self.take(Fact { event: None, terms: None, trust: Some(*trust) }).await;
             }
             Input::LookAgain => self.look_again().await,
+            Input::Errand(errand) => {
+                let (desk, state) = self.reducer.desk_and_state();
+                desk.run_errand(errand, state);
+            }
             Input::Asked { event, request } => {
                 self.take(event.into()).await;
                 if let Err(error) = fs::remove(&request) {

@@ -293,6 +293,18 @@ impl<D: Disk> Outbox<D> {
         Ok(())
     }
 
+    /// The oldest number from which on every record is kept, up to the newest; one more than the newest if none is.
+    pub fn whole_from(&self) -> u64 {
+        let mut from = self.newest + 1;
+        for record in self.log.records.iter().rev() {
+            if record.seq + 1 != from {
+                break;
+            }
+            from = record.seq;
+        }
+        from
+    }
+
     /// Up to which number the receiver has everything.
     pub fn acknowledged(&self) -> u64 {
         self.log.acknowledged

@@ -117,6 +117,11 @@ impl<D: Desk> Reducer<D> {
         &mut self.desk
     }
 
+    /// Who writes it down, and the state that is saved.
+    pub fn desk_and_state(&mut self) -> (&mut D, &HostState) {
+        (&mut self.desk, &self.saved.host)
+    }
+
     /// The activation that is this machine's own.
     pub fn in_flight(&self) -> Option<&ActivationId> {
         self.saved.host.activation_in_flight()

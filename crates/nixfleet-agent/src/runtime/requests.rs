@@ -59,15 +59,17 @@ pub enum Wish {
 impl Wish {
     /// That it was uttered, as a fact. Texts are cut to what is printable and short.
     pub fn into_event(self) -> Event {
-        let short = |said: String| {
-            text::printable(&said).replace(['\n', '\t'], " ").chars().take(TEXT_CHARS_MAX).collect::<String>()
-        };
         match self {
-            Self::Hold { by, why, until_ms } => Event::Held { by: short(by), why: short(why), until_ms },
-            Self::Unhold { by } => Event::Unheld { by: short(by) },
-            Self::Retry { by } => Event::RetryAsked { by: short(by) },
+            Self::Hold { by, why, until_ms } => Event::Held { by: short(&by), why: short(&why), until_ms },
+            Self::Unhold { by } => Event::Unheld { by: short(&by) },
+            Self::Retry { by } => Event::RetryAsked { by: short(&by) },
         }
     }
+}
+
+/// A person's text, cut to what is printable and short.
+pub(crate) fn short(said: &str) -> String {
+    text::printable(said).replace(['\n', '\t'], " ").chars().take(TEXT_CHARS_MAX).collect()
 }
 
 /// The folder of wishes in a state folder.

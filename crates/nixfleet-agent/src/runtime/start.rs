@@ -9,7 +9,7 @@ use nixfleet_core::host::retry::seed_of;
 use nixfleet_core::host::world::{Setup, SourceKind};
 use nixfleet_sys::fs::{self, FsError, Lock};
 use nixfleet_trust::trust::{Trust, TrustUnreadable};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
@@ -21,6 +21,7 @@ use super::reducer::Reducer;
 use super::state_file::{StateFile, StateFileError};
 use super::workers::hooks::Hooks;
 use super::workers::jobs::Jobs;
+use super::workers::link::Link;
 use super::workers::probes::Probes;
 use super::workers::reboot::Reboot;
 use super::workers::staging::Staging;
@@ -31,6 +32,7 @@ use crate::activation::host::HostPaths;
 use crate::activation::types::Observer;
 use crate::programs::Holder;
 use crate::source::Following as Source;
+use crate::source::place::Place;
 use crate::tools::MissingTools;
 
 /// What an agent is to do, by its configuration.
@@ -120,6 +122,18 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     file.keep_reserve();
 
     let (inputs, taken) = mpsc::channel(INPUTS_MAX);
+    let (newest, saved_newest) = watch::channel(saved.host.seq);
+    if let Place::ControlPlane(address) = &source.place {
+        let link = Link {
+            address: address.clone(),
+            speaking: source.speaking(),
+            inputs: inputs.clone(),
+            newest: saved_newest,
+            random: Arc::clone(&source.random),
+            voice: Arc::clone(&voice),
+        };
+        link.start();
+    }
     let thread = NotStarted::Thread;
     let workers = Workers {
         jobs: Jobs::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
@@ -132,7 +146,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     tokio::spawn(system::watch(host.clone(), inputs.clone()));
     tokio::spawn(requests::watch(host.state.clone(), inputs.clone(), Arc::clone(&voice)));
     let applier = Applier::new((Arc::clone(&backend), boot.clone()), workers, inputs);
-    let desk = HostDesk::new((file, outbox), host, applier, Arc::clone(&voice));
+    let desk = HostDesk::new((file, outbox), host, applier, Arc::clone(&voice), newest);
     let reducer = Reducer::new(saved, seed, desk);
     notify::ready();
     Ok(Following::new((backend, voice), reducer, taken, boot).run(first).await)

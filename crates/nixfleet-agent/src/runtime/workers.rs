@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod hooks;
 pub mod jobs;
+pub mod link;
 pub mod probes;
 pub mod reboot;
 pub mod source;

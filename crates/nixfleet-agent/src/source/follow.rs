@@ -21,8 +21,9 @@ use super::look::{Found, Looked, Looker, Offer, Settled, look};
 use super::pause::{Urgency, after_answer, after_failures, as_asked};
 use super::place::Place;
 use super::refused::Refused;
+use super::web::identity::ClientIdentity;
 use super::web::tls::ServerTrust;
-use super::web::{Limits, Proxies, Web};
+use super::web::{Limits, Proxies, Speaking, Web};
 
 /// How long one look may take, whatever the source does: four documents at their limits.
 const LOOK_WITHIN: Duration = Duration::from_mins(2);
@@ -72,6 +73,8 @@ pub struct Following {
     pub place: Place,
     /// How a web server proves who it is.
     pub server: ServerTrust,
+    /// How this host proves who it is to a control plane.
+    pub identity: Option<Arc<ClientIdentity>>,
     /// Whether proxies are used.
     pub proxies: Proxies,
     /// Limits of a web server.
@@ -88,10 +91,11 @@ pub struct Following {
 
 impl fmt::Debug for Following {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, server, proxies, limits, looker, poll, clock: _, random: _ } = self;
+        let Self { place, server, identity, proxies, limits, looker, poll, clock: _, random: _ } = self;
         f.debug_struct("Following")
             .field("place", place)
             .field("server", server)
+            .field("identity", identity)
             .field("proxies", proxies)
             .field("limits", limits)
             .field("looker", looker)
@@ -109,15 +113,20 @@ impl Following {
                 let mut folder = Folder::new(path, &self.looker.channel);
                 bounded(&mut folder, self, trust, None, clock).await
             }
-            Place::Web(address) => {
+            Place::Web(address) | Place::ControlPlane(address) => {
                 let mut web = self.web(address.clone());
                 bounded(&mut web, self, trust, None, clock).await
             }
         }
     }
 
+    /// How this host speaks to its server.
+    pub(crate) fn speaking(&self) -> Speaking {
+        Speaking { trust: self.server.clone(), identity: self.identity.clone(), proxies: self.proxies }
+    }
+
     fn web(&self, address: super::place::WebAddress) -> Web {
-        Web::new(address, self.server.clone(), self.proxies, self.limits)
+        Web::new(address, self.speaking(), self.limits)
     }
 }
 
@@ -130,7 +139,7 @@ pub async fn follow(following: Following, trust: Trust, asks: Receiver<Ask>, sai
             let folder = Folder::new(&path, &following.looker.channel);
             Worker::new(following, trust, folder, asks, said).run().await;
         }
-        Place::Web(address) => {
+        Place::Web(address) | Place::ControlPlane(address) => {
             let web = following.web(address);
             Worker::new(following, trust, web, asks, said).run().await;
         }
@@ -293,10 +302,10 @@ impl<S: Documents> Worker<S> {
         let urgency = if self.watch.is_some() { Urgency::OnTrial } else { Urgency::Ordinary };
         let pause = match (&self.following.place, self.failures) {
             // Nobody is spared by looking at a folder less often.
-            (Place::Folder(_) | Place::Web(_), 0) | (Place::Folder(_), _) => {
+            (Place::Folder(_) | Place::Web(_) | Place::ControlPlane(_), 0) | (Place::Folder(_), _) => {
                 after_answer(self.following.poll, random)
             }
-            (Place::Web(_), failures) => {
+            (Place::Web(_) | Place::ControlPlane(_), failures) => {
                 as_asked(after_failures(failures, urgency, random), self.again_after, urgency)
             }
         };

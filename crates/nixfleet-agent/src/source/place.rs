@@ -7,6 +7,9 @@ use std::str::FromStr;
 use nixfleet_core::host::world::SourceKind;
 use reqwest::Url;
 
+/// What stands before the address of a control plane. There is none without TLS: the host's key is who it is.
+const CONTROL_PLANE: &str = "control-plane+";
+
 /// Where releases come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -14,6 +17,8 @@ pub enum Place {
     Folder(PathBuf),
     /// A web server.
     Web(WebAddress),
+    /// A control plane: it serves the same documents to hosts whose keys it knows, takes their reports, and opens turns.
+    ControlPlane(WebAddress),
 }
 
 /// The address of a folder on a web server; it ends with a slash.
@@ -22,7 +27,9 @@ pub struct WebAddress(Url);
 
 /// Why a text names no release source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}; write https://HOST/FOLDER, http://HOST/FOLDER, file:///FOLDER or /FOLDER")]
+#[error(
+    "{0}; write https://HOST/FOLDER, http://HOST/FOLDER, control-plane+https://HOST, file:///FOLDER or /FOLDER"
+)]
 pub struct NotAPlace(&'static str);
 
 impl WebAddress {
@@ -35,6 +42,14 @@ impl WebAddress {
     pub(crate) fn of(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         url.set_path(&format!("{}{path}", self.0.path()));
+        url
+    }
+
+    /// The address of something that is asked with a query.
+    pub(crate) fn of_query(&self, path: &str) -> Url {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.of(path);
+        url.set_query(query);
         url
     }
 }
@@ -50,6 +65,7 @@ impl Place {
     pub fn kind(&self) -> SourceKind {
         match self {
             Self::Folder(_) | Self::Web(_) => SourceKind::Static,
+            Self::ControlPlane(_) => SourceKind::ControlPlane,
         }
     }
 }
@@ -59,6 +75,7 @@ impl fmt::Display for Place {
         match self {
             Self::Folder(path) => path.display().fmt(f),
             Self::Web(address) => address.fmt(f),
+            Self::ControlPlane(address) => write!(f, "{CONTROL_PLANE}{address}"),
         }
     }
 }
@@ -69,6 +86,7 @@ impl FromStr for Place {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("http" | "https") => web(text).map(Self::Web),
+            Some("control-plane+https") => web(&text[CONTROL_PLANE.len()..]).map(Self::ControlPlane),
             Some("file") => folder(&text["file://".len()..]).map(Self::Folder),
             Some(_) => Err(NotAPlace("it has another scheme")),
             None => folder(text).map(Self::Folder),
@@ -115,6 +133,14 @@ mod tests {
         assert_eq!(web("https://r.example"), "https://r.example/channels/stable/latest");
         assert_eq!(web("http://r.example:8080/a/b"), "http://r.example:8080/a/b/channels/stable/latest");
         assert_eq!(web("HTTPS://R.Example/a/"), "https://r.example/a/channels/stable/latest");
+        let address = "control-plane+https://cp.example:8443";
+        match address.parse() {
+            Ok(Place::ControlPlane(cp)) => {
+                assert_eq!(cp.of("root/1.json").to_string(), "https://cp.example:8443/root/1.json");
+                assert_eq!(Place::ControlPlane(cp).to_string(), format!("{address}/"));
+            }
+            other => panic!("{other:?}"),
+        }
         assert_eq!("file:///srv/r".parse(), Ok(Place::Folder("/srv/r".into())));
         assert_eq!("/srv/r".parse(), Ok(Place::Folder("/srv/r".into())));
     }
@@ -126,6 +152,8 @@ mod tests {
             "srv/r",
             "file://srv",
             "ftp://x/",
+            "control-plane+http://x/",
+            "control-plane://x/",
             "https://",
             "https://u:secret@x/",
             "https://u@x/",

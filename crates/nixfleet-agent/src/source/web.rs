@@ -4,8 +4,10 @@
 //! what is too large is cut; a redirect leads to the same server or nowhere; and a web page is never a document.
 //! Proxies are taken from the environment (`https_proxy`, `http_proxy`, `no_proxy`), as Nix takes them.
 
+pub mod identity;
 pub mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{
@@ -18,6 +20,7 @@ use reqwest::{Client, Response, StatusCode};
 use super::documents::{Connection, Documents, Got, NoAnswer, Version, Wanted};
 use super::place::WebAddress;
 use crate::activation::profile::describe;
+use identity::ClientIdentity;
 use tls::ServerTrust;
 
 /// How long a server has to be connected to, with the handshake of TLS: three tries of TCP over a bad line.
@@ -59,12 +62,42 @@ pub enum Proxies {
     None,
 }
 
+/// How this host speaks to a server: whom it takes the server for, who it is itself, and by which way.
+#[derive(Debug, Clone, Default)]
+pub struct Speaking {
+    /// How the server proves who it is.
+    pub trust: ServerTrust,
+    /// How this host does.
+    pub identity: Option<Arc<ClientIdentity>>,
+    /// Whether proxies are used.
+    pub proxies: Proxies,
+}
+
+impl Speaking {
+    /// A client with these limits; certificates of the host are read now.
+    pub(crate) fn client(&self, limits: Limits, is_https: bool) -> Result<Client, reqwest::Error> {
+        let builder = Client::builder()
+            .user_agent(AGENT)
+            .http1_only()
+            .referer(false)
+            .redirect(Policy::custom(same_server))
+            .connect_timeout(limits.connect)
+            .read_timeout(limits.silent)
+            .timeout(limits.whole)
+            .pool_max_idle_per_host(1);
+        let builder = match self.proxies {
+            Proxies::FromEnvironment => builder,
+            Proxies::None => builder.no_proxy(),
+        };
+        self.trust.apply(builder, self.identity.as_deref(), is_https)?.build()
+    }
+}
+
 /// A web server as a source.
 #[derive(Debug)]
 pub struct Web {
     address: WebAddress,
-    trust: ServerTrust,
-    proxies: Proxies,
+    speaking: Speaking,
     limits: Limits,
     /// Made when it is needed: certificates are read then, and may have changed after a failure.
     client: Option<Client>,
@@ -72,28 +105,15 @@ pub struct Web {
 
 impl Web {
     /// The server at `address`. Nothing is connected to yet.
-    pub fn new(address: WebAddress, trust: ServerTrust, proxies: Proxies, limits: Limits) -> Self {
-        Self { address, trust, proxies, limits, client: None }
+    pub fn new(address: WebAddress, speaking: Speaking, limits: Limits) -> Self {
+        Self { address, speaking, limits, client: None }
     }
 
     fn client(&mut self) -> Result<Client, reqwest::Error> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let builder = Client::builder()
-            .user_agent(AGENT)
-            .http1_only()
-            .referer(false)
-            .redirect(Policy::custom(same_server))
-            .connect_timeout(self.limits.connect)
-            .read_timeout(self.limits.silent)
-            .timeout(self.limits.whole)
-            .pool_max_idle_per_host(1);
-        let builder = match self.proxies {
-            Proxies::FromEnvironment => builder,
-            Proxies::None => builder.no_proxy(),
-        };
-        let client = self.trust.apply(builder, self.address.is_https()).build()?;
+        let client = self.speaking.client(self.limits, self.address.is_https())?;
         self.client = Some(client.clone());
         Ok(client)
     }

@@ -135,6 +135,7 @@ async fn found_in(path: &std::path::Path) -> Found {
     let following = Following {
         place: path.to_str().expect("plain").parse().expect("a folder"),
         server: ServerTrust::Host,
+        identity: None,
         proxies: Proxies::None,
         limits: Limits::default(),
         looker: looker(&fleet, 0),

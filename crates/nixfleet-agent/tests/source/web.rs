@@ -6,7 +6,7 @@ use nixfleet_agent::source::documents::{Connection, Documents, Got, NoAnswer, Ve
 use nixfleet_agent::source::look::{Found, look};
 use nixfleet_agent::source::place::Place;
 use nixfleet_agent::source::web::tls::ServerTrust;
-use nixfleet_agent::source::web::{Limits, Proxies, Web};
+use nixfleet_agent::source::web::{Limits, Proxies, Speaking, Web};
 use nixfleet_core::host::event::Refusal;
 use nixfleet_trust::attack::Attack;
 
@@ -24,8 +24,10 @@ const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn web(url: &str, trust: ServerTrust) -> Web {
     match url.parse().expect(url) {
-        Place::Web(address) => Web::new(address, trust, Proxies::None, LIMITS),
-        Place::Folder(_) => panic!("{url} is a folder"),
+        Place::Web(address) => {
+            Web::new(address, Speaking { trust, identity: None, proxies: Proxies::None }, LIMITS)
+        }
+        Place::Folder(_) | Place::ControlPlane(_) => panic!("{url} is no web server"),
     }
 }
 

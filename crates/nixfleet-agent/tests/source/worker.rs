@@ -35,6 +35,7 @@ impl Reducer {
         let following = Following {
             place: place.parse().expect(place),
             server: ServerTrust::Host,
+            identity: None,
             proxies: Proxies::None,
             limits: Limits {
                 connect: Duration::from_millis(500),

@@ -29,7 +29,6 @@ pub(super) async fn metrics(_: Viewer, State(app): State<App>) -> Result<Respons
         hosts: app.store.counts().await?,
         polling: app.wakes.waiting(),
         newest_event: app.store.newest_event().await?,
-        leads: *app.leads.borrow(),
     };
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], app.metrics.render(&gauges)).into_response())

@@ -159,8 +159,8 @@ impl Store {
 
     /// The newest release of each channel.
     pub async fn newest_releases(&self) -> Result<Vec<ReleaseId>, StoreError> {
-        let rows = sql("SELECT channel, seq, digest FROM releases AS r WHERE seq = \
-                        (SELECT MAX(seq) FROM releases WHERE channel = r.channel) ORDER BY channel")
+        let rows = sql("SELECT channel, seq, digest FROM releases AS r WHERE event = \
+                        (SELECT MAX(event) FROM releases WHERE channel = r.channel) ORDER BY channel")
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(release_of).collect()
@@ -169,7 +169,7 @@ impl Store {
     /// The newest release of a channel.
     pub async fn newest_release(&self, channel: &ChannelName) -> Result<Option<ReleaseId>, StoreError> {
         let row =
-            sql("SELECT channel, seq, digest FROM releases WHERE channel = $1 ORDER BY seq DESC LIMIT 1")
+            sql("SELECT channel, seq, digest FROM releases WHERE channel = $1 ORDER BY event DESC LIMIT 1")
                 .bind(channel.to_string())
                 .fetch_optional(&self.readers)
                 .await?;

@@ -95,7 +95,7 @@ impl Store {
 /// Removes the releases of which the next was taken in before `before`.
 async fn forget_releases(write: &mut Write, before: UnixMs) -> Result<u64, StoreError> {
     let rows = sql("SELECT channel, seq FROM releases AS r WHERE EXISTS (SELECT 1 FROM releases AS n \
-                    WHERE n.channel = r.channel AND n.seq > r.seq AND n.taken_ms < $1) ORDER BY channel, seq")
+                    WHERE n.channel = r.channel AND n.event > r.event AND n.taken_ms < $1) ORDER BY channel, seq")
     .bind(int(before.get()))
     .fetch_all(write.raw())
     .await?;

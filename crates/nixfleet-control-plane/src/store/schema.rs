@@ -19,9 +19,10 @@ const STEPS: &[&[&str]] = &[&[
     // What is served, byte for byte as it was verified.
     "CREATE TABLE documents (path TEXT PRIMARY KEY, part_of TEXT NOT NULL, bytes {bytes} NOT NULL)",
     "CREATE INDEX documents_of ON documents (part_of)",
-    // From here on projections, which `rebuild` makes again.
+    // From here on projections, which `rebuild` makes again. The newest release of a channel is the one that was taken in
+    // last: after its owner has set the channel back, it has not the highest number.
     "CREATE TABLE releases (channel TEXT NOT NULL, seq BIGINT NOT NULL, digest TEXT NOT NULL, created_ms BIGINT NOT NULL, \
-     taken_ms BIGINT NOT NULL, PRIMARY KEY (channel, seq))",
+     taken_ms BIGINT NOT NULL, event BIGINT NOT NULL, PRIMARY KEY (channel, seq))",
     "CREATE TABLE hosts (name TEXT PRIMARY KEY, channel TEXT NOT NULL, release_seq BIGINT NOT NULL, \
      wave BIGINT NOT NULL, tags TEXT NOT NULL, system TEXT NOT NULL, seq BIGINT NOT NULL, phase TEXT NOT NULL, \
      state TEXT NOT NULL, reported_ms BIGINT NOT NULL, fault TEXT)",

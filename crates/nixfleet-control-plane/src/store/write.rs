@@ -111,7 +111,7 @@ impl Write {
     /// What follows from an event.
     async fn project(&mut self, id: u64, at: UnixMs, about: &About, fact: &Fact) -> Result<(), StoreError> {
         match fact {
-            Fact::ReleaseTaken { release } => self.project_release(at, release).await,
+            Fact::ReleaseTaken { release } => self.project_release(id, at, release).await,
             Fact::Reported { record } => self.project_report(at, about, record).await,
             Fact::StateSent { state, agent: _ } => self.project_state(at, about, &state.0).await,
             // What is folded already, and where a rebuild begins. That it was written says nothing of the host.

@@ -19,7 +19,7 @@ enum Who {
 /// Whether a caller may use an endpoint of this kind.
 type May = fn(Who) -> bool;
 
-const ENDPOINTS: [(Method, &str, Who); 16] = [
+const ENDPOINTS: [(Method, &str, Who); 20] = [
     (Method::GET, "/root/1.json", Who::HostOrViewer),
     (Method::GET, "/channels/stable/latest", Who::HostOrViewer),
     (Method::GET, "/channels/stable/1/release.json", Who::HostOrViewer),
@@ -32,6 +32,10 @@ const ENDPOINTS: [(Method, &str, Who); 16] = [
     (Method::GET, "/v1/fleet", Who::Viewer),
     (Method::GET, "/v1/hosts", Who::Viewer),
     (Method::GET, "/v1/hosts/web-1", Who::Viewer),
+    (Method::POST, "/v1/hosts/web-1/hold", Who::Operator),
+    (Method::POST, "/v1/hosts/web-1/unhold", Who::Operator),
+    (Method::POST, "/v1/hosts/web-1/retry", Who::Operator),
+    (Method::GET, "/readyz", Who::Anybody),
     (Method::GET, "/v1/strangers", Who::Viewer),
     (Method::GET, "/v1/events", Who::Viewer),
     (Method::GET, "/metrics", Who::Viewer),

@@ -91,13 +91,14 @@ impl Fleet {
 
     /// Root `version`.
     pub(crate) fn root(&self, version: u64) -> Vec<u8> {
+        self.root_after_resets(version, 0)
+    }
+
+    /// Root `version`, in which the channel's owner has set the floor back so often.
+    pub(crate) fn root_after_resets(&self, version: u64, resets: u32) -> Vec<u8> {
         let key = self.signer.public_key();
-        let rules = ChannelRules {
-            release: self.role(),
-            seq_floor: Seq::ZERO,
-            resets: 0,
-            not_before_ms: UnixMs::EPOCH,
-        };
+        let rules =
+            ChannelRules { release: self.role(), seq_floor: Seq::ZERO, resets, not_before_ms: UnixMs::EPOCH };
         let root = Root {
             fleet: "acme".parse().expect("a name"),
             version: RootVersion::new(version).expect("a version"),

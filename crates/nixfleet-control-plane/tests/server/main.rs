@@ -5,6 +5,7 @@ mod cluster;
 mod doors;
 mod fleet;
 mod intake;
+mod people;
 mod restarts;
 mod running;
 mod stores;

@@ -37,6 +37,7 @@ stories![
     reports_in_any_order_and_number_fold_to_the_state_of_the_host,
     rebuild_and_retention_keep_what_is_known,
     a_schema_of_a_newer_program_is_refused,
+    a_channel_that_was_set_back_goes_on_from_the_lower_number,
     two_drafts_at_once_do_not_overwrite_each_other,
 ];
 
@@ -333,6 +334,23 @@ async fn a_schema_of_a_newer_program_is_refused(database: Database) {
     sqlx::query("INSERT INTO schema_steps (step) VALUES (99)").execute(&pool).await.expect("kept");
     pool.close().await;
     assert!(matches!(Store::open(&database).await, Err(StoreError::Newer { .. })));
+}
+
+async fn a_channel_that_was_set_back_goes_on_from_the_lower_number(database: Database) {
+    let (store, fleet, root, _) = served(&database, &["web-1"]).await;
+    let highest = fleet.release(9_000_000);
+    take(&store, &root, &highest).await;
+    let mut draft = Draft::begin(&store, &root, now()).await.expect("a draft");
+    draft.root(&fleet.root_after_resets(2, 1)).expect("a good root");
+    assert_eq!(draft.finish(&store, &root).await.expect("it is whole"), Taken::RootsOnly);
+    let second = fleet.release(2);
+    assert_eq!(take(&store, &root, &second).await, Taken::New(second.id.clone()));
+    assert_eq!(store.newest_release(&channel()).await.expect("read"), Some(second.id.clone()));
+    store.retain(now(), now().plus(Secs(1))).await.expect("asked");
+    let path = nixfleet_core::model::layout::release(&channel(), second.id.seq);
+    assert_eq!(store.document(&path).await.expect("read"), Some(second.release), "it is still served");
+    store.rebuild(now()).await.expect("it folds");
+    assert_eq!(store.newest_releases().await.expect("read"), [second.id]);
 }
 
 async fn two_drafts_at_once_do_not_overwrite_each_other(database: Database) {

@@ -142,6 +142,15 @@ impl PrivateKey {
         Ok(text)
     }
 
+    /// The key as PKCS#8 DER, for TLS.
+    pub fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, NoRandomness> {
+        let der = match &self.pair {
+            Pair::Ed25519(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
+            Pair::P256(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
+        };
+        der.map(Zeroizing::new).map_err(|_| NoRandomness)
+    }
+
     /// `None` if the library does not give the private half away.
     fn private_part(&self, check: [u8; 4], comment: &str) -> Option<Zeroizing<Vec<u8>>> {
         // Room for all, so that no copy is left behind when it grows.

@@ -18,6 +18,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use sha2::{Digest, Sha256};
 
+use super::identity::ClientIdentity;
+
 /// Whom a server must be vouched for by.
 #[derive(Debug, Clone, Default)]
 pub enum ServerTrust {
@@ -31,14 +33,27 @@ pub enum ServerTrust {
 }
 
 impl ServerTrust {
-    /// Puts it into a client.
-    pub(super) fn apply(&self, builder: ClientBuilder, is_https: bool) -> ClientBuilder {
-        match self {
+    /// Puts it into a client, with who we are.
+    pub(super) fn apply(
+        &self,
+        builder: ClientBuilder,
+        identity: Option<&ClientIdentity>,
+        is_https: bool,
+    ) -> Result<ClientBuilder, reqwest::Error> {
+        let builder = match self {
             // A client that never speaks TLS need not read and keep the host's certificates.
-            Self::Host if !is_https => builder.tls_backend_preconfigured(pinning(BTreeSet::new())),
+            Self::Host if !is_https => {
+                return Ok(builder.tls_backend_preconfigured(pinning(BTreeSet::new(), None)));
+            }
+            Self::Pinned(pins) => {
+                return Ok(builder.tls_backend_preconfigured(pinning(pins.clone(), identity)));
+            }
             Self::Host => builder,
             Self::Only(authorities) => builder.tls_certs_only(authorities.iter().cloned()),
-            Self::Pinned(pins) => builder.tls_backend_preconfigured(pinning(pins.clone())),
+        };
+        match identity {
+            None => Ok(builder),
+            Some(identity) => Ok(builder.identity(identity.for_reqwest()?)),
         }
     }
 }
@@ -84,19 +99,24 @@ impl fmt::Debug for Pin {
 
 /// The configuration of TLS that takes servers with this key alone, given by its SHA-256: for probes, too.
 pub(crate) fn pinned(key: [u8; 32]) -> ClientConfig {
-    pinning(BTreeSet::from([Pin(key)]))
+    pinning(BTreeSet::from([Pin(key)]), None)
 }
 
 /// The configuration of TLS that takes servers with one of `pins`; with none it takes no server.
-fn pinning(pins: BTreeSet<Pin>) -> ClientConfig {
+fn pinning(pins: BTreeSet<Pin>, identity: Option<&ClientIdentity>) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(Pinning { pins, provider: Arc::clone(&provider) });
-    ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has the default versions")
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth()
+        .with_custom_certificate_verifier(verifier);
+    match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain(), identity.key())
+            .expect("the pair was used when it was made"),
+    }
 }
 
 #[derive(Debug)]

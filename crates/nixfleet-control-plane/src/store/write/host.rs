@@ -1,5 +1,6 @@
 //! A host in a write: its row, and the folding of what it reports.
 
+use nixfleet_core::host::Phase;
 use nixfleet_core::host::Terms;
 use nixfleet_core::host::follow::Taken;
 use nixfleet_core::host::retry::seed_of;
@@ -110,6 +111,7 @@ impl Write {
         if record.seq != next {
             return Ok(if record.seq < next { Folding::Repeat } else { Folding::Gap });
         }
+        let was_to_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
         let find = |wanted: &ReleaseId| terms.as_ref().filter(|terms| terms.release == *wanted);
         match row.follower.take(record.clone(), seed_of(host), &find) {
             Ok(Taken::Folded(_)) => {}
@@ -118,7 +120,15 @@ impl Write {
             Err(diverged) => return Ok(Folding::Diverged(chain(&diverged))),
         }
         (row.is_changed, row.reported_ms, row.fault) = (true, at, None);
+        let may_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
         self.forget_order(host, &record.fact).await?;
+        if was_to_be_retried && !may_be_retried {
+            // It went on by itself, so nothing is left to be tried again; a later failure is another matter.
+            sql("DELETE FROM orders WHERE host = $1 AND topic = 'retry'")
+                .bind(host.to_string())
+                .execute(&mut *self.tx)
+                .await?;
+        }
         Ok(Folding::Taken)
     }
 

@@ -68,19 +68,26 @@ impl Write {
     }
 
     /// A release that was taken in: its hosts are those that may come, with the keys that it names.
-    pub(super) async fn project_release(&mut self, at: UnixMs, id: &ReleaseId) -> Result<(), StoreError> {
+    pub(super) async fn project_release(
+        &mut self,
+        event: u64,
+        at: UnixMs,
+        id: &ReleaseId,
+    ) -> Result<(), StoreError> {
         self.flush_hosts().await?;
         let Some(known) = self.known_release(&id.channel, id.seq).await? else {
             return Err(StoreError::corrupt(format!("the log names release {id}, and it is not there")));
         };
         let created = known.release.created_ms;
-        sql("INSERT INTO releases (channel, seq, digest, created_ms, taken_ms) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (channel, seq) DO UPDATE SET digest = excluded.digest")
+        sql("INSERT INTO releases (channel, seq, digest, created_ms, taken_ms, event) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (channel, seq) DO UPDATE SET digest = excluded.digest, \
+             created_ms = excluded.created_ms, taken_ms = excluded.taken_ms, event = excluded.event")
         .bind(id.channel.to_string())
         .bind(int(id.seq.get()))
         .bind(id.digest.to_string())
         .bind(int(created.get()))
         .bind(int(at.get()))
+        .bind(int(event))
         .execute(&mut *self.tx)
         .await?;
         let entries = self.entries_of(id).await?;

@@ -1,0 +1,332 @@
+//! The link to a control plane: reports go there, orders come from it. It decides nothing and keeps nothing.
+//!
+//! What is reported lies in the outbox until the control plane has it; an order becomes an event like any other, and the
+//! machine acts on it only if its own verified release allows it. A control plane that is away is asked again with a
+//! growing, spread pause, for ever: the host goes on by its policy meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixfleet_core::host::Event;
+use nixfleet_core::wire::{EventBatch, EventsTaken, Orders, POLL_SECS_MAX, Then, Wish};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::activation::profile::describe;
+use crate::activation::types::Observer;
+use crate::runtime::input::{Errand, Input, WithState};
+use crate::runtime::requests::short;
+use crate::source::pause::{Urgency, after_failures};
+use crate::source::place::WebAddress;
+use crate::source::web::{Limits, Speaking};
+
+/// The largest answer that is read, in bytes: orders are some hundred, and there are four topics.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long a report may take.
+const REPORT_WITHIN: Duration = Duration::from_mins(1);
+/// Beyond the longest poll, for the way there and back.
+const POLL_SLACK: Duration = Duration::from_secs(30);
+/// The shortest time between two polls that bring nothing: a control plane that is ending answers at once.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the link needs.
+#[derive(Clone)]
+pub struct Link {
+    /// Where the control plane is.
+    pub address: WebAddress,
+    /// How it is spoken to.
+    pub speaking: Speaking,
+    /// To the reducer.
+    pub inputs: mpsc::Sender<Input>,
+    /// The newest number that is saved.
+    pub newest: watch::Receiver<u64>,
+    /// Any number, each time another.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// For people.
+    pub voice: Arc<dyn Observer>,
+}
+
+/// The reducer is gone, so there is nothing to do any more.
+struct ReducerGone;
+
+/// Why a request brought no answer that could be used.
+enum NoUse {
+    /// It may go another time.
+    Later(String),
+    /// The control plane has refused what was sent, and will the next time.
+    Refused(String),
+}
+
+impl Link {
+    /// Starts both halves; they end with the reducer.
+    pub fn start(self) {
+        let polls = Duration::from_secs(POLL_SECS_MAX) + POLL_SLACK;
+        let ordering = Half { link: self.clone(), within: polls, client: None };
+        let reporting = Half { link: self, within: REPORT_WITHIN, client: None };
+        tokio::spawn(async move { drop(reporting.report().await) });
+        tokio::spawn(async move { drop(ordering.follow_orders().await) });
+    }
+}
+
+/// One of the two halves, with a connection of its own: a poll must not hold a report up.
+struct Half {
+    link: Link,
+    /// How long one request may take.
+    within: Duration,
+    /// Made when it is needed, and anew after a failure: certificates are read then, and may have changed.
+    client: Option<Client>,
+}
+
+impl Half {
+    // Reports.
+
+    async fn report(mut self) -> Result<(), ReducerGone> {
+        let mut trouble = Trouble::default();
+        let mut known = false;
+        loop {
+            let done = if known { self.send_some().await? } else { self.hello().await? };
+            match done {
+                Ok(Sent::More) => {
+                    known = true;
+                    self.well(&mut trouble);
+                }
+                Ok(Sent::Nothing) => {
+                    self.well(&mut trouble);
+                    // Safe to cancel: a change stays noted. Closed means that the desk is gone.
+                    self.link.newest.changed().await.map_err(|_| ReducerGone)?;
+                }
+                // Either side may have lost something meanwhile.
+                Ok(Sent::OutOfStep) => known = false,
+                Err(why) => {
+                    known = false;
+                    self.bear(&mut trouble, "reports cannot be sent", why).await;
+                }
+            }
+        }
+    }
+
+    /// Sends the oldest of what is not there yet.
+    async fn send_some(&mut self) -> Result<Result<Sent, String>, ReducerGone> {
+        // Before it is looked: what is saved after that wakes us again.
+        self.link.newest.mark_unchanged();
+        let (reply, unsent) = oneshot::channel();
+        self.ask(Errand::Unsent { reply }).await?;
+        let records = unsent.await.map_err(|_| ReducerGone)?;
+        let Some(last) = records.last().map(|record| record.seq) else { return Ok(Ok(Sent::Nothing)) };
+        let first = records[0].seq;
+        let taken: EventsTaken =
+            match self.post("v1/agent/events", &EventBatch { records: records.clone() }).await {
+                Ok(taken) => taken,
+                Err(NoUse::Later(why)) => return Ok(Err(why)),
+                Err(NoUse::Refused(why)) if records.len() == 1 => return self.give_up(first, &why).await,
+                // One of them is the cause: from here on they go one by one, until that one is found.
+                Err(NoUse::Refused(_)) => {
+                    let one = EventBatch { records: records[..1].to_vec() };
+                    match self.post("v1/agent/events", &one).await {
+                        Ok(taken) => taken,
+                        Err(NoUse::Later(why)) => return Ok(Err(why)),
+                        Err(NoUse::Refused(why)) => return self.give_up(first, &why).await,
+                    }
+                }
+            };
+        self.ask(Errand::Received { next: taken.next }).await?;
+        let in_step = taken.then == Then::GoOn && taken.next > first && taken.next <= last + 1;
+        Ok(Ok(if in_step { Sent::More } else { Sent::OutOfStep }))
+    }
+
+    /// A report that is refused blocks none behind it (lesson 10): it is passed over, and the state that it led to is sent.
+    async fn give_up(&mut self, seq: u64, why: &str) -> Result<Result<Sent, String>, ReducerGone> {
+        self.link
+            .voice
+            .remark(&format!("error: the control plane refuses report {seq}, which is passed over: {why}"));
+        self.ask(Errand::Received { next: seq + 1 }).await?;
+        match self.say_hello(WithState::Yes).await? {
+            Ok(_) => Ok(Ok(Sent::More)),
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    /// Finds out whether both sides know the same, and sends the state if not.
+    async fn hello(&mut self) -> Result<Result<Sent, String>, ReducerGone> {
+        for state in [WithState::No, WithState::Yes] {
+            match self.say_hello(state).await? {
+                Ok(Then::GoOn) => return Ok(Ok(Sent::More)),
+                Ok(Then::SendState) => {}
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(Err("the control plane wants the state again and again".to_owned()))
+    }
+
+    async fn say_hello(&mut self, state: WithState) -> Result<Result<Then, String>, ReducerGone> {
+        let (reply, hello) = oneshot::channel();
+        self.ask(Errand::Hello { state, reply }).await?;
+        let hello = hello.await.map_err(|_| ReducerGone)?;
+        match self.post("v1/agent/hello", &*hello).await {
+            Ok(EventsTaken { next, then }) => {
+                self.ask(Errand::Received { next }).await?;
+                Ok(Ok(then))
+            }
+            Err(NoUse::Later(why) | NoUse::Refused(why)) => Ok(Err(why)),
+        }
+    }
+
+    // Orders.
+
+    async fn follow_orders(mut self) -> Result<(), ReducerGone> {
+        let (mut after, mut trouble) = (0, Trouble::default());
+        loop {
+            let begun = Instant::now();
+            let path = format!("v1/agent/orders?after={after}");
+            match self.request::<Orders>(Method::GET, &path, None).await {
+                Ok(Orders { orders, then: _ }) => {
+                    self.well(&mut trouble);
+                    let is_empty = orders.is_empty();
+                    for order in orders {
+                        self.link
+                            .inputs
+                            .send(Input::Told(event_of(&order.what)))
+                            .await
+                            .map_err(|_| ReducerGone)?;
+                        after = after.max(order.number);
+                    }
+                    if is_empty {
+                        sleep_until(begun + POLL_PAUSE).await;
+                    }
+                }
+                Err(NoUse::Later(why) | NoUse::Refused(why)) => {
+                    self.bear(&mut trouble, "orders cannot be asked for", why).await;
+                }
+            }
+            if self.link.inputs.is_closed() {
+                return Err(ReducerGone);
+            }
+        }
+    }
+
+    // Both.
+
+    async fn ask(&self, errand: Errand) -> Result<(), ReducerGone> {
+        self.link.inputs.send(Input::Errand(errand)).await.map_err(|_| ReducerGone)
+    }
+
+    async fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T, NoUse> {
+        let body = serde_json::to_vec(body).expect("texts and numbers are always JSON");
+        self.request(Method::POST, path, Some(body)).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, NoUse> {
+        let answer = self.answer(method, path, body).await;
+        let (status, bytes) = answer.map_err(|error| {
+            self.client = None;
+            NoUse::Later(describe(&error.without_url()))
+        })?;
+        match status {
+            StatusCode::OK => serde_json::from_slice(&bytes)
+                .map_err(|error| NoUse::Later(format!("the answer cannot be read: {error}"))),
+            // Only these are about what was sent; the others are about who sent it, or about the server.
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                Err(NoUse::Refused(said(status, &bytes)))
+            }
+            _ => Err(NoUse::Later(said(status, &bytes))),
+        }
+    }
+
+    /// The status, and the body up to the largest that is read.
+    async fn answer(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, Vec<u8>), reqwest::Error> {
+        let Link { address, speaking, .. } = &self.link;
+        if self.client.is_none() {
+            let limits = Limits { silent: self.within, whole: self.within, ..Limits::default() };
+            self.client = Some(speaking.client(limits, address.is_https())?);
+        }
+        let client = self.client.clone().expect("it was made above");
+        let request = client.request(method, address.of_query(path));
+        let request = match body {
+            None => request,
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),
+        };
+        let mut response = request.send().await?;
+        let (status, mut bytes) = (response.status(), Vec::new());
+        while let Some(chunk) = response.chunk().await? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                // What is cut cannot be read as an answer.
+                bytes.truncate(ANSWER_BYTES_MAX);
+                break;
+            }
+        }
+        Ok((status, bytes))
+    }
+
+    /// Waits after a failure, and tells people once.
+    async fn bear(&self, trouble: &mut Trouble, what: &str, why: String) {
+        trouble.failures = trouble.failures.saturating_add(1);
+        if trouble.said.as_ref() != Some(&why) {
+            self.link.voice.remark(&format!("{what}: {why}"));
+            trouble.said = Some(why);
+        }
+        sleep(after_failures(trouble.failures, Urgency::Ordinary, (self.link.random)())).await;
+    }
+
+    /// Tells people that it goes again, if it did not.
+    fn well(&self, trouble: &mut Trouble) {
+        if std::mem::take(trouble).said.is_some() {
+            self.link.voice.remark("the control plane answers again");
+        }
+    }
+}
+
+/// What came of one turn of the reporting half.
+enum Sent {
+    /// There may be more.
+    More,
+    /// There was nothing to send.
+    Nothing,
+    /// The two sides do not know the same.
+    OutOfStep,
+}
+
+/// Failures in a row, and what people were told of them.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    said: Option<String>,
+}
+
+/// An order as an event; texts are somebody else's.
+fn event_of(wish: &Wish) -> Event {
+    match wish.event() {
+        Event::Held { by, why, until_ms } => Event::Held { by: short(&by), why: short(&why), until_ms },
+        Event::Unheld { by } => Event::Unheld { by: short(&by) },
+        Event::RetryAsked { by } => Event::RetryAsked { by: short(&by) },
+        other => other,
+    }
+}
+
+/// What a problem document says, or the status alone.
+fn said(status: StatusCode, body: &[u8]) -> String {
+    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+    match detail {
+        Some(detail) => format!("{status}: {}", short(detail)),
+        None => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

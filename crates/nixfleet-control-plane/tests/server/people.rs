@@ -1,0 +1,104 @@
+//! What people see and do.
+
+use std::time::Duration;
+
+use nixfleet_core::host::Event;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::fleet::{Fleet, Host, now};
+use crate::running::{Running, SOON};
+
+#[tokio::test]
+async fn a_hold_reaches_the_host_and_is_shown_with_who_and_why() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    let release = fleet.release(1);
+    running.push(&release).await;
+    let mut host = Host::started("web-1");
+    host.verified(&release);
+    host.staged(&release);
+    let web_1 = running.host(&fleet.hosts[&host.name]);
+    web_1.report(&host.log).await;
+    let operator = running.person(&running.operator);
+    let (status, noted) = operator.post("/v1/hosts/web-1/hold", &json!({ "why": "exams" })).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{noted}");
+    let orders = web_1.orders(0).await.orders;
+    assert_eq!(orders.len(), 1);
+    host.take(&orders[0].what.event(), None);
+    web_1.report(&host.log).await;
+    let (_, view) = running.person(&running.viewer).get("/v1/hosts/web-1").await;
+    let waiting = &view["doing"]["waiting"];
+    assert_eq!((waiting["on"].as_str(), waiting["by"].as_str()), (Some("hold"), Some("ann")), "{view}");
+    let (status, _) = operator.post("/v1/hosts/web-1/unhold", &json!({ "why": "they are over" })).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert_eq!(web_1.orders(orders[0].number).await.orders[0].what.event().name(), "unheld");
+    let (_, events) = running.person(&running.viewer).get("/v1/events?limit=1000").await;
+    let acts: Vec<_> = events["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|event| event["by"] == "ann")
+        .map(|event| event["why"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(acts, ["exams", "they are over"], "every act is in the log");
+}
+
+#[tokio::test]
+async fn verbs_that_make_no_sense_are_refused_and_change_nothing() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let operator = running.person(&running.operator);
+    let past = now().get() - 1_000;
+    for (path, body, wanted) in [
+        ("/v1/hosts/web-1/retry", json!({ "why": "again" }), StatusCode::CONFLICT),
+        ("/v1/hosts/web-9/hold", json!({ "why": "exams" }), StatusCode::NOT_FOUND),
+        ("/v1/hosts/web-1/hold", json!({}), StatusCode::BAD_REQUEST),
+        ("/v1/hosts/web-1/hold", json!({ "why": " " }), StatusCode::BAD_REQUEST),
+        ("/v1/hosts/web-1/hold", json!({ "why": "a\nb" }), StatusCode::BAD_REQUEST),
+        ("/v1/hosts/web-1/hold", json!({ "why": "x".repeat(501) }), StatusCode::BAD_REQUEST),
+        ("/v1/hosts/web-1/hold", json!({ "why": "x", "until_ms": past }), StatusCode::BAD_REQUEST),
+        ("/v1/hosts/web-1/hold", json!({ "why": "x", "for": "ever" }), StatusCode::BAD_REQUEST),
+        ("/v1/hosts/web-1/hold", json!({ "why": "x".repeat(20_000) }), StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        let (status, problem) = operator.post(path, &body).await;
+        assert_eq!(status, wanted, "{path} {problem}");
+    }
+    assert_eq!(running.store.orders(&"web-1".parse().expect("a name"), 0).await.expect("read"), []);
+}
+
+#[tokio::test]
+async fn the_live_stream_brings_what_happens_and_goes_on_where_it_was() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let viewer = running.person(&running.viewer);
+    let before = running.store.newest_event().await.expect("read");
+    let mut stream = viewer.request(Method::GET, "/v1/events/live").send().await.expect("an answer");
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let mut host = Host::started("web-1");
+    let web_1 = running.host(&fleet.hosts[&host.name]);
+    web_1.report(&host.log).await;
+    let mut text = String::new();
+    let read = async {
+        while !text.contains("agent-started") {
+            let chunk = stream.chunk().await.expect("it goes on").expect("it has not ended");
+            text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        }
+    };
+    tokio::time::timeout(SOON, read).await.expect("it comes");
+    assert!(text.starts_with(&format!("id: {}\nevent: reported\ndata: {{", before + 1)), "{text}");
+    drop(stream);
+    host.take(&Event::Held { by: "ann".into(), why: "x".into(), until_ms: None }, None);
+    web_1.report(&host.log).await;
+    let back =
+        viewer.request(Method::GET, "/v1/events/live").header("last-event-id", (before + 1).to_string());
+    let mut stream = back.send().await.expect("an answer");
+    let chunk = tokio::time::timeout(SOON, stream.chunk()).await.expect("it comes").expect("it goes on");
+    let text = String::from_utf8(chunk.expect("it has not ended").to_vec()).expect("text");
+    assert!(text.starts_with(&format!("id: {}\n", before + 2)) && text.contains("\"held\""), "{text}");
+    // The end of the server is not held up by those who watch.
+    let mut running = running;
+    tokio::time::timeout(Duration::from_mins(1), running.stop()).await.expect("it ends");
+}
