@@ -1,8 +1,8 @@
 //! The rollout planner: who may move now, and why everybody else may not.
 //!
-//! The planner takes a [`Snapshot`] and the time and returns a [`Plan`] (decisions about rollouts, orders to hosts) and a
+//! [`plan()`] takes a [`Snapshot`] and the time and returns a [`Plan`] (decisions about rollouts, orders to hosts) and a
 //! [`PlanReport`] (a typed reason for every host that has no order). It is pure, total, and says the same for the same
-//! snapshot. The check of a plan is written from the rules, shares no code with the planner, and is run on every plan before
+//! snapshot. `object` was written from the rules, shares no code with the planner, and is run on every plan before
 //! it is carried out.
 //!
 //! The snapshot is kept by folding [`Fact`]s: what hosts reported, what people asked for, what plans decided. The fold
@@ -15,12 +15,14 @@
 pub mod fact;
 mod fold;
 pub mod order;
+pub mod planner;
 pub mod progress;
 pub mod reason;
 pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
 pub use order::{Decision, Order, Plan, Transition, What};
+pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
 pub use reason::{PlanReport, Reason};
 pub use snapshot::{Channel, Host, Snapshot, Standing};

@@ -113,6 +113,11 @@ pub enum Reason {
         /// What the next wave to open waits for.
         on: WaveWaits,
     },
+    /// The policy has no such wave, so it never opens.
+    NoSuchWave {
+        /// The wave.
+        wave: WaveIndex,
+    },
     /// A budget is used up.
     Budget {
         /// The group.
@@ -218,6 +223,7 @@ impl fmt::Display for Reason {
             Self::NotStaged => f.write_str("it has not fetched the release yet"),
             Self::StageBudget { used, limit } => write!(f, "{used} of {limit} hosts fetch already"),
             Self::Wave { wave, name, on } => write!(f, "wave {wave} ({name}) is not open: {on}"),
+            Self::NoSuchWave { wave } => write!(f, "the policy has no wave {wave}"),
             Self::Budget { hosts, scope, used, limit } => {
                 let over = match scope {
                     Scope::Channel => "",
