@@ -2,7 +2,7 @@
 //!
 //! [`plan()`] takes a [`Snapshot`] and the time and returns a [`Plan`] (decisions about rollouts, orders to hosts) and a
 //! [`PlanReport`] (a typed reason for every host that has no order). It is pure, total, and says the same for the same
-//! snapshot. `object` was written from the rules, shares no code with the planner, and is run on every plan before
+//! snapshot. [`object()`] was written from the rules, shares no code with the planner, and is run on every plan before
 //! it is carried out.
 //!
 //! The snapshot is kept by folding [`Fact`]s: what hosts reported, what people asked for, what plans decided. The fold
@@ -14,6 +14,7 @@
 
 pub mod fact;
 mod fold;
+pub mod object;
 pub mod order;
 pub mod planner;
 pub mod progress;
@@ -21,6 +22,7 @@ pub mod reason;
 pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
+pub use object::{Objection, object};
 pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
