@@ -9,6 +9,7 @@ pub mod host;
 pub mod ids;
 pub mod model;
 pub mod nix;
+pub mod rollout;
 pub mod wire;
 
 use std::time::Duration;

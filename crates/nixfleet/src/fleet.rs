@@ -41,7 +41,8 @@
 //! | field | is |
 //! |---|---|
 //! | `waves` | a list, in order |
-//! | `max_in_flight` | a list of `{"hosts": SELECTOR, "limit": AMOUNT}`; every one holds (no limit) |
+//! | `max_in_flight` | a list of `{"hosts": SELECTOR, "limit": AMOUNT}`; every one holds (no limit); with `"scope": "fleet"` it counts all channels |
+//! | `stage_in_flight` | how many hosts a control plane lets fetch at the same time: an AMOUNT (all of them) |
 //! | `edges` | a list of `{"hosts": SELECTOR, "after": SELECTOR}`: the first wait for the second (none) |
 //! | `max_failures` | the rollout halts when more hosts than that have failed (0) |
 //! | `on_failure` | `revert`, `halt` or `revert-all` (`revert`) |

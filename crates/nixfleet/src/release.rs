@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::faults::ReleaseFault;
 use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq, Sha256, Tag};
+use nixfleet_core::model::policy::Policy;
 use nixfleet_core::model::release::{Closure, Entry, Release, Revision};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::author::{self, Assembly, AssemblyFault, NotAuthored};
@@ -14,9 +15,6 @@ use nixfleet_trust::json::{self, JsonError};
 use crate::fleet::{Fleet, Host};
 use crate::served::{Served, ServedError};
 use crate::waves::{self, Draw, LeftOver};
-
-/// Which channels must have converged first, in [`Release::info`]: their names with a space between them.
-pub const INFO_AFTER: &str = "after";
 
 /// What a release says beside what the description says.
 #[derive(Debug, Clone)]
@@ -117,9 +115,8 @@ pub fn assemble(
     if entries.is_empty() {
         return Err(NotAssembled::NoHosts(channel.clone()));
     }
-    let policy = described.policy.policy.clone();
+    let policy = Policy { after: described.after.clone(), ..described.policy.policy.clone() };
     let entries = Assembly::new(entries, &policy).map_err(NotAssembled::Entries)?;
-    let after: Vec<&str> = described.after.iter().map(ChannelName::as_str).collect();
     let Terms { seq, created, expires, revision, previous } = terms;
     let release = Release {
         fleet: fleet.fleet.clone(),
@@ -132,11 +129,7 @@ pub fn assemble(
         hosts: entries.hosts(),
         entries_root: entries.entries_root(),
         previous,
-        info: if after.is_empty() {
-            BTreeMap::new()
-        } else {
-            BTreeMap::from([(INFO_AFTER.to_owned(), after.join(" "))])
-        },
+        info: BTreeMap::new(),
     };
     let envelope = author::release(&release).map_err(NotAssembled::Release)?;
     Ok(Assembled { release, envelope, entries })

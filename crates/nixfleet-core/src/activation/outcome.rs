@@ -90,6 +90,24 @@ pub enum FailureClass {
     Internal,
 }
 
+impl fmt::Display for FailureClass {
+    /// As on the wire.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trust => "trust",
+            Self::Fetch => "fetch",
+            Self::Space => "space",
+            Self::Switch => "switch",
+            Self::Units => "units",
+            Self::Probe => "probe",
+            Self::ConfirmTimeout => "confirm-timeout",
+            Self::Inhibited => "inhibited",
+            Self::Boot => "boot",
+            Self::Internal => "internal",
+        })
+    }
+}
+
 /// Who holds the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "who", rename_all = "kebab-case")]

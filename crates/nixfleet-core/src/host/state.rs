@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::Back;
 use super::event::Refusal;
+use super::gate;
 use super::phase::{Done, FailedAt, Phase, RebootCause};
 use super::terms::Terms;
 use super::world::{Setup, World};
@@ -145,6 +146,22 @@ impl HostState {
             | Phase::Confirming(_)
             | Phase::Soaking(_)
             | Phase::Reverting(_) => None,
+        }
+    }
+
+    /// Whether it has converged, and its policy wants it restarted into what it runs.
+    pub fn wants_reboot(&self) -> bool {
+        match &self.phase {
+            Phase::Converged => self.settled.as_ref().is_some_and(|done| gate::wants_reboot(self, done)),
+            Phase::Staging(_)
+            | Phase::Staged(_)
+            | Phase::Activating(_)
+            | Phase::AwaitingReboot(_)
+            | Phase::Confirming(_)
+            | Phase::Soaking(_)
+            | Phase::Reverting(_)
+            | Phase::Reverted(_)
+            | Phase::Failed(_) => false,
         }
     }
 

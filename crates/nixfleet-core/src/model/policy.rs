@@ -1,11 +1,12 @@
 //! How a rollout goes. It is signed with the release, so a stolen control plane can delay and cannot loosen it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::is_default;
-use super::names::WaveName;
+use super::names::{ChannelName, WaveName};
 use super::schedule::{RebootPolicy, Window};
 use super::select::{Amount, Selector};
 use super::time::{Secs, UnixMs};
@@ -23,6 +24,12 @@ pub struct Policy {
     /// Which hosts wait for which others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<Edge>,
+    /// Channels that must have converged on the same source revision before a wave of this one opens.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub after: BTreeSet<ChannelName>,
+    /// How many hosts of the channel may be told to fetch at the same time; `None` means all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_in_flight: Option<Amount>,
     /// The rollout halts when more than so many different hosts have failed.
     pub max_failures: u32,
     /// What a failure does.
@@ -97,10 +104,24 @@ pub enum Approval {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// The group, within the channel.
+    /// The group, within the scope.
     pub hosts: Selector,
     /// How many of it.
     pub limit: Amount,
+    /// Where the group is looked for, and where hosts on their way count.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scope: Scope,
+}
+
+/// Where a budget looks for its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// In the release's own channel.
+    #[default]
+    Channel,
+    /// In every channel of the fleet: it binds the hosts of its own channel only, and counts those of all.
+    Fleet,
 }
 
 /// Hosts that wait until others have converged.

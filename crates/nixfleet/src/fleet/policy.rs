@@ -1,9 +1,11 @@
 //! The policy of a channel: as in `nixfleet_core::model::policy`, with times in words, and with the choice of hosts for
 //! each wave, which a signed policy does not have any more, since every entry names its wave.
 
+use std::collections::BTreeSet;
+
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::model::names::WaveName;
-use nixfleet_core::model::policy::{Approval, Budget, Edge, OnFailure, Policy, Wave};
+use nixfleet_core::model::policy::{Approval, Budget, Edge, OnFailure, Policy, Scope, Wave};
 use nixfleet_core::model::schedule::{Hook, RebootMode, RebootPolicy, Weekday, Window};
 use nixfleet_core::model::select::{Amount, Selector};
 use nixfleet_core::model::time::Secs;
@@ -58,6 +60,10 @@ pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
         Some(node) => edges(node, &mut places, faults),
         None => Some(Vec::new()),
     };
+    let stage_in_flight = match fields.optional("stage_in_flight") {
+        Some(node) => amount(node, "`stage_in_flight`", faults).map(Some),
+        None => Some(None),
+    };
     let max_failures =
         fields.optional("max_failures").map_or(Some(0), |n| whole32(n, "`max_failures`", faults));
     let on_failure = fields
@@ -83,6 +89,9 @@ pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
             waves,
             max_in_flight: budgets?,
             edges: edges?,
+            // The description says it of the channel; a release is given it when it is assembled.
+            after: BTreeSet::new(),
+            stage_in_flight: stage_in_flight?,
             max_failures: max_failures?,
             on_failure: on_failure?,
             commit: commit?,
@@ -98,6 +107,7 @@ pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
 
 const ON_FAILURE: [(&str, OnFailure); 3] =
     [("revert", OnFailure::Revert), ("halt", OnFailure::Halt), ("revert-all", OnFailure::RevertAll)];
+const SCOPE: [(&str, Scope); 2] = [("channel", Scope::Channel), ("fleet", Scope::Fleet)];
 const COMMIT: [(&str, CommitPolicy); 2] =
     [("immediately", CommitPolicy::Immediately), ("after-confirm", CommitPolicy::AfterConfirm)];
 const APPROVAL: [(&str, Approval); 2] =
@@ -179,8 +189,11 @@ fn budgets(node: &Node, places: &mut Places, faults: &mut Faults) -> Option<Vec<
             None => Some(Selector::All),
         };
         let limit = fields.required("limit", faults).and_then(|node| amount(node, "`limit`", faults));
+        let scope = fields
+            .optional("scope")
+            .map_or(Some(Scope::Channel), |node| one_of(node, "`scope`", &SCOPE, faults));
         fields.end(faults);
-        Some(Budget { hosts: hosts?, limit: limit? })
+        Some(Budget { hosts: hosts?, limit: limit?, scope: scope? })
     })
 }
 

@@ -94,7 +94,7 @@ proptest! {
         let opened = open(&served, &channel, made.release.seq).expect("whole");
         prop_assert_eq!(&opened.release, &made.release);
         prop_assert_eq!(opened.entries.len(), hosts.len());
-        prop_assert_eq!(made.release.info.get(INFO_AFTER).map(String::as_str), Some("edge"));
+        prop_assert_eq!(made.release.policy.after.iter().map(ChannelName::as_str).collect::<Vec<_>>(), ["edge"]);
 
         let key = PrivateKey::generate().expect("randomness");
         let signed = sign::add(&opened.envelope, &key).expect("signed");

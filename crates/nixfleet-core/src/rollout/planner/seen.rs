@@ -1,0 +1,201 @@
+//! How a host stands to the newest release of its channel.
+
+use super::Wake;
+use crate::activation::outcome::FailureClass;
+use crate::host::state::Hold;
+use crate::host::waiting::StateName;
+use crate::model::names::{HostName, ReleaseId};
+use crate::model::time::UnixMs;
+use crate::rollout::order::What;
+use crate::rollout::progress::Rollout;
+use crate::rollout::snapshot::{Channel, Host, RebootWanted, Snapshot, Standing, Then};
+
+/// A host as the planner sees it.
+pub(super) struct Seen<'a> {
+    pub(super) name: &'a HostName,
+    pub(super) host: &'a Host,
+    pub(super) at: At<'a>,
+    /// Whether it was silent for too long.
+    pub(super) silence: Silence,
+    /// The hold in force.
+    pub(super) hold: Option<&'a Hold>,
+    /// Whether an order that never reached it is to be taken back.
+    pub(super) withdraw: bool,
+}
+
+/// Where a host is on its way to the newest release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At<'a> {
+    /// It does not have it, and was not told.
+    Behind,
+    /// It fetches, or was told to.
+    Fetching,
+    /// It has fetched it and waits.
+    Staged,
+    /// It moves; `None` when it was told to and did not say yet that it began.
+    OnItsWay(Option<StateName>),
+    /// It runs it and is watched.
+    Soaking,
+    /// It is done.
+    Done,
+    /// It is done and restarts for it, or was told to.
+    Restarting,
+    /// It failed and tries again by itself.
+    TriesAgain(FailureClass),
+    /// It failed and stays so.
+    Failed(FailureClass),
+    /// It moves to an older release.
+    Older(&'a ReleaseId),
+}
+
+/// Whether a host was silent for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It was not.
+    Heard,
+    /// It was.
+    Offline,
+}
+
+impl Seen<'_> {
+    /// Whether nobody waits for it.
+    pub(super) fn is_excused(&self) -> bool {
+        let moves = matches!(self.at, At::OnItsWay(_));
+        let waits =
+            matches!(self.at, At::Behind | At::Fetching | At::Staged | At::TriesAgain(_) | At::Failed(_));
+        self.host.skip.is_some()
+            || (self.hold.is_some() && waits)
+            || (self.silence == Silence::Offline && !moves)
+    }
+
+    /// Whether it has the release, and nothing more is wanted of it but perhaps a restart.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.at, At::Done | At::Restarting)
+    }
+}
+
+/// All hosts of a channel, by name.
+pub(super) fn all<'a>(
+    snapshot: &'a Snapshot,
+    channel: &'a Channel,
+    rollout: &Rollout,
+    wake: &mut Wake,
+) -> Vec<Seen<'a>> {
+    let offline_after = channel.current.policy.offline_after_secs;
+    let see = |(name, host): (&'a HostName, &'a Host)| {
+        let since = host.heard_ms.unwrap_or(rollout.opened_ms).max(snapshot.listening_since_ms);
+        let limit = since.plus(offline_after);
+        let silence = if wake.now >= limit { Silence::Offline } else { Silence::Heard };
+        let (mut at, mut withdraw) = (at(host, &channel.current.id), false);
+        if silence == Silence::Offline && never_delivered(host) {
+            withdraw = true;
+            at = by_standing(host, &channel.current.id);
+        }
+        let hold = hold(host, wake.now);
+        if at != At::Done {
+            wake.at(limit);
+        }
+        if let Some(until) = hold.and_then(|hold| hold.until_ms) {
+            wake.at(until);
+        }
+        Seen { name, host, at, silence, hold, withdraw }
+    };
+    channel.hosts.iter().map(see).collect()
+}
+
+/// Whether it was told to move, and not heard of since.
+fn never_delivered(host: &Host) -> bool {
+    host.ordered.as_ref().is_some_and(|ordered| {
+        ordered.what != What::Stage && host.heard_ms.is_none_or(|heard| heard < ordered.at_ms)
+    })
+}
+
+fn hold(host: &Host, now: UnixMs) -> Option<&Hold> {
+    let own = host.standing.as_ref().and_then(|standing| standing.hold.as_ref());
+    let in_force = |hold: &&Hold| hold.until_ms.is_none_or(|until| now < until);
+    host.hold.as_ref().filter(in_force).or_else(|| own.filter(in_force))
+}
+
+fn at<'a>(host: &'a Host, release: &ReleaseId) -> At<'a> {
+    let stands = by_standing(host, release);
+    let Some(ordered) = &host.ordered else { return stands };
+    match ordered.what {
+        What::Stage if ordered.release == *release => match stands {
+            At::Behind => At::Fetching,
+            At::Fetching
+            | At::Staged
+            | At::OnItsWay(_)
+            | At::Soaking
+            | At::Done
+            | At::Restarting
+            | At::TriesAgain(_)
+            | At::Failed(_)
+            | At::Older(_) => stands,
+        },
+        What::Stage | What::Withdraw => stands,
+        What::Go | What::Retry | What::Reboot | What::Revert if ordered.release != *release => {
+            At::Older(&ordered.release)
+        }
+        What::Reboot => At::Restarting,
+        What::Go | What::Retry | What::Revert => At::OnItsWay(None),
+    }
+}
+
+fn by_standing<'a>(host: &'a Host, release: &ReleaseId) -> At<'a> {
+    let Some(standing) = &host.standing else { return At::Behind };
+    match &standing.about {
+        Some(about) if about == release => here(standing),
+        Some(about) if moves(standing) => At::Older(about),
+        Some(_) | None => At::Behind,
+    }
+}
+
+fn here(standing: &Standing) -> At<'_> {
+    let goes = standing.go.is_some() && standing.go == standing.about;
+    let restarts = standing.reboot_go.is_some() && standing.reboot_go == standing.about;
+    match standing.state {
+        StateName::Converged => match standing.reboot {
+            RebootWanted::Yes if restarts => At::Restarting,
+            RebootWanted::Yes | RebootWanted::No => At::Done,
+        },
+        StateName::Staging | StateName::Staged if goes => At::OnItsWay(Some(standing.state)),
+        StateName::Staging => At::Fetching,
+        StateName::Staged => At::Staged,
+        StateName::Soaking => At::Soaking,
+        StateName::Activating | StateName::AwaitingReboot | StateName::Confirming | StateName::Reverting => {
+            At::OnItsWay(Some(standing.state))
+        }
+        StateName::Reverted | StateName::Failed => match &standing.failure {
+            Some(failure) if failure.then == Then::TriesAgain => At::TriesAgain(failure.class),
+            Some(failure) => At::Failed(failure.class),
+            // Not reached by a standing that was made of a state: these two states always carry their failure.
+            None => At::Failed(FailureClass::Internal),
+        },
+    }
+}
+
+/// Whether a host moves by its own report, to whatever release.
+fn moves(standing: &Standing) -> bool {
+    let goes = standing.go.is_some() && standing.go == standing.about;
+    let restarts = standing.reboot_go.is_some() && standing.reboot_go == standing.about;
+    match standing.state {
+        StateName::Activating | StateName::AwaitingReboot | StateName::Confirming | StateName::Reverting => {
+            true
+        }
+        StateName::Staging | StateName::Staged => goes,
+        StateName::Converged => restarts && standing.reboot == RebootWanted::Yes,
+        StateName::Failed => {
+            goes && standing.failure.as_ref().is_some_and(|failure| failure.then == Then::TriesAgain)
+        }
+        StateName::Soaking | StateName::Reverted => false,
+    }
+}
+
+/// Whether a host takes a place in the budgets: it moves, or was told to. One that a person left out takes none.
+pub(super) fn takes_a_place(seen: &Seen<'_>) -> bool {
+    let ordered = match seen.host.ordered.as_ref().map(|ordered| ordered.what) {
+        Some(What::Go | What::Retry | What::Reboot | What::Revert) => !seen.withdraw,
+        Some(What::Stage | What::Withdraw) | None => false,
+    };
+    seen.host.skip.is_none() && (ordered || seen.host.standing.as_ref().is_some_and(moves))
+}

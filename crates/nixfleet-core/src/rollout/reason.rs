@@ -1,0 +1,261 @@
+//! Why a host does not move.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::progress::{By, FailedHow};
+use crate::activation::outcome::FailureClass;
+use crate::host::waiting::StateName;
+use crate::host::window::NeverOpens;
+use crate::model::names::{ChannelName, HostName, ReleaseId, WaveName};
+use crate::model::policy::{Scope, WaveIndex};
+use crate::model::select::Selector;
+use crate::model::time::UnixMs;
+
+/// Why hosts do not move.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[must_use = "a host held back for a reason nobody reads is held back for ever"]
+pub struct PlanReport {
+    /// The reason of every host that the plan has no order for.
+    pub held: BTreeMap<HostName, Reason>,
+    /// When a plan may say something else although nothing happened: a wave, a window, a hold, or a silence that gets
+    /// too long. `None` if only news can change it.
+    pub again_ms: Option<UnixMs>,
+}
+
+/// Why a host does not move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Reason {
+    /// It runs the release.
+    Done,
+    /// It is on its way.
+    OnItsWay {
+        /// In this state; `None` when it was ordered and did not say yet that it began.
+        state: Option<StateName>,
+        /// To there.
+        release: ReleaseId,
+    },
+    /// It runs the release and is watched.
+    Soaking,
+    /// It goes to an older release, or was told to and did not say yet what became of it; that ends first.
+    Superseded {
+        /// The older release.
+        release: ReleaseId,
+    },
+    /// A person paused the rollout.
+    Paused(By),
+    /// Failures stopped the rollout.
+    Halted {
+        /// The host that was one too many.
+        host: HostName,
+        /// How it failed.
+        failure: FailedHow,
+    },
+    /// A person ended the rollout.
+    Aborted(By),
+    /// The release has expired.
+    Expired {
+        /// Since then.
+        since_ms: UnixMs,
+    },
+    /// A person keeps it.
+    Held {
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+        /// Until then.
+        until_ms: Option<UnixMs>,
+    },
+    /// A person left it out of this rollout.
+    Skipped(By),
+    /// Its system failed elsewhere.
+    Quarantined {
+        /// There.
+        host: HostName,
+    },
+    /// It failed itself: a newer release or `retry` moves it.
+    Failed {
+        /// How.
+        failure: FailedHow,
+    },
+    /// It failed, and tries again by itself.
+    TriesAgain {
+        /// How.
+        class: FailureClass,
+    },
+    /// It was not heard of for longer than the policy's `offline_after`; it catches up when it is back.
+    Offline {
+        /// Since then; `None` if it was never heard of.
+        since_ms: Option<UnixMs>,
+    },
+    /// It never reported its state.
+    NeverReported,
+    /// It is fetching, or was told to.
+    NotStaged,
+    /// Enough hosts are fetching.
+    StageBudget {
+        /// So many fetch.
+        used: u32,
+        /// So many may.
+        limit: u32,
+    },
+    /// Its wave is not open.
+    Wave {
+        /// Its wave.
+        wave: WaveIndex,
+        /// Its name.
+        name: WaveName,
+        /// What the next wave to open waits for.
+        on: WaveWaits,
+    },
+    /// The policy has no such wave, so it never opens.
+    NoSuchWave {
+        /// The wave.
+        wave: WaveIndex,
+    },
+    /// A budget is used up.
+    Budget {
+        /// The group.
+        hosts: Selector,
+        /// Where the group is looked for.
+        scope: Scope,
+        /// So many of it are on their way.
+        used: u32,
+        /// So many may be.
+        limit: u32,
+    },
+    /// A host that must be done first is not.
+    Edge {
+        /// That host; the first by name, if there are several.
+        after: HostName,
+    },
+    /// No window is open.
+    Window {
+        /// The next opens then.
+        opens_ms: UnixMs,
+    },
+    /// No window will open.
+    WindowNeverOpens {
+        /// Why.
+        never: NeverOpens,
+    },
+}
+
+/// What a wave waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "on", rename_all = "kebab-case")]
+pub enum WaveWaits {
+    /// Hosts of an earlier wave.
+    Hosts {
+        /// That wave.
+        wave: WaveIndex,
+        /// How many are missing.
+        missing: u32,
+        /// The first of them by name.
+        first: HostName,
+    },
+    /// Evidence: every host of an earlier wave is excused, and not one has shown that the release is good.
+    Evidence {
+        /// That wave.
+        wave: WaveIndex,
+    },
+    /// Its signed time.
+    Time {
+        /// Which wave.
+        wave: WaveIndex,
+        /// Then.
+        opens_ms: UnixMs,
+    },
+    /// A person.
+    Approval {
+        /// Which wave.
+        wave: WaveIndex,
+    },
+    /// Another channel.
+    Channel {
+        /// Which one.
+        channel: ChannelName,
+        /// In which way.
+        lacks: ChannelLacks,
+    },
+}
+
+/// In which way another channel is not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChannelLacks {
+    /// It has no release.
+    AnyRelease,
+    /// Its release is of another source revision.
+    SameRevision,
+    /// Its rollout has not converged.
+    Convergence,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("it is done"),
+            Self::OnItsWay { state: Some(state), release } => {
+                write!(f, "it is on its way to {release}: {state}")
+            }
+            Self::OnItsWay { state: None, release } => write!(f, "it was told to move to {release}"),
+            Self::Soaking => f.write_str("it runs the release and is watched"),
+            Self::Superseded { release } => write!(f, "its way to {release} must end first"),
+            Self::Paused(By { who, why, at_ms: _ }) => write!(f, "{who} paused the rollout: {why}"),
+            Self::Halted { host, failure } => write!(f, "the rollout halted: {host} failed ({failure})"),
+            Self::Aborted(By { who, why, at_ms: _ }) => write!(f, "{who} ended the rollout: {why}"),
+            Self::Expired { since_ms } => write!(f, "the release expired at {since_ms}"),
+            Self::Held { by, why, until_ms: None } => write!(f, "{by} keeps it: {why}"),
+            Self::Held { by, why, until_ms: Some(until) } => write!(f, "{by} keeps it until {until}: {why}"),
+            Self::Skipped(By { who, why, at_ms: _ }) => write!(f, "{who} left it out: {why}"),
+            Self::Quarantined { host } => write!(f, "its system failed on {host}"),
+            Self::Failed { failure } => write!(f, "it failed ({failure})"),
+            Self::TriesAgain { class } => write!(f, "it failed ({class}) and tries again"),
+            Self::Offline { since_ms: Some(since) } => write!(f, "it was last heard of at {since}"),
+            Self::Offline { since_ms: None } => f.write_str("it was never heard of"),
+            Self::NeverReported => f.write_str("it never reported"),
+            Self::NotStaged => f.write_str("it has not fetched the release yet"),
+            Self::StageBudget { used, limit } => write!(f, "{used} of {limit} hosts fetch already"),
+            Self::Wave { wave, name, on } => write!(f, "wave {wave} ({name}) is not open: {on}"),
+            Self::NoSuchWave { wave } => write!(f, "the policy has no wave {wave}"),
+            Self::Budget { hosts, scope, used, limit } => {
+                let over = match scope {
+                    Scope::Channel => "",
+                    Scope::Fleet => " in the fleet",
+                };
+                write!(f, "{used} of {limit} hosts of `{hosts}`{over} are on their way")
+            }
+            Self::Edge { after } => write!(f, "{after} must be done first"),
+            Self::Window { opens_ms } => write!(f, "the next window opens at {opens_ms}"),
+            Self::WindowNeverOpens { never } => write!(f, "no window will open: {never}"),
+        }
+    }
+}
+
+impl fmt::Display for WaveWaits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hosts { wave, missing, first } => {
+                write!(f, "{missing} hosts of wave {wave} are not done, {first} for one")
+            }
+            Self::Evidence { wave } => write!(f, "no host of wave {wave} has shown that the release is good"),
+            Self::Time { wave, opens_ms } => write!(f, "wave {wave} opens at {opens_ms}"),
+            Self::Approval { wave } => write!(f, "wave {wave} waits for a person's approval"),
+            Self::Channel { channel, lacks } => write!(
+                f,
+                "channel {channel} {}",
+                match lacks {
+                    ChannelLacks::AnyRelease => "has no release",
+                    ChannelLacks::SameRevision => "is at another revision",
+                    ChannelLacks::Convergence => "has not converged",
+                }
+            ),
+        }
+    }
+}

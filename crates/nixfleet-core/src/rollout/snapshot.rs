@@ -1,0 +1,191 @@
+//! Everything that a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::fact::{Current, Placed};
+use super::order::What;
+use super::progress::{By, Quarantine, Rollout};
+use crate::activation::outcome::FailureClass;
+use crate::host::state::Hold;
+use crate::host::waiting::StateName;
+use crate::host::{HostState, Phase};
+use crate::ids::StorePath;
+use crate::model::names::{ChannelName, HostName, ReleaseId};
+use crate::model::time::UnixMs;
+
+/// What is known of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Since when the control plane listens: a host's silence is not counted from before, or an outage of the control
+    /// plane would make every host look as if it were away.
+    pub listening_since_ms: UnixMs,
+    /// The channels.
+    pub channels: BTreeMap<ChannelName, Channel>,
+    /// The channel of each host: an index over `channels`, kept by the fold.
+    pub homes: BTreeMap<HostName, ChannelName>,
+}
+
+/// A channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Its newest verified release.
+    pub current: Current,
+    /// The hosts that this release names.
+    pub hosts: BTreeMap<HostName, Host>,
+    /// The newest rollout; it may still be that of an older release.
+    pub rollout: Option<Rollout>,
+    /// Systems that failed here. They outlive their rollout: a newer release with the same system does not move.
+    pub quarantine: BTreeMap<StorePath, Quarantine>,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// What the newest release says of it.
+    pub placed: Placed,
+    /// How it stands by its own reports; `None` if it never reported.
+    pub standing: Option<Standing>,
+    /// When it was last heard of.
+    pub heard_ms: Option<UnixMs>,
+    /// What was ordered and is not yet seen to have begun.
+    pub ordered: Option<Ordered>,
+    /// The person who keeps it, by a verb.
+    pub hold: Option<Hold>,
+    /// The person who left it out of the current rollout.
+    pub skip: Option<By>,
+    /// The person who wants it tried again, until that is ordered.
+    pub retry: Option<By>,
+}
+
+impl Host {
+    /// A host of which nothing is known but its entry.
+    pub fn new(placed: Placed) -> Self {
+        Self { placed, standing: None, heard_ms: None, ordered: None, hold: None, skip: None, retry: None }
+    }
+}
+
+/// An order that is not yet seen to have begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ordered {
+    /// What.
+    pub what: What,
+    /// For which release.
+    pub release: ReleaseId,
+    /// When.
+    pub at_ms: UnixMs,
+    /// [`Standing::since_ms`] at that time, by which a state that was entered since is told from the one before.
+    pub since_ms: Option<UnixMs>,
+}
+
+/// How a host stands: of its folded state what the planner needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// Its state.
+    pub state: StateName,
+    /// Since when, by the host's own clock.
+    pub since_ms: UnixMs,
+    /// The release that its state is about; when it has converged, the one that is done.
+    pub about: Option<ReleaseId>,
+    /// The release that it was ordered to go for, by its own word.
+    pub go: Option<ReleaseId>,
+    /// The release for which it was let restart, by its own word.
+    pub reboot_go: Option<ReleaseId>,
+    /// Whether it has converged and should be restarted into what it runs.
+    pub reboot: RebootWanted,
+    /// How it failed, if its state is a failure.
+    pub failure: Option<StandingFailure>,
+    /// The person who keeps it, by its own word.
+    pub hold: Option<Hold>,
+}
+
+/// Whether a converged host should be restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RebootWanted {
+    /// It need not.
+    No,
+    /// Its policy wants it.
+    Yes,
+}
+
+/// How a host failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandingFailure {
+    /// Of which kind it is.
+    pub class: FailureClass,
+    /// Whether the host tries again by itself.
+    pub then: Then,
+    /// The system that the host itself does not try again.
+    pub quarantined: Option<StorePath>,
+}
+
+/// What a host does after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// It tries again by itself, since waiting may help.
+    TriesAgain,
+    /// It waits for a newer release or a person.
+    Stays,
+}
+
+impl Standing {
+    /// How a host with this state stands.
+    pub fn of(state: &HostState) -> Self {
+        let settled = state.settled.as_ref().map(|done| &*done.terms);
+        let about = state.phase.target().or(settled).map(|terms| terms.release.clone());
+        Self {
+            state: state.phase.name(),
+            since_ms: state.since_ms,
+            about,
+            go: state.go.clone(),
+            reboot_go: state.reboot_go.clone(),
+            reboot: if state.wants_reboot() { RebootWanted::Yes } else { RebootWanted::No },
+            failure: failure(state),
+            hold: state.hold.clone(),
+        }
+    }
+}
+
+fn failure(state: &HostState) -> Option<StandingFailure> {
+    let then = match &state.phase {
+        Phase::Failed(failed) if failed.again_up_ms.is_some() => Then::TriesAgain,
+        Phase::Failed(_) | Phase::Reverted(_) => Then::Stays,
+        Phase::Converged
+        | Phase::Staging(_)
+        | Phase::Staged(_)
+        | Phase::Activating(_)
+        | Phase::AwaitingReboot(_)
+        | Phase::Confirming(_)
+        | Phase::Soaking(_)
+        | Phase::Reverting(_) => return None,
+    };
+    let class = state.phase.failure()?.class();
+    Some(StandingFailure { class, then, quarantined: state.quarantined().cloned() })
+}
+
+impl Snapshot {
+    /// A fleet of which nothing is known, by a control plane that listens since then.
+    pub fn new(listening_since_ms: UnixMs) -> Self {
+        Self { listening_since_ms, channels: BTreeMap::new(), homes: BTreeMap::new() }
+    }
+
+    /// A host with its channel.
+    pub fn host(&self, name: &HostName) -> Option<(&Channel, &Host)> {
+        let channel = self.channels.get(self.homes.get(name)?)?;
+        Some((channel, channel.hosts.get(name)?))
+    }
+
+    /// The names of all systems that are quarantined somewhere.
+    pub fn quarantined(&self) -> BTreeSet<&StorePath> {
+        self.channels.values().flat_map(|channel| channel.quarantine.keys()).collect()
+    }
+}

@@ -1,0 +1,291 @@
+//! Rules that hold in every fleet, whatever happens in it. [`World::plan`] has three of them: no plan is objected to,
+//! carried out it leaves nothing to plan, and every host has an order or a reason.
+
+use std::collections::BTreeMap;
+
+use nixfleet_core::host::waiting::StateName;
+use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::policy::{Policy, WaveIndex};
+use nixfleet_core::model::select::Selector;
+use nixfleet_core::model::time::Secs;
+use nixfleet_core::rollout::fact::Placed;
+use nixfleet_core::rollout::snapshot::Then;
+use nixfleet_core::rollout::{
+    Decision, Order, Plan, Reason, RolloutId, Snapshot, Status, Transition, Verb, What, object, plan,
+};
+use proptest::prelude::*;
+
+use crate::world::{World, policy, release, system};
+
+/// What a host of a random fleet is like: its wave, and whether it has the tag `late`, which waits for `early`.
+type HostLike = (u16, bool);
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A host does the next thing that it was told to, or finishes it.
+    Goes(usize),
+    /// It fails instead.
+    Fails(usize, bool),
+    /// Time passes, in minutes.
+    Waits(u32),
+    /// A person.
+    Asks(usize, u8),
+    /// The next release; the same systems again, if so.
+    Releases(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0usize..12).prop_map(Step::Goes),
+        1 => (0usize..12, any::<bool>()).prop_map(|(host, again)| Step::Fails(host, again)),
+        2 => (1u32..700).prop_map(Step::Waits),
+        2 => (0usize..12, 0u8..9).prop_map(|(host, verb)| Step::Asks(host, verb)),
+        1 => any::<bool>().prop_map(Step::Releases),
+    ]
+}
+
+fn rules(budget: u32, stage: u32, failures: u32, word: &str) -> Policy {
+    policy(&format!(
+        r#"{{ "waves": [
+            {{ "name": "one", "opens_after_secs": 0, "soak_secs": 60 }},
+            {{ "name": "two", "opens_after_secs": 3600, "soak_secs": 60 }},
+            {{ "name": "three", "opens_after_secs": 7200, "soak_secs": 60, "approval": "by-a-person" }}],
+          "max_in_flight": [
+            {{ "hosts": "all", "limit": {budget} }},
+            {{ "hosts": {{ "tag": "late" }}, "limit": 1 }},
+            {{ "hosts": "all", "limit": 4, "scope": "fleet" }}],
+          "edges": [{{ "hosts": {{ "tag": "late" }}, "after": {{ "tag": "early" }} }}],
+          "stage_in_flight": {stage}, "max_failures": {failures}, "on_failure": "{word}" }}"#
+    ))
+}
+
+fn host(at: usize) -> HostName {
+    format!("h{at:02}").parse().unwrap()
+}
+
+fn take(world: &mut World, hosts: &[HostLike], seq: u64, policy: &Policy, again: bool) {
+    let seq_of_system = if again { 1 } else { seq };
+    for (parity, channel) in ["even", "odd"].into_iter().enumerate() {
+        let own = hosts.iter().enumerate().filter(|(at, _)| at % 2 == parity);
+        let placed: BTreeMap<_, _> = own
+            .map(|(at, (wave, late))| {
+                // What comes first must not be in a later wave.
+                let (wave, tag) = if *late { (*wave, "late") } else { (0, "early") };
+                let system = system(&format!("{}-{seq_of_system}", at % 3));
+                (host(at), Placed { wave: WaveIndex(wave), tags: [tag.parse().unwrap()].into(), system })
+            })
+            .collect();
+        let now = world.now;
+        world.release(release(channel, seq, now, policy.clone()), placed);
+    }
+}
+
+/// The next thing that a host does by itself.
+fn goes(world: &mut World, host: &HostName) {
+    let Some((channel, found)) = world.snapshot.host(host) else { return };
+    let newest = channel.current.id.clone();
+    if let Some(ordered) = found.ordered.clone() {
+        let state = match ordered.what {
+            What::Stage => StateName::Staged,
+            What::Go | What::Retry => StateName::Activating,
+            What::Revert => return world.fails(host, StateName::Reverted, Then::Stays),
+            What::Reboot | What::Withdraw => return,
+        };
+        return world.stands(host, state, ordered.release);
+    }
+    match found.standing.as_ref().map(|standing| (standing.state, standing.about.clone())) {
+        None => world.stands(host, StateName::Staging, newest),
+        Some((StateName::Activating, Some(about))) => world.stands(host, StateName::Confirming, about),
+        Some((StateName::Confirming, Some(about))) => world.stands(host, StateName::Soaking, about),
+        Some((StateName::Soaking, Some(about))) => world.stands(host, StateName::Converged, about),
+        Some((StateName::Staging, Some(about))) => world.stands(host, StateName::Staged, about),
+        // It has the order already: a retry begins with the fetch and goes on by itself.
+        Some((StateName::Staged, Some(about)))
+            if found.standing.as_ref().is_some_and(|standing| standing.go == standing.about) =>
+        {
+            world.stands(host, StateName::Activating, about);
+        }
+        Some(_) => {
+            let standing = found.standing.clone().unwrap();
+            world.report(host, standing);
+        }
+    }
+}
+
+fn asks(world: &mut World, host: &HostName, verb: u8) {
+    let Some((channel, _)) = world.snapshot.host(host) else { return };
+    let rollout = RolloutId::from(&channel.current.id);
+    let host = host.clone();
+    let verb = match verb {
+        0 => Verb::Pause { rollout },
+        1 | 2 => Verb::Resume { rollout },
+        3 => Verb::Approve { rollout, wave: WaveIndex(2) },
+        4 | 5 => Verb::Retry { host },
+        6 => Verb::Skip { host },
+        7 => Verb::Hold { host, until_ms: Some(world.now.plus(Secs(3_600))) },
+        _ => Verb::Unhold { host },
+    };
+    // What does not fit changes nothing.
+    let before = world.snapshot.clone();
+    if world.ask(verb).is_err() {
+        assert_eq!(world.snapshot, before);
+    }
+}
+
+fn happens(world: &mut World, hosts: &[HostLike], policy: &Policy, seq: &mut u64, step: &Step) {
+    match step {
+        Step::Goes(at) => goes(world, &host(at % hosts.len())),
+        Step::Fails(at, again) => {
+            let host = host(at % hosts.len());
+            let (state, then) = if *again {
+                (StateName::Failed, Then::TriesAgain)
+            } else {
+                (StateName::Reverted, Then::Stays)
+            };
+            if world.snapshot.host(&host).is_some_and(|(_, found)| found.standing.is_some()) {
+                world.fails(&host, state, then);
+            }
+        }
+        Step::Waits(minutes) => world.pass(Secs(minutes * 60)),
+        Step::Asks(at, verb) => asks(world, &host(at % hosts.len()), *verb),
+        Step::Releases(again) => {
+            *seq += 1;
+            take(world, hosts, *seq, policy, *again);
+        }
+    }
+}
+
+/// Counted by the test's own words: who was told to move or is moving, in the whole fleet.
+fn moving(snapshot: &Snapshot, means: &Selector, channel: Option<&str>) -> usize {
+    let channels =
+        snapshot.channels.iter().filter(|(name, _)| channel.is_none_or(|own| own == name.as_str()));
+    let hosts = channels.flat_map(|(_, channel)| &channel.hosts);
+    hosts
+        .filter(|(name, host)| means.means(name, &host.placed.tags) && host.skip.is_none())
+        .filter(|(_, host)| {
+            let told = host.ordered.as_ref().is_some_and(|ordered| ordered.what != What::Stage);
+            let moves = host.standing.as_ref().is_some_and(|standing| {
+                matches!(standing.state, StateName::Activating | StateName::Confirming | StateName::Reverting)
+            });
+            told || moves
+        })
+        .count()
+}
+
+fn fleet() -> impl Strategy<Value = Vec<HostLike>> {
+    prop::collection::vec((0u16..3, any::<bool>()), 1..12)
+}
+
+fn word() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("revert"), Just("halt"), Just("revert-all")]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_happens_the_rules_hold(
+        hosts in fleet(), steps in prop::collection::vec(step(), 1..80),
+        budget in 1u32..4, stage in 1u32..4, failures in 0u32..3, word in word(),
+    ) {
+        let policy = rules(budget, stage, failures, word);
+        let (mut world, mut seq) = (World::new(), 1);
+        take(&mut world, &hosts, seq, &policy, false);
+        for step in &steps {
+            happens(&mut world, &hosts, &policy, &mut seq, step);
+            let before = world.snapshot.clone();
+            let (made, report) = world.plan();
+            let moved = made.orders.iter().any(|order| matches!(order.what, What::Go | What::Retry | What::Revert));
+            for channel in ["even", "odd"] {
+                let own = made.orders.iter().any(|order| order.release.channel.as_str() == channel
+                    && matches!(order.what, What::Go | What::Retry | What::Revert));
+                if own {
+                    prop_assert!(moving(&world.snapshot, &Selector::All, Some(channel)) <= budget as usize);
+                }
+            }
+            if moved {
+                prop_assert!(moving(&world.snapshot, &Selector::All, None) <= 4);
+            }
+            for order in &made.orders {
+                let (channel, found) = world.snapshot.host(&order.host).unwrap();
+                let rollout = channel.rollout.as_ref().unwrap();
+                if matches!(order.what, What::Go | What::Retry) {
+                    prop_assert!(!channel.quarantine.contains_key(&found.placed.system), "never in quarantine");
+                    prop_assert_eq!(&rollout.status, &Status::Going, "a halted rollout moves nobody");
+                }
+            }
+            for decision in &made.decisions {
+                if let Transition::WaveOpened { wave } = decision.becomes {
+                    let current = &world.snapshot.channels[&decision.rollout.channel].current;
+                    let hours = [0, 1, 2][usize::from(wave.0)];
+                    prop_assert!(world.now.ms_since(current.created_ms) >= hours * 3_600_000, "signed time");
+                }
+            }
+            every_order_more_is_objected_to(&made, &report.held, &before)?;
+        }
+    }
+
+    #[test]
+    fn a_fleet_whose_hosts_all_succeed_converges(hosts in fleet(), budget in 1u32..4, stage in 1u32..4) {
+        let policy = rules(budget, stage, 0, "revert");
+        let mut world = World::new();
+        take(&mut world, &hosts, 1, &policy, false);
+        for at in 0..hosts.len() {
+            world.stands(&host(at), StateName::Staging, world.current(&host(at)));
+        }
+        let mut rounds = 0;
+        loop {
+            for at in 0..hosts.len() {
+                goes(&mut world, &host(at));
+            }
+            asks(&mut world, &host(0), 3);
+            if hosts.len() > 1 {
+                asks(&mut world, &host(1), 3);
+            }
+            let _ = world.plan();
+            // Nobody approves the last wave of a channel without hosts.
+            let mut peopled = world.snapshot.channels.values().filter(|channel| !channel.hosts.is_empty());
+            if peopled.all(|channel| channel.rollout.as_ref().unwrap().converged_ms.is_some()) {
+                break;
+            }
+            world.pass(Secs(600));
+            rounds += 1;
+            prop_assert!(rounds < 500, "{:#?}", plan(&world.snapshot, world.now));
+        }
+    }
+}
+
+/// Whoever was held back must not be ordered, and what was not decided must not be: else the planner was too strict, or
+/// the second pair of eyes is blind.
+fn every_order_more_is_objected_to(
+    made: &Plan,
+    held: &BTreeMap<HostName, Reason>,
+    before: &Snapshot,
+) -> Result<(), TestCaseError> {
+    for (host, reason) in held {
+        for what in [What::Stage, What::Go, What::Retry, What::Reboot, What::Withdraw] {
+            let release = before.host(host).unwrap().0.current.id.clone();
+            let mut worse = made.clone();
+            worse.orders.push(Order { host: host.clone(), release, what });
+            prop_assert!(!object(&worse, before).is_empty(), "{what:?} of {host}, which stays: {reason}");
+        }
+    }
+    if let Some(twice) = made.orders.first() {
+        let mut worse = made.clone();
+        worse.orders.push(twice.clone());
+        prop_assert!(!object(&worse, before).is_empty(), "twice");
+    }
+    for (channel, decided) in &before.channels {
+        let rollout = RolloutId { channel: channel.clone(), seq: decided.current.id.seq };
+        let opened = decided.rollout.as_ref().filter(|open| open.release == decided.current.id);
+        let opened = opened.map_or(0, |open| open.waves_opened.len());
+        let more = made.decisions.iter().filter(|decision| {
+            decision.rollout == rollout && matches!(decision.becomes, Transition::WaveOpened { .. })
+        });
+        let wave = WaveIndex(u16::try_from(opened + more.count()).unwrap());
+        let mut worse = made.clone();
+        worse.decisions.push(Decision { rollout, becomes: Transition::WaveOpened { wave } });
+        prop_assert!(!object(&worse, before).is_empty(), "wave {wave}");
+    }
+    Ok(())
+}
