@@ -1,6 +1,6 @@
 //! A fleet with keys, whose releases are made with the code that operators use, and hosts that fold events as agents do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nixfleet_core::activation::events::CommitPolicy;
@@ -159,6 +159,8 @@ pub(crate) fn policy() -> Policy {
         waves: vec![wave("canary"), wave("rest")],
         max_in_flight: Vec::new(),
         edges: Vec::new(),
+        after: BTreeSet::new(),
+        stage_in_flight: None,
         max_failures: 0,
         on_failure: OnFailure::Revert,
         commit: CommitPolicy::AfterConfirm,

@@ -153,8 +153,14 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
         Event::ReleaseRefused { kind, why } => {
             release_refused(&mut draft.state.source, *kind, why, draft.now.at);
         }
-        Event::OrderedToGo { release } => order(&mut draft.state.go, release),
-        Event::OrderedToReboot { release } => order(&mut draft.state.reboot_go, release),
+        Event::OrderedToGo { release } => {
+            let newest = draft.state.newest.as_deref();
+            order(&mut draft.state.go, release, newest);
+        }
+        Event::OrderedToReboot { release } => {
+            let newest = draft.state.newest.as_deref();
+            order(&mut draft.state.reboot_go, release, newest);
+        }
         Event::OrderWithdrawn { release } => {
             let state = &mut draft.state;
             for order in [&mut state.go, &mut state.reboot_go] {
@@ -327,10 +333,13 @@ fn is_news(have: Option<&Terms>, release: &ReleaseId, resets: u32) -> Result<boo
     }
 }
 
-/// An order stays until a newer one; an older one that comes late is not taken (lesson 25).
-fn order(have: &mut Option<ReleaseId>, release: &ReleaseId) {
+/// An order stays until a newer one; an older one that comes late is not taken (lesson 25). One for the newest release
+/// that was verified here is always taken: nobody signs orders, and one with a number that no release has would
+/// otherwise stand in the way of all that come, even when the control plane is its owner's again.
+fn order(have: &mut Option<ReleaseId>, release: &ReleaseId, newest: Option<&Terms>) {
     let older = |have: &ReleaseId| have.channel == release.channel && have.seq > release.seq;
-    if !have.as_ref().is_some_and(older) {
+    let is_newest = newest.is_some_and(|newest| newest.release == *release);
+    if is_newest || !have.as_ref().is_some_and(older) {
         *have = Some(release.clone());
     }
 }

@@ -57,6 +57,21 @@ fn an_order_for_an_older_release_that_comes_late_is_not_taken_for_the_newer_one(
 }
 
 #[test]
+fn an_order_for_a_release_that_nobody_signed_stands_in_the_way_of_none_that_comes() {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    // Whoever stole the control plane ordered this, and it is its owner's again.
+    host.feed(Event::OrderedToGo { release: release(50) });
+    host.feed(Event::OrderedToReboot { release: release(50) });
+    host.offer(terms(1));
+    host.staged(1);
+    assert_eq!(host.waiting(), WaitingOn::Order);
+    host.feed(Event::OrderedToGo { release: release(1) });
+    assert_eq!(host.name(), StateName::Activating);
+    host.feed(Event::OrderedToReboot { release: release(1) });
+    assert_eq!(host.state.reboot_go, Some(release(1)));
+}
+
+#[test]
 fn a_wave_that_a_person_must_open_stays_shut_where_nobody_can_pass_that_on() {
     let mut asked = terms(1);
     asked.wave.approval = Approval::ByAPerson;
