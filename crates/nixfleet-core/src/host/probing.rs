@@ -169,6 +169,14 @@ impl Watch {
         Self { id, probes: declared.chain(built_in).collect() }
     }
 
+    /// The same for a new process of the agent: what is known stays, and its runs are counted from 1 again. The number is
+    /// new, so that they are not taken for runs that were heard of before.
+    #[must_use]
+    pub(super) fn taken_over(&self, id: WatchId) -> Self {
+        let probes = self.probes.iter().map(|tally| Tally { run: 0, ..tally.clone() }).collect();
+        Self { id, probes }
+    }
+
     /// Takes a result in. Results of another watch, of an unknown probe, and of runs that are not newer are dropped.
     pub fn take(&mut self, report: &ProbeReport, at: UnixMs) {
         let ProbeReport { watch, probe, run, result, evidence } = report;

@@ -29,6 +29,33 @@ fn an_agent_killed_while_it_fetches_fetches_again() {
 }
 
 #[test]
+fn what_probes_find_counts_from_the_first_run_of_a_new_process() {
+    let mut host = Host::started(SourceKind::Static);
+    host.soaking(terms(1), "s0");
+    // A blip in the fiftieth run; the agent, which an update of itself ends then, counts its runs from 1 again.
+    host.web(50, ProbeResult::Failed);
+    host.web(51, ProbeResult::Passed);
+    host.start("boot-1", "s1");
+    host.web(1, ProbeResult::Failed);
+    host.web(2, ProbeResult::Failed);
+    assert_eq!(host.name(), StateName::Soaking);
+    host.web(3, ProbeResult::Failed);
+    assert_eq!(host.name(), StateName::Reverting, "three in a row count, whoever heard of them");
+}
+
+#[test]
+fn a_pass_that_a_new_process_saw_clears_the_failures_that_the_one_before_saw() {
+    let mut host = Host::started(SourceKind::Static);
+    host.soaking(terms(1), "s0");
+    host.web(50, ProbeResult::Failed);
+    host.web(51, ProbeResult::Failed);
+    host.start("boot-1", "s1");
+    host.web(1, ProbeResult::Passed);
+    host.web(2, ProbeResult::Failed);
+    assert_eq!(host.name(), StateName::Soaking, "one failure since the pass");
+}
+
+#[test]
 fn an_agent_killed_while_it_waits_staged_has_lost_nothing() {
     let mut host = Host::started(SourceKind::ControlPlane);
     host.offer(terms(1));
@@ -38,13 +65,11 @@ fn an_agent_killed_while_it_waits_staged_has_lost_nothing() {
 }
 
 #[test]
-fn an_agent_killed_during_a_trial_goes_on_with_the_same_watch_and_deadline() {
+fn an_agent_killed_during_a_trial_goes_on_with_what_passed_and_the_same_deadline() {
     let mut host = Host::started(SourceKind::Static);
     host.on_trial(terms(1), "s0");
     host.web(1, ProbeResult::Passed);
-    let watch = host.watch();
     host.start_with(on_trial(), Said::Pending(Step::Confirm));
-    assert_eq!(host.watch(), watch);
     assert!(
         matches!(host.asked.as_slice(), [Effect::StartProbes(_), Effect::AskSource(_)]),
         "{:?}",

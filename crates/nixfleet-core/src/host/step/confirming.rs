@@ -59,7 +59,7 @@ fn started(draft: &mut Draft<'_>, at: &Confirming, rebooted: bool, journal: Opti
         (next.by, next.rebooted) = (Confirmer::Activation, Rebooted::Yes);
         next.flight.source = again(at.flight.source);
     } else {
-        draft.run_probes(&at.flight.target, &at.watch);
+        next.watch = draft.take_over(&at.flight.target, &at.watch);
     }
     ask_source(draft, &next.flight, &next.watch);
     let said = journal.filter(|journal| journal.id == at.flight.id).map(|journal| journal.said);

@@ -76,8 +76,15 @@ impl<'a> Draft<'a> {
         watch
     }
 
-    /// Asks for the probes of a watch, which may run already.
-    pub(super) fn run_probes(&mut self, target: &Terms, watch: &Watch) {
+    /// A watch that an earlier process began goes on under a number of its own.
+    pub(super) fn take_over(&mut self, target: &Terms, watch: &Watch) -> Watch {
+        let watch = watch.taken_over(WatchId(self.serial()));
+        self.run_probes(target, &watch);
+        watch
+    }
+
+    /// Asks for the probes of a watch.
+    fn run_probes(&mut self, target: &Terms, watch: &Watch) {
         let declared = target.probes.iter().filter(|probe| probe.mode != ProbeMode::Disabled).cloned();
         let built_in = |probe: &ProbeRef| match probe {
             ProbeRef::BuiltIn(BuiltIn::Units) => Some(BuiltIn::Units),

@@ -64,12 +64,16 @@ fn started(draft: &mut Draft<'_>, at: &Soaking, rebooted: bool) {
         draft.state.since_ms = since_ms;
         return;
     }
-    draft.run_probes(terms, &at.watch);
-    if let Hooks::Running(_) = at.hooks {
-        let run = draft.hook_run(HookTime::After);
-        draft.ask(Effect::RunHooks(run, terms.reboot.after.clone()));
-        draft.keep(Phase::Soaking(Soaking { hooks: Hooks::Running(run), ..at.clone() }));
-    }
+    let watch = draft.take_over(terms, &at.watch);
+    let hooks = match at.hooks {
+        Hooks::Running(_) => {
+            let run = draft.hook_run(HookTime::After);
+            draft.ask(Effect::RunHooks(run, terms.reboot.after.clone()));
+            Hooks::Running(run)
+        }
+        Hooks::NotDue | Hooks::Due => at.hooks,
+    };
+    draft.keep(Phase::Soaking(Soaking { watch, hooks, ..at.clone() }));
 }
 
 /// Why it cannot go on here, if another system runs.
