@@ -95,9 +95,9 @@ fn fleet(hosts: usize, now: UnixMs) -> Result<Snapshot> {
         };
         let mut placed = BTreeMap::new();
         for number in (channel..hosts).step_by(CHANNELS) {
-            let tag = if number / CHANNELS % 10 == 0 { "db" } else { "web" };
+            let tag = if (number / CHANNELS).is_multiple_of(10) { "db" } else { "web" };
             let system = format!("/nix/store/{number:032}-nixos-system").parse()?;
-            let wave = WaveIndex(u16::from(number / CHANNELS % 100 != 0));
+            let wave = WaveIndex(u16::from(!(number / CHANNELS).is_multiple_of(100)));
             placed.insert(
                 format!("host-{number}").parse()?,
                 Placed { wave, tags: [tag.parse()?].into(), system },
