@@ -31,6 +31,10 @@ const TRANSIENT_UNITS: &str = "/run/systemd/transient";
 /// From SIGTERM to SIGKILL for a run that reached its limit.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
+/// How often a timer whose file is gone is let go of, and the pause between two tries: a boot that starts it is over by then.
+const UNLOAD_TRIES: u32 = 20;
+const UNLOAD_AGAIN: Duration = Duration::from_millis(500);
+
 /// The parts whose swap is not done live, each by the first of its files that a system has.
 const INHIBITING: [(&str, &[&str]); 3] = [
     ("kernel", &["kernel"]),
@@ -256,13 +260,11 @@ impl ActivationBackend for LinuxBackend {
     async fn disarm_deadman(&self, id: &ActivationId) {
         let next_boot = NextBoot::default().disarm(id);
         let Ok(tools) = self.tools() else { return };
-        let timers = [Some(format!("{}.timer", deadman_unit(id))), next_boot.clone()];
-        for name in timers.iter().flatten().filter_map(|timer| unit_name(timer).ok()) {
-            let _ = tools.stop_unit_soon(&name).await;
+        if let Ok(timer) = unit_name(&format!("{}.timer", deadman_unit(id))) {
+            let _ = tools.stop_unit_soon(&timer).await;
         }
-        if next_boot.is_some() {
-            // What was wanted by a target stays loaded although its file is gone.
-            let _ = tools.daemon_reload().await;
+        if let Some(timer) = next_boot.and_then(|timer| unit_name(&timer).ok()) {
+            unload(tools, &timer).await;
         }
     }
 
@@ -273,6 +275,19 @@ impl ActivationBackend for LinuxBackend {
             name.strip_prefix("nixfleet-deadman-")?.strip_suffix(".timer")?.parse().ok()
         });
         ids.chain(NextBoot::default().armed()).collect()
+    }
+}
+
+/// Lets go of a timer whose file is gone. What was wanted by a target stays loaded until a daemon-reload, and longer if that
+/// one fell together with the boot that was starting it.
+async fn unload(tools: &Tools, timer: &UnitName) {
+    for _ in 0..UNLOAD_TRIES {
+        let _ = tools.stop_unit_soon(timer).await;
+        let _ = tools.daemon_reload().await;
+        if matches!(tools.show_unit(timer).await, Ok(UnitShown::NotLoaded)) {
+            return;
+        }
+        tokio::time::sleep(UNLOAD_AGAIN).await;
     }
 }
 

@@ -13,6 +13,7 @@ use nixfleet_testbed::{Flavour, Host, System};
 use crate::common::{
     AGENT, UNIT, assert_rests_on, await_on, await_settled, fires, history, host, hosts_run, reach,
 };
+use crate::followed;
 
 #[derive(Debug, Clone, Copy)]
 enum Blow {
@@ -169,7 +170,8 @@ fn every_crash_point_of_the_agent_has_a_row() {
     let listed = host.run(&[AGENT, "failpoints"]).expect("it runs");
     let listed: Vec<&str> = listed.stdout.lines().collect();
     assert!(listed.len() > 20, "the agent lists its points: {listed:?}");
-    let has_row = |point: &&str| POINTS.contains(point) || crate::followed::POINTS.contains(point);
+    let followed = |point: &&str| followed::POINTS.contains(point) || followed::RARE_POINTS.contains(point);
+    let has_row = |point: &&str| POINTS.contains(point) || followed(point);
     let without: Vec<_> = listed.iter().filter(|point| !has_row(point)).collect();
     assert!(without.is_empty(), "no row for {without:?}");
 }
