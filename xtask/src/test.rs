@@ -16,7 +16,7 @@ const POWER: &str = "power";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Cut the power of virtual machines too (some ten minutes more)
+    /// Cut the power of virtual machines too, and set their clocks (some fifteen minutes more)
     #[arg(long)]
     power: bool,
     /// Which tests to run, as `cargo nextest run` takes it; leaves the doc tests out
