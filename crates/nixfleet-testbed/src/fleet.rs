@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::host::{Host, HostBuilder};
+use crate::host::Host;
 use crate::image::Flavour;
 use crate::net::Net;
 use crate::run_dir::RunDir;
@@ -49,16 +49,6 @@ impl StaticFleet {
     /// root and the agent's configuration. `cli` is the operator's command line. The hosts follow at once, and there is
     /// no release yet.
     pub fn boot(flavour: Flavour, cli: &Path, names: &[&str]) -> Result<Self> {
-        Self::boot_as(flavour, cli, names, |builder| builder)
-    }
-
-    /// [`StaticFleet::boot`] with hosts that are `made` otherwise than usual.
-    pub fn boot_as(
-        flavour: Flavour,
-        cli: &Path,
-        names: &[&str],
-        made: impl Fn(HostBuilder) -> HostBuilder,
-    ) -> Result<Self> {
         let net = Net::new(flavour)?;
         let folder = RunDir::new("fleet")?;
         let bound = folder.path.join("fleet");
@@ -69,7 +59,7 @@ impl StaticFleet {
             .bind(cli, Path::new(CLI))
             .bind(&bound, Path::new(FOLDER))
             .boot()?;
-        let boot = |name: &&str| made(Host::builder(flavour).name(name).net(&net)).boot();
+        let boot = |name: &&str| Host::builder(flavour).name(name).net(&net).boot();
         let hosts = names.iter().map(boot).collect::<Result<Vec<Host>>>()?;
         let fleet = Self { office, hosts, net, folder };
         fleet.cli(&["init", FOLDER, "--fleet-id", "acme"])?;

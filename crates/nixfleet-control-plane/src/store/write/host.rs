@@ -16,6 +16,7 @@ use sqlx::Row;
 use super::super::fact::{About, Fact};
 use super::super::{StoreError, int, sql, uint};
 use super::{Write, json};
+use crate::say::chain;
 
 /// A host, with its state as far as it reported.
 #[derive(Debug)]
@@ -244,16 +245,4 @@ fn read_host(row: &sqlx::any::AnyRow) -> Result<HostRow, StoreError> {
         fault: row.try_get("fault")?,
         is_changed: false,
     })
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
