@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::heard::{Heard, Strangers};
 use crate::metrics::Metrics;
+use crate::planner::Planning;
 use crate::store::Store;
 use crate::store::ingest::Ingest;
 use crate::wakes::Wakes;
@@ -39,8 +40,12 @@ pub struct App {
     pub store: Store,
     /// Where reports are handed in.
     pub ingest: Ingest,
+    /// Which log the numbers of events are of.
+    pub log: Arc<str>,
     /// The polls that wait.
     pub wakes: Wakes,
+    /// What is known of the fleet, and what is planned.
+    pub planning: Planning,
     /// The newest event's number; changes at each commit of this process, and soon after those of others.
     pub changed: watch::Receiver<u64>,
     /// For commits that are made while answering.

@@ -27,4 +27,4 @@ pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
 pub use reason::{PlanReport, Reason};
-pub use snapshot::{Channel, Host, Snapshot, Standing};
+pub use snapshot::{Channel, Host, Remembered, Snapshot, Standing};
