@@ -11,6 +11,7 @@ mod live;
 pub mod people;
 pub mod problem;
 mod push;
+pub mod rollouts;
 mod verbs;
 
 use std::path::Path;
@@ -89,7 +90,8 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/v1/events/live", get(live::live));
     let push = Router::new().route("/v1/releases", post(push::push).get(people::releases));
-    let all = layout.merge(agents).merge(health).merge(push).merge(people::router()).merge(verbs::router());
+    let all = layout.merge(agents).merge(health).merge(push).merge(people::router());
+    let all = all.merge(rollouts::router()).merge(verbs::router());
     all.fallback(|request: Request| async move {
         Problem::not_found(format!("there is no `{}` here", shown(request.uri().path())))
     })

@@ -43,6 +43,11 @@ impl Outside {
         self.0.lock().expect("no panic").bad.insert(system);
     }
 
+    /// It does after all.
+    pub(crate) fn is_well(&self, system: &StorePath) {
+        self.0.lock().expect("no panic").bad.remove(system);
+    }
+
     fn newest(&self) -> Option<Arc<Documents>> {
         self.0.lock().expect("no panic").releases.last().cloned()
     }
