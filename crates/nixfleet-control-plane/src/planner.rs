@@ -16,7 +16,7 @@ use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, object, plan};
 use nixfleet_sys::random;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::heard::Heard;
 use crate::metrics::Metrics;
@@ -43,6 +43,8 @@ const HEARD_OVERLAP_MS: u64 = 60_000;
 /// After a plan the planner rests for so many times what it took, so that it takes a fifth of a core at most.
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(1);
+/// How long an answer waits for what was written before it was asked for.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
 /// Plans in a row that are carried out at the same event's time. One is enough, as a plan leaves nothing to plan; more means
 /// that something else happens all the time.
 const ROUNDS_MAX: u32 = 8;
@@ -63,21 +65,34 @@ pub struct Outlook {
 }
 
 /// What a plan is made from, and what was planned: read by whoever answers people. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Planning(Arc<RwLock<(Mirror, Outlook)>>);
+#[derive(Debug, Clone)]
+pub struct Planning {
+    known: Arc<RwLock<(Mirror, Outlook)>>,
+    /// The newest event that a round has looked at.
+    seen: watch::Sender<u64>,
+}
 
 impl Planning {
     fn new(listening_since: UnixMs) -> Self {
-        Self(Arc::new(RwLock::new((Mirror::new(listening_since), Outlook::default()))))
+        let known = (Mirror::new(listening_since), Outlook::default());
+        Self { known: Arc::new(RwLock::new(known)), seen: watch::Sender::new(0) }
+    }
+
+    /// Returns when the event `newest` is in what is known and planned, or after a while without it: who reads what they
+    /// just did sees it.
+    pub async fn has_seen(&self, newest: u64) {
+        let mut seen = self.seen.subscribe();
+        // Safe to cancel. Neither is an error: what is known is answered then.
+        let _ = timeout(SEEN_WITHIN, seen.wait_for(|seen| *seen >= newest)).await;
     }
 
     /// The fleet, and what is planned. Not to be held over anything that waits.
     pub fn read(&self) -> RwLockReadGuard<'_, (Mirror, Outlook)> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Mirror, &mut Outlook) -> T) -> T {
-        let mut guard = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guard = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (mirror, outlook) = &mut *guard;
         change(mirror, outlook)
     }
@@ -199,6 +214,8 @@ impl Planner {
             let begun = Instant::now();
             match self.round(is_due).await {
                 Ok(()) => {
+                    let event = self.planning.read().0.event;
+                    self.planning.seen.send_replace(event);
                     if self.trouble.take().is_some() {
                         say::line("planning goes on");
                     }

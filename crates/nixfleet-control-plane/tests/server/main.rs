@@ -2,6 +2,7 @@
 
 mod agents;
 mod cluster;
+mod described;
 mod doors;
 mod fleet;
 mod intake;
