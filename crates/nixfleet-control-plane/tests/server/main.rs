@@ -9,6 +9,7 @@ mod intake;
 mod living;
 mod people;
 mod plans;
+mod replicas;
 mod restarts;
 mod running;
 mod stores;
