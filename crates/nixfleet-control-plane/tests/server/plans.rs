@@ -9,8 +9,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::fleet::{Documents, Fleet, host_name, policy, system};
-use crate::living::{Agent, Outside};
+use crate::fleet::{Documents, Fleet, Host, host_name, policy, system};
+use crate::living::{Agent, Outside, Wire};
 use crate::running::{Running, SOON};
 
 pub(crate) const NAMES: [&str; 4] = ["canary", "web-1", "web-2", "web-3"];
@@ -333,4 +333,33 @@ async fn a_host_that_failed_is_tried_again_when_somebody_asks_and_the_rollout_is
     for host in NAMES {
         assert_eq!(story.stands(host).await, ("converged".to_owned(), 2), "{host}");
     }
+}
+
+#[tokio::test]
+async fn a_wire_that_loses_and_doubles_and_clocks_that_are_wrong_by_most_of_a_day_change_nothing() {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start(&fleet).await;
+    let mut story = Story { fleet, running, outside: Outside::default(), agents: Vec::new() };
+    for (name, ahead_hours) in NAMES.into_iter().zip([0, 20, -20, -20]) {
+        let caller = story.running.host(&story.fleet.hosts[&host_name(name)]);
+        let host = Host::started_at(name, ahead_hours);
+        story.agents.push(Agent::start_as(host, caller, &story.outside, Wire::Bad));
+    }
+    for seq in 1..=3 {
+        story.release(seq, soaking(1)).await;
+        let events = story.until_converged(seq).await;
+        for host in NAMES {
+            assert_eq!(ordered(&events, host, seq, "go").len(), 1, "{host} is ordered once");
+            assert_eq!(story.stands(host).await, ("converged".to_owned(), seq), "{host}");
+        }
+    }
+    let mut numbers: Vec<(String, u64)> = Vec::new();
+    for event in story.events().await.iter().filter(|event| event["fact"] == "reported") {
+        let host = event["host"].as_str().unwrap_or_default().to_owned();
+        numbers.push((host, event["record"]["seq"].as_u64().expect("a number")));
+    }
+    let all = numbers.len();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), all, "each report is kept once");
 }

@@ -106,21 +106,40 @@ fn written(running: &Running, port: u16) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whichever_replica_is_killed_no_order_is_lost_and_none_is_doubled() {
-    let Some(cluster) = Cluster::start().await else { return };
+/// A fleet over three processes behind a balancer. What is last ends with the test.
+async fn begin(cluster: &Cluster, name: &str) -> (Story, Arc<Replicas>, JoinHandle<()>) {
     let fleet = Fleet::of(&NAMES);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address: SocketAddr = listener.local_addr().expect("bound");
-    let running = Running::apart(&fleet, cluster.database("replicas").await, address).await;
+    let running = Running::apart(&fleet, cluster.database(name).await, address).await;
     let mut ports = Vec::new();
     for _ in 0..REPLICAS {
         ports.push(free_port().await);
     }
     let replicas = Arc::new(Replicas::start(&running, &ports));
     let balancer = tokio::spawn(balance(listener, ports));
-    let story = Story::over(fleet, running, &NAMES);
+    (Story::over(fleet, running, &NAMES), replicas, balancer)
+}
 
+/// Releases in a row, in which each host is ordered once.
+async fn roll_out(story: &Story, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        story.release(seq, soaking(1)).await;
+        let events = story.until_converged(seq).await;
+        for host in NAMES {
+            assert_eq!(
+                ordered(&events, host, seq, "go").len(),
+                1,
+                "{host} is ordered once for release {seq}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_replica_is_killed_no_order_is_lost_and_none_is_doubled() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let (story, replicas, balancer) = begin(&cluster, "killed").await;
     story.release(1, policy()).await;
     story.until_converged(1).await;
     let deaths = Arc::new(AtomicUsize::new(0));
@@ -136,18 +155,29 @@ async fn whichever_replica_is_killed_no_order_is_lost_and_none_is_doubled() {
             }
         }
     });
-    for seq in 2..=4 {
-        story.release(seq, soaking(1)).await;
-        let events = story.until_converged(seq).await;
-        for host in NAMES {
-            assert_eq!(
-                ordered(&events, host, seq, "go").len(),
-                1,
-                "{host} is ordered once for release {seq}"
-            );
-        }
-    }
+    roll_out(&story, 2..=4).await;
     killing.abort();
     balancer.abort();
     assert!(deaths.load(Ordering::Relaxed) >= REPLICAS, "each was killed at least once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_ends_every_connection_again_and_again_stops_nothing() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Arc::new(cluster);
+    let (story, _replicas, balancer) = begin(&cluster, "ended").await;
+    story.release(1, policy()).await;
+    story.until_converged(1).await;
+    let ending = tokio::spawn({
+        let cluster = Arc::clone(&cluster);
+        async move {
+            loop {
+                cluster.end_connections().await;
+                sleep(LIFE).await;
+            }
+        }
+    });
+    roll_out(&story, 2..=3).await;
+    ending.abort();
+    balancer.abort();
 }
