@@ -335,7 +335,7 @@ async fn plan_if(
         let mut mirror = app.planning.read().0.clone();
         let (who, why) = (String::new(), String::new());
         mirror.snapshot.fold(&PlanFact::Asked { verb, who, why }, now)?;
-        Ok((mirror.event, looked_at(&mirror.snapshot, now)))
+        Ok((mirror.event, looked_at(&mirror.snapshot, now, usize::MAX)))
     });
     let planned = planned.await.map_err(|_| Problem::unavailable("the server is ending"))?;
     let (event, (plan, report, objections)) = planned.map_err(|unfit| Problem::unfit(&unfit))?;

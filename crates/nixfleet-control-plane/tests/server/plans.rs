@@ -276,9 +276,11 @@ async fn pause_resume_hold_skip_and_abort_do_what_they_say_and_what_does_not_fit
     story.until_converged(1).await;
     let why = json!({ "why": "a test" });
     assert_eq!(story.act("/v1/hosts/web-1/hold", &why).await, StatusCode::ACCEPTED);
-    story.release(2, soaking(2)).await;
-    let opened = |events: &[Value]| decided(events, 2, "opened").is_some();
-    story.until("the rollout", opened).await;
+    // It stands still until somebody approves, however slow this is.
+    let mut asks = policy();
+    asks.waves[1].approval = Approval::ByAPerson;
+    story.release(2, asks).await;
+    story.until("the rollout", |events| decided(events, 2, "wave-opened").is_some()).await;
     assert_eq!(story.act("/v1/rollouts/stable/1/pause", &why).await, StatusCode::CONFLICT, "it is over");
     assert_eq!(story.act("/v1/rollouts/stable/2/pause", &why).await, StatusCode::ACCEPTED);
     assert_eq!(story.act("/v1/rollouts/stable/2/pause", &why).await, StatusCode::CONFLICT, "it is paused");
@@ -288,6 +290,8 @@ async fn pause_resume_hold_skip_and_abort_do_what_they_say_and_what_does_not_fit
     story.until_seen("/v1/hosts/web-2/why", |why| why["reason"]["reason"] == "paused").await;
     assert_eq!(story.act("/v1/hosts/web-3/skip", &why).await, StatusCode::ACCEPTED);
     assert_eq!(story.act("/v1/rollouts/stable/2/resume", &why).await, StatusCode::ACCEPTED);
+    let approve = json!({ "why": "a test", "wave": 1 });
+    assert_eq!(story.act("/v1/rollouts/stable/2/approve", &approve).await, StatusCode::ACCEPTED);
     let events = story.until_converged(2).await;
     for host in ["web-1", "web-3"] {
         assert!(ordered(&events, host, 2, "go").is_empty(), "{host} stays");

@@ -6,7 +6,7 @@ use nixfleet_testbed::System;
 use nixfleet_testbed::fleet::{CHANNEL, await_state};
 use serde_json::{Value, json};
 
-use crate::common::{assert_rests_on, hosts_run};
+use crate::common::{assert_rests_on, fires, hosts_run};
 use crate::controlled::{LIMIT, Led, decided, ordered, reported};
 
 /// Twelve hosts on a busy machine, two at a time.
@@ -189,4 +189,122 @@ fn a_shut_window_keeps_all_a_new_kernel_reboots_one_at_a_time_and_a_pause_stops_
 fn hour_of_day_in(hours: u64) -> u64 {
     let secs = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     (secs / 3_600 + hours) % 24
+}
+
+/// A policy with a canary and the rest.
+fn two_waves(soak: &str) -> Value {
+    json!({
+        "waves": [
+            { "name": "canary", "hosts": { "tag": "canary" }, "soak": soak, "opens_after": "0s" },
+            { "name": "rest", "soak": soak, "opens_after": "0s" },
+        ],
+        "confirm_within": "60s",
+    })
+}
+
+#[test]
+fn a_control_plane_that_is_killed_fifty_times_during_a_rollout_orders_each_host_once() {
+    if !hosts_run() {
+        return;
+    }
+    let mut led = Led::boot(&["canary", "web-1", "web-2"]);
+    release(&led, System::Good, "one", &two_waves("20s"));
+    led.until_decided(1, "opened");
+    let mut converged_at = None;
+    for death in 0..50_u64 {
+        // Spread over what it does at its start and behind it.
+        std::thread::sleep(Duration::from_millis(death * 37 % 500));
+        led.control_plane.kill();
+        led.control_plane.run(&led.fleet).expect("it comes up again");
+        if converged_at.is_none() && decided(&led.events(), 1, "converged").is_some() {
+            converged_at = Some(death);
+        }
+    }
+    assert!(
+        converged_at.is_none_or(|death| death > 10),
+        "it was killed during the rollout: {converged_at:?}"
+    );
+    let events = led.until_decided_within(1, "converged", LONG);
+    led.all_converge("stable/1", System::Good);
+    for host in led.fleet.hosts() {
+        assert_eq!(ordered(&events, host.name(), 1, "go").len(), 1, "{} is ordered once", host.name());
+        assert_eq!(fires(host, host.system(System::Good)), 1, "{} switched once", host.name());
+    }
+    led.no_objections();
+}
+
+#[test]
+fn a_failed_host_is_tried_again_when_a_person_asks_and_an_aborted_rollout_moves_nobody() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    let with_probe = |system: System, policy: &Value| {
+        let mut fleet = describe(&led, system, policy);
+        for host in fleet["hosts"].as_object_mut().expect("hosts").values_mut() {
+            host["probes"] = json!([{
+                "name": "well", "kind": { "exec": { "argv": ["/bin/test", "-e", "/var/well"] } },
+                "interval": "1s", "timeout": "5s", "failures": 3,
+            }]);
+        }
+        fleet
+    };
+    led.fleet.describe(&with_probe(System::Good, &two_waves("1s"))).expect("written");
+    led.fleet.release("one").expect("published");
+    led.until_decided(1, "halted");
+    let canary = led.fleet.host("canary");
+    await_state(canary, "reverted", "stable/1", LIMIT).expect("it went back");
+    for host in led.fleet.hosts() {
+        host.write_file("/var/well", "").expect("written");
+    }
+    act(&led, "/v1/hosts/canary/retry", &json!({ "why": "it was the file" }));
+    act(&led, "/v1/rollouts/stable/1/resume", &json!({ "why": "it was the file" }));
+    let events = led.until_decided(1, "converged");
+    led.all_converge("stable/1", System::Good);
+    assert_eq!(ordered(&events, "canary", 1, "retry").len(), 1);
+
+    let mut asks = two_waves("1s");
+    asks["waves"][1]["approval"] = json!("by-a-person");
+    led.fleet.describe(&with_probe(System::Good3, &asks)).expect("written");
+    led.fleet.release("two").expect("published");
+    await_state(canary, "converged", "stable/2", LIMIT).expect("the canary is done");
+    act(&led, "/v1/rollouts/stable/2/abort", &json!({ "why": "not now" }));
+    assert_eq!(until_why(&led, "web-1", "aborted")["reason"]["why"], "not now");
+    let (status, answer) = led
+        .control_plane
+        .post(&led.fleet, "/v1/rollouts/stable/2/resume", &json!({ "why": "after all" }))
+        .expect("an answer");
+    assert_eq!(status, 409, "{answer}");
+    led.fleet.describe(&with_probe(System::Third, &two_waves("1s"))).expect("written");
+    led.fleet.release("three").expect("published");
+    let events = led.until_decided(3, "converged");
+    led.all_converge("stable/3", System::Third);
+    assert!(ordered(&events, "web-1", 2, "go").is_empty(), "an aborted rollout moves nobody");
+    led.no_objections();
+}
+
+#[test]
+fn a_host_that_is_cut_off_in_its_trial_goes_back_by_itself_and_the_rollout_halts_when_it_tells() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    release(&led, System::Good, "one", &two_waves("1s"));
+    led.until_decided(1, "converged");
+    led.all_converge("stable/1", System::Good);
+    // Slow enough that the link can be cut between the order and the proof.
+    release(&led, System::Slow, "two", &two_waves("1s"));
+    let canary = led.fleet.host("canary");
+    led.wait("the canary to be ordered", LIMIT, || {
+        (!ordered(&led.events(), "canary", 2, "go").is_empty()).then_some(())
+    });
+    canary.cut_network().expect("cut");
+    await_state(canary, "reverted", "stable/2", LONG).expect("nobody confirmed it");
+    assert_rests_on(canary, System::Good);
+    assert!(decided(&led.events(), 2, "halted").is_none(), "nobody knows of it yet");
+    canary.restore_network().expect("back");
+    let events = led.until_decided_within(2, "halted", LONG);
+    assert!(ordered(&events, "web-1", 2, "go").is_empty(), "web-1 is not touched");
+    assert_rests_on(led.fleet.host("web-1"), System::Good);
+    led.no_objections();
 }
