@@ -6,6 +6,7 @@
 mod asking;
 mod clock;
 mod common;
+mod controlled;
 mod crashes;
 mod darwin;
 mod deadman;
@@ -22,4 +23,5 @@ mod probing;
 mod releases;
 mod serverless;
 mod slow_caches;
+mod steered;
 mod trust;
