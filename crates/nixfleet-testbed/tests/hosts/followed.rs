@@ -10,8 +10,9 @@ use crate::common::{AGENT, LIMIT, assert_nothing_left, assert_rests_on, fires, h
 use crate::fleet::{FOLDER, Fleet, HOST, HOST_KEY, ROOT_FILE, Saying, probe};
 
 /// Where the agent's configuration is.
-const CONFIG: &str = "/etc/nixfleet/agent.toml";
-const UNIT: &str = "nixfleet-agent.service";
+pub(crate) const CONFIG: &str = "/etc/nixfleet/agent.toml";
+/// The unit of the agent that follows.
+pub(crate) const UNIT: &str = "nixfleet-agent.service";
 
 /// The unit as it is shipped.
 const SHIPPED_UNIT: &str = include_str!("../../../../dist/nixfleet-agent.service");
@@ -20,14 +21,12 @@ const DROP_IN: &str = "/run/systemd/system/nixfleet-agent.service.d/50-shipped.c
 
 /// A host whose agent follows the folder, in the sandbox that is shipped.
 fn following(flavour: Flavour) -> (Host, Fleet) {
-    let host = host(flavour);
-    // The program stays that of the host's system, and what is behind `[Install]` says nothing here.
-    let shipped = SHIPPED_UNIT.split("[Install]").next().expect("a beginning");
-    let lines = shipped.lines().filter(|line| !line.starts_with("ExecStart="));
-    let over: Vec<&str> = lines.collect();
-    assert!(over.len() > 30, "the unit says something");
-    host.write_file(DROP_IN, &over.join("\n")).expect("written");
-    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+    follow_on(host(flavour))
+}
+
+/// Has the agent of this host follow the folder, in the sandbox that is shipped.
+pub(crate) fn follow_on(host: Host) -> (Host, Fleet) {
+    ship(&host);
     let fleet = Fleet::new();
     fleet.introduce(&host);
     host.sh(&format!("mkdir -p {FOLDER}")).expect("it runs");
@@ -36,13 +35,24 @@ fn following(flavour: Flavour) -> (Host, Fleet) {
     (host, fleet)
 }
 
+/// Puts the shipped unit over the one that the host's system has, until the next boot.
+pub(crate) fn ship(host: &Host) {
+    // The program stays that of the host's system, and what is behind `[Install]` says nothing here.
+    let shipped = SHIPPED_UNIT.split("[Install]").next().expect("a beginning");
+    let lines = shipped.lines().filter(|line| !line.starts_with("ExecStart="));
+    let over: Vec<&str> = lines.collect();
+    assert!(over.len() > 30, "the unit says something");
+    host.write_file(DROP_IN, &over.join("\n")).expect("written");
+    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+}
+
 fn configuration() -> String {
     format!(
         "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}.pub\"\npoll = \"10s\"\n"
     )
 }
 
-fn restart_agent(host: &Host) {
+pub(crate) fn restart_agent(host: &Host) {
     let restarted = host.run(&["systemctl", "restart", UNIT]).expect("it runs");
     assert_eq!(restarted.code, 0, "{restarted}\n{}", host.journal(UNIT).unwrap_or_default());
 }
@@ -64,7 +74,7 @@ fn await_state(host: &Host, state: &str, release: &str) -> Value {
     last
 }
 
-fn web() -> Value {
+pub(crate) fn web() -> Value {
     probe("web", &json!({ "http": { "url": "http://127.0.0.1:8000/health" } }))
 }
 

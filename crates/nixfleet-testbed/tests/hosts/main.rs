@@ -9,6 +9,7 @@ mod common;
 mod crashes;
 mod darwin;
 mod deadman;
+mod deaths;
 mod fleet;
 mod followed;
 mod hardships;
