@@ -412,6 +412,35 @@ fn a_new_agent_that_does_not_come_up_is_undone_with_its_system() {
     assert_eq!(host.unit_state(UNIT).expect("systemd answers"), "active");
 }
 
+/// How long an agent is watched that has nothing to do.
+const IDLE_FOR: Duration = Duration::from_secs(20);
+/// How often its threads may go to sleep in that time: it looks at its folder twice, a thread of its own reads, and whatever else
+/// there may be is far from a circle in which two threads keep each other awake.
+const SLEEPS_MAX: u64 = 100;
+
+#[test]
+fn an_agent_that_has_nothing_to_do_sleeps() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    assert_nothing_left(&host);
+    let before = sleeps(&host);
+    std::thread::sleep(IDLE_FOR);
+    let slept = sleeps(&host) - before;
+    assert!(slept < SLEEPS_MAX, "{slept} times in {IDLE_FOR:?}");
+}
+
+/// How often the threads of the agent have gone to sleep.
+fn sleeps(host: &Host) -> u64 {
+    let script = format!("cat /proc/$(systemctl show -P MainPID {UNIT})/task/*/status");
+    let said = host.sh(&script).expect("it runs").stdout;
+    let counts = said.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    counts.map(|count| count.trim().parse::<u64>().expect("a number")).sum()
+}
+
 /// The program that the agent's unit runs.
 fn program(host: &Host) -> String {
     let pid = host.run(&["systemctl", "show", "-P", "MainPID", UNIT]).expect("it runs").text().to_owned();
