@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nixfleet_testbed::{Flavour, Host, System, fleet};
+use nixfleet_testbed::{Fault, Flavour, Host, System, fleet};
 use serde_json::{Value, json};
 
 use crate::common::{AGENT, LIMIT, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run};
@@ -312,6 +312,29 @@ fn an_agent_that_is_stopped_leaves_at_once_and_its_switch_goes_on() {
     await_state(&host, "converged", "stable/1");
     assert_rests_on(&host, System::Slow);
     assert_eq!(fires(&host, &slow), 1);
+}
+
+#[test]
+fn an_agent_that_is_stopped_in_the_middle_of_a_fetch_blames_nobody_and_goes_on() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    host.break_cache(Fault::Slow { bytes_per_second: 2_000 }).expect("broken");
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    for _ in 0..3 {
+        let fetches = |host: &Host| {
+            let processes = host.processes().unwrap_or_default();
+            processes.iter().any(|(_, line)| line.contains("nix-store --realise"))
+        };
+        host.wait_until("it fetches", LIMIT, fetches).expect("it does");
+        restart_agent(&host);
+    }
+    host.cache().expect("there is one").up().expect("mended");
+    await_state(&host, "converged", "stable/1");
+    let said = host.journal(UNIT).expect("there is one");
+    assert!(!said.contains("failed (stable/1)"), "{said}");
+    assert_rests_on(&host, System::Good);
 }
 
 #[test]
