@@ -14,6 +14,7 @@
 
 pub mod fact;
 mod fold;
+pub mod hosts;
 pub mod object;
 pub mod order;
 pub mod planner;
@@ -22,9 +23,10 @@ pub mod reason;
 pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
+pub use hosts::Hosts;
 pub use object::{Objection, object};
 pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
-pub use reason::{PlanReport, Reason};
+pub use reason::{Held, HeldIn, PlanReport, Reason};
 pub use snapshot::{Channel, Host, Remembered, Snapshot, Standing};

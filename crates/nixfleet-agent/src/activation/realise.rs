@@ -12,7 +12,7 @@ use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::nix::closure::closure_digest;
 use nixfleet_core::nix::path_info::PathInfos;
-use nixfleet_sys::exec::ExecError;
+use nixfleet_sys::exec::{Ended, ExecError};
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
 
@@ -277,8 +277,19 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
             Err(Failure::Corrupt { last_lines: text::last_lines(&words, 12) })
         }
         // Trust that cannot be established is no trust (invariant 9).
-        Err(error) => {
-            Err(Failure::Internal { what: format!("cannot verify signatures: {}", describe(&error)) })
+        Err(error) => Err(not_asked("cannot verify signatures", &error)),
+    }
+}
+
+/// The failure of a question to Nix. Whoever ended the program from outside said nothing about the target: a stop of our own
+/// unit reaches the program before us, a host without memory picks it. It is asked again.
+fn not_asked(what: &str, error: &ToolError) -> Failure {
+    match error {
+        ToolError::Exec(ExecError::Failed { ended: Ended::Signalled(_), .. }) => {
+            Failure::Interrupted { at: Step::Realise }
+        }
+        ToolError::Exec(_) | ToolError::NotUnderstood { .. } => {
+            Failure::Internal { what: format!("{what}: {}", describe(error)) }
         }
     }
 }
@@ -286,10 +297,28 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
 /// The digest that a release signed: whoever steals the cache's key can serve other bytes under the same path.
 async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let Some(want) = order.digest else { return Ok(()) };
-    let unreadable =
-        |error: ToolError| Failure::Internal { what: format!("{}: {}", Step::Realise, describe(&error)) };
+    let unreadable = |error: ToolError| not_asked("cannot read the closure", &error);
     let paths = tools.requisites(order.system).await.map_err(unreadable)?;
     let contents = tools.contents(&paths).await.map_err(unreadable)?;
     let got = closure_digest(contents);
     if got == *want { Ok(()) } else { Err(Failure::ClosureMismatch { want: want.clone(), got }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_ended_from_outside_says_nothing_about_the_target() {
+        let failed = |ended| {
+            ToolError::Exec(ExecError::Failed {
+                line: "nix-store --query".to_owned(),
+                ended,
+                elapsed: Duration::ZERO,
+                last_words: String::new(),
+            })
+        };
+        assert!(not_asked("x", &failed(Ended::Signalled(15))).is_transient());
+        assert!(!not_asked("x", &failed(Ended::Exited(1))).is_transient());
+    }
 }

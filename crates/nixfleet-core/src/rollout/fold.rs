@@ -1,14 +1,15 @@
 //! How facts change a snapshot. Each but a new release touches one host and one rollout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fact::{Current, Fact, NotFolded, Placed, Verb};
+use super::hosts::Hosts;
 use super::order::{Decision, Order, Transition, What};
 use super::progress::{By, Quarantine, Rollout, RolloutId, Status};
 use super::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
 use crate::host::state::Hold;
 use crate::host::waiting::StateName;
-use crate::model::names::HostName;
+use crate::model::names::{ChannelName, HostName};
 use crate::model::policy::WaveIndex;
 use crate::model::time::UnixMs;
 
@@ -67,22 +68,37 @@ impl Snapshot {
         if let Some(have) = self.channels.get(name).filter(|have| have.current.id.seq >= release.id.seq) {
             return Err(NotFolded::NotNewer { release: release.id.clone(), have: have.current.id.seq });
         }
-        let mut known = BTreeMap::new();
-        for (host, placed) in hosts {
-            let old = self.home_mut(host).ok().and_then(|home| home.hosts.remove(host));
+        let known = hosts.iter().map(|(host, placed)| {
+            let old = self.host(host).map(|(_, old)| old.clone());
             let old = old.unwrap_or_else(|| Host::new(placed.clone()));
-            known.insert(host.clone(), Host { placed: placed.clone(), skip: None, retry: None, ..old });
-            self.homes.insert(host.clone(), name.clone());
-        }
-        let before = self.channels.remove(name);
-        for gone in before.iter().flat_map(|before| before.hosts.keys()) {
+            (host.clone(), Host { placed: placed.clone(), skip: None, retry: None, ..old })
+        });
+        let hosts: Hosts = known.collect();
+        let before = self.channels.get(name);
+        let (rollout, quarantine) = before
+            .map_or_else(Default::default, |before| (before.rollout.clone(), before.quarantine.clone()));
+        self.put(Channel { current: release.clone(), hosts, rollout, quarantine });
+        Ok(())
+    }
+
+    /// Puts a channel in, in place of the one that it was. It becomes the home of its hosts and of no others.
+    pub fn put(&mut self, channel: Channel) {
+        let name = channel.current.id.channel.clone();
+        for gone in self.channels.get(&name).iter().flat_map(|before| before.hosts.keys()) {
             self.homes.remove(gone);
         }
-        let (rollout, quarantine) =
-            before.map_or_else(Default::default, |before| (before.rollout, before.quarantine));
-        let channel = Channel { current: release.clone(), hosts: known, rollout, quarantine };
-        self.channels.insert(name.clone(), channel);
-        Ok(())
+        let mut moved: BTreeMap<ChannelName, BTreeSet<&HostName>> = BTreeMap::new();
+        for host in channel.hosts.keys() {
+            if let Some(old) = self.homes.insert(host.clone(), name.clone()) {
+                moved.entry(old).or_default().insert(host);
+            }
+        }
+        for (old, gone) in moved {
+            if let Some(old) = self.channels.get_mut(&old) {
+                old.hosts.take_out(&gone);
+            }
+        }
+        self.channels.insert(name, channel);
     }
 
     fn asked(&mut self, verb: &Verb, by: By) -> Result<(), NotFolded> {

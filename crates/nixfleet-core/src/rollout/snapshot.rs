@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::fact::{Current, Placed};
+use super::hosts::Hosts;
 use super::order::What;
 use super::progress::{By, Quarantine, Rollout};
 use crate::activation::outcome::FailureClass;
@@ -35,7 +36,7 @@ pub struct Channel {
     /// Its newest verified release.
     pub current: Current,
     /// The hosts that this release names.
-    pub hosts: BTreeMap<HostName, Host>,
+    pub hosts: Hosts,
     /// The newest rollout; it may still be that of an older release.
     pub rollout: Option<Rollout>,
     /// Systems that failed here. They outlive their rollout: a newer release with the same system does not move.

@@ -10,6 +10,7 @@ mod controlled;
 mod crashes;
 mod darwin;
 mod deadman;
+mod deaths;
 mod fleet;
 mod followed;
 mod hardships;
