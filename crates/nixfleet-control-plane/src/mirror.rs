@@ -4,7 +4,7 @@
 //! touched are read again. So a mirror cannot come to another result than the database, and one that is lost is read anew.
 //! What a mirror has beside it is when hosts were heard of, which is written only now and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::model::time::UnixMs;
@@ -125,9 +125,14 @@ impl Mirror {
         changed
     }
 
-    /// The names of all hosts.
-    pub fn hosts(&self) -> BTreeSet<&HostName> {
-        self.snapshot.homes.keys().collect()
+    /// Takes in that these hosts wait for orders at this time. Those that were just ordered something are left out: that an
+    /// order was sent does not say that it arrived.
+    pub fn waiting(&mut self, hosts: Vec<HostName>, at: UnixMs) -> bool {
+        let is_free =
+            |name: &HostName| self.snapshot.host(name).is_some_and(|(_, host)| host.ordered.is_none());
+        let free: Vec<(HostName, UnixMs)> =
+            hosts.into_iter().filter(is_free).map(|name| (name, at)).collect();
+        self.heard(free)
     }
 }
 

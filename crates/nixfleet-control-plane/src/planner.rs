@@ -346,7 +346,13 @@ impl Planner {
         self.heard_newest =
             heard.iter().map(|(_, at)| *at).max().unwrap_or(UnixMs::EPOCH).max(self.heard_newest);
         self.heard_read = Some(Instant::now());
-        Ok(self.planning.change(|mirror, _| mirror.heard(heard)) || is_back)
+        // A poll is held for most of a minute, and whoever waits is there.
+        let (waiting, now) = (self.tools.wakes.hosts(), (self.tools.clock)());
+        let changed = self.planning.change(|mirror, _| {
+            let heard = mirror.heard(heard);
+            mirror.waiting(waiting, now) || heard
+        });
+        Ok(changed || is_back)
     }
 
     /// Takes the lease, or keeps it, if it can be had.

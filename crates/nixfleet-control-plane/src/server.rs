@@ -199,6 +199,7 @@ async fn watch_folder(app: App, path: PathBuf) {
     let mut said = String::new();
     loop {
         let mut trouble = String::new();
+        let changes = folder::watch(&path);
         for outcome in folder::look(&path, &app.store, &app.first_root, (app.clock)()).await {
             match outcome {
                 Ok(Taken::New(release)) => {
@@ -217,7 +218,7 @@ async fn watch_folder(app: App, path: PathBuf) {
             Ok(newest) => app.tell(newest),
             Err(error) => say::error("the log cannot be read", &error),
         }
-        folder::changed(&path).await;
+        changes.next().await;
     }
 }
 

@@ -9,7 +9,8 @@ use nixfleet_core::activation::outcome::{ActivationOutcome, Failure, Verdict};
 use nixfleet_core::host::phase::{Confirmer, Flight, SourceNeed};
 use nixfleet_core::host::probing::{ProbeReport, ProbeResult, Watch};
 use nixfleet_core::host::{Event, Phase};
-use nixfleet_core::ids::StorePath;
+use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::model::names::HostName;
 use nixfleet_core::wire::{Orders, Then, Wish};
 use nixfleet_sys::random;
 use reqwest::StatusCode;
@@ -40,6 +41,7 @@ pub(crate) struct Outside(Arc<Mutex<Seen>>);
 struct Seen {
     releases: Vec<Arc<Documents>>,
     bad: BTreeSet<StorePath>,
+    away: BTreeSet<HostName>,
 }
 
 impl Outside {
@@ -56,6 +58,27 @@ impl Outside {
     /// It does after all.
     pub(crate) fn is_well(&self, system: &StorePath) {
         self.0.lock().expect("no panic").bad.remove(system);
+    }
+
+    /// This host is cut off: nothing of it arrives, and nothing arrives there.
+    pub(crate) fn cut_off(&self, host: &HostName) {
+        self.0.lock().expect("no panic").away.insert(host.clone());
+    }
+
+    /// It is back.
+    pub(crate) fn restore(&self, host: &HostName) {
+        self.0.lock().expect("no panic").away.remove(host);
+    }
+
+    fn is_away(&self, host: &HostName) -> bool {
+        self.0.lock().expect("no panic").away.contains(host)
+    }
+
+    /// Returns when the host is cut off.
+    async fn until_away(&self, host: &HostName) {
+        while !self.is_away(host) {
+            sleep(REST).await;
+        }
     }
 
     fn newest(&self) -> Option<Arc<Documents>> {
@@ -101,7 +124,7 @@ struct Living {
 impl Living {
     async fn run(mut self) {
         let (given, mut taken) = mpsc::channel(8);
-        let polling = tokio::spawn(poll(Arc::clone(&self.caller), given, self.wire));
+        let polling = tokio::spawn(poll(self.line(), given));
         let _ended_with_us = Agent(polling);
         loop {
             while let Ok(wish) = taken.try_recv() {
@@ -115,6 +138,11 @@ impl Living {
             sleep(REST).await;
             self.host.take(&Event::Woke, None);
         }
+    }
+
+    fn line(&self) -> Line {
+        let (caller, outside) = (Arc::clone(&self.caller), self.outside.clone());
+        Line { caller, outside, host: self.host.name.clone(), wire: self.wire }
     }
 
     fn look(&mut self) {
@@ -151,10 +179,13 @@ impl Living {
                 Some(event) => event,
                 None => return false,
             },
+            Phase::Reverting(at) => {
+                let (target, previous) = (at.to.clone(), at.target.system.clone());
+                ended_as(&at.id, target, previous, Verdict::Converged)
+            }
             Phase::Converged
             | Phase::Staged(_)
             | Phase::AwaitingReboot(_)
-            | Phase::Reverting(_)
             | Phase::Reverted(_)
             | Phase::Failed(_) => return false,
         };
@@ -165,7 +196,7 @@ impl Living {
     /// Sends what the server does not have; what does not arrive is sent again.
     async fn report(&mut self) {
         let from = usize::try_from(self.next - 1).expect("short").min(self.host.log.len());
-        if from == self.host.log.len() {
+        if from == self.host.log.len() || self.outside.is_away(&self.host.name) {
             return;
         }
         if self.wire == Wire::Bad {
@@ -199,10 +230,14 @@ fn proof(watch: &Watch) -> Option<Event> {
 }
 
 fn ended(flight: &Flight, verdict: Verdict) -> Event {
+    ended_as(&flight.id, flight.target.system.clone(), flight.previous.clone(), verdict)
+}
+
+fn ended_as(id: &ActivationId, target: StorePath, previous: StorePath, verdict: Verdict) -> Event {
     let outcome = ActivationOutcome {
-        id: flight.id.clone(),
-        target: flight.target.system.clone(),
-        previous: Some(flight.previous.clone()),
+        id: id.clone(),
+        target,
+        previous: Some(previous),
         generation: None,
         verdict: verdict.clone(),
         warnings: Vec::new(),
@@ -217,12 +252,29 @@ fn ended(flight: &Flight, verdict: Verdict) -> Event {
     }
 }
 
+/// What the half that asks for orders needs.
+struct Line {
+    caller: Arc<Caller>,
+    outside: Outside,
+    host: HostName,
+    wire: Wire,
+}
+
 /// Asks for orders for ever, as the link of an agent does.
-async fn poll(caller: Arc<Caller>, given: mpsc::Sender<Wish>, wire: Wire) {
+async fn poll(Line { caller, outside, host, wire }: Line, given: mpsc::Sender<Wish>) {
     let (mut after, mut log) = (0, None::<String>);
     loop {
         let known = log.as_ref().map(|log| format!("&log={log}")).unwrap_or_default();
-        let answer = caller.try_get(&format!("/v1/agent/orders?after={after}{known}")).await;
+        if outside.is_away(&host) {
+            sleep(REST).await;
+            continue;
+        }
+        let path = format!("/v1/agent/orders?after={after}{known}");
+        let answer = tokio::select! {
+            answer = caller.try_get(&path) => answer,
+            // The connection is gone with the link.
+            () = outside.until_away(&host) => None,
+        };
         let Some((StatusCode::OK, value)) = answer else {
             sleep(REST).await;
             continue;

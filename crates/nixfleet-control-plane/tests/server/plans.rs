@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_core::model::policy::{Approval, Policy};
+use nixfleet_core::model::policy::{Approval, OnFailure, Policy};
 use nixfleet_core::model::time::Secs;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -366,4 +366,73 @@ async fn a_wire_that_loses_and_doubles_and_clocks_that_are_wrong_by_most_of_a_da
     numbers.sort();
     numbers.dedup();
     assert_eq!(numbers.len(), all, "each report is kept once");
+}
+
+#[tokio::test]
+async fn under_revert_all_a_halt_brings_those_back_who_were_done() {
+    let story = Story::begin(&NAMES).await;
+    story.release(1, policy()).await;
+    story.until_converged(1).await;
+    story.outside.is_bad(system(&host_name("web-3"), 2));
+    let mut all = policy();
+    all.on_failure = OnFailure::RevertAll;
+    story.release(2, all).await;
+    story.until("the halt", |events| decided(events, 2, "halted").is_some()).await;
+    for host in NAMES {
+        let path = format!("/v1/hosts/{host}");
+        // One that was not told to go yet is not told any more.
+        let is_back = |seen: &Value| {
+            let state = seen["doing"]["state"].as_str().unwrap_or_default();
+            state == "reverted" || state == "staged"
+        };
+        let seen = story.until_seen(&path, is_back).await;
+        assert_eq!(seen["current"], system(&host_name(host), 1).to_string(), "{seen:#}");
+    }
+    let events = story.events().await;
+    assert_eq!(ordered(&events, "canary", 2, "revert").len(), 1);
+    assert!(ordered(&events, "web-3", 2, "revert").is_empty(), "it went back by itself");
+}
+
+#[tokio::test]
+async fn an_order_that_never_reached_a_host_is_taken_back_and_given_again_when_it_is_back() {
+    let story = Story::begin(&NAMES).await;
+    let mut asks = policy();
+    asks.waves[1].approval = Approval::ByAPerson;
+    asks.offline_after_secs = Secs(3);
+    story.release(1, asks).await;
+    story.until_seen("/v1/hosts/web-2", |seen| seen["doing"]["state"] == "staged").await;
+    story.until_seen("/v1/rollouts/stable", |seen| seen["waves"][1]["waits"]["on"] == "approval").await;
+    let web_2 = host_name("web-2");
+    story.outside.cut_off(&web_2);
+    let approve = json!({ "why": "go", "wave": 1 });
+    assert_eq!(story.act("/v1/rollouts/stable/1/approve", &approve).await, StatusCode::ACCEPTED);
+    let taken_back = |events: &[Value]| !ordered(events, "web-2", 1, "withdraw").is_empty();
+    let events = story.until("the withdrawal", taken_back).await;
+    assert_eq!(ordered(&events, "web-2", 1, "go").len(), 1);
+    story.until_converged(1).await;
+    story.outside.restore(&web_2);
+    story
+        .until_seen("/v1/hosts/web-2", |seen| {
+            seen["doing"]["state"] == "converged" && seen["doing"]["release"]["seq"] == 1
+        })
+        .await;
+    let events = story.events().await;
+    assert_eq!(ordered(&events, "web-2", 1, "go").len(), 2, "once in vain, and once more");
+}
+
+#[tokio::test]
+async fn a_host_that_only_waits_for_orders_is_not_away_however_short_the_patience_is() {
+    let story = Story::begin(&NAMES).await;
+    let mut asks = policy();
+    asks.waves[1].approval = Approval::ByAPerson;
+    // Shorter than a poll is held, and longer than the planner looks who waits.
+    asks.offline_after_secs = Secs(25);
+    story.release(1, asks).await;
+    story.until_seen("/v1/rollouts/stable", |seen| seen["waves"][1]["waits"]["on"] == "approval").await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(32) {
+        let seen = story.view("/v1/rollouts/stable").await;
+        assert_eq!(seen["hosts"]["offline"], 0, "{seen:#}");
+        sleep(Duration::from_millis(500)).await;
+    }
 }
