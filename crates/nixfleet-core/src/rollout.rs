@@ -29,4 +29,4 @@ pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
 pub use reason::{Held, HeldIn, PlanReport, Reason};
-pub use snapshot::{Channel, Host, Snapshot, Standing};
+pub use snapshot::{Channel, Host, Remembered, Snapshot, Standing};

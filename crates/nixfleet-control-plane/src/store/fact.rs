@@ -1,10 +1,14 @@
 //! What an event of the control plane's own log says. The names in JSON are stable: an event is never changed, only added
 //! to with fields that may be missing; another meaning gets another name.
 
+use std::collections::BTreeMap;
+
 use nixfleet_core::host::Record;
 use nixfleet_core::host::saved::SavedState;
+use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId};
-use nixfleet_core::wire::Wish;
+use nixfleet_core::rollout::progress::Quarantine;
+use nixfleet_core::rollout::{Decision, Order, Remembered, Rollout, Verb};
 use serde::{Deserialize, Serialize};
 
 /// One fact.
@@ -28,33 +32,42 @@ pub enum Fact {
         /// The agent's version.
         agent: String,
     },
-    /// The state of a host as it was when older events of it were removed.
+    /// A host as it was when older events of it were removed.
     Compacted {
-        /// The state.
+        /// Its state.
         state: Box<SavedState>,
+        /// What was remembered of it besides.
+        #[serde(default)]
+        remembered: Box<Remembered>,
     },
-    /// A host is asked for something.
+    /// The planner ordered something.
     Ordered {
         /// What.
-        wish: Wish,
-        /// Who wants it; `None` for the planner.
-        by: Option<String>,
-        /// Why, if somebody said so.
-        why: Option<String>,
+        order: Order,
     },
-    /// An operator did something that concerns no single host.
+    /// An operator asked for something.
     Acted {
         /// Who.
         by: String,
-        /// What, in the planner's words.
-        verb: serde_json::Value,
+        /// What.
+        verb: Verb,
         /// Why.
         why: String,
     },
     /// The planner decided something about a rollout.
     Decided {
-        /// The rollout as it is from now on.
-        rollout: serde_json::Value,
+        /// What.
+        decision: Decision,
+    },
+    /// The rollout of a channel as it was when older events of it were removed.
+    Kept {
+        /// How far it is.
+        progress: Box<Progress>,
+    },
+    /// A plan was not carried out, since the second opinion objects to it: a mistake in our program.
+    Objected {
+        /// What is wrong with it.
+        objections: Vec<String>,
     },
     /// A token was made or removed.
     TokenChanged {
@@ -63,6 +76,29 @@ pub enum Fact {
         /// What became of it.
         change: TokenChange,
     },
+}
+
+/// What is remembered of a channel beside its newest release and its hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// The newest rollout.
+    pub rollout: Option<Rollout>,
+    /// Systems that failed here.
+    pub quarantine: BTreeMap<StorePath, Quarantine>,
+}
+
+/// Whom a verb is about.
+pub fn about(verb: &Verb) -> About {
+    match verb {
+        Verb::Pause { rollout }
+        | Verb::Resume { rollout }
+        | Verb::Abort { rollout }
+        | Verb::Approve { rollout, wave: _ } => About::Channel(rollout.channel.clone()),
+        Verb::Retry { host }
+        | Verb::Skip { host }
+        | Verb::Hold { host, until_ms: _ }
+        | Verb::Unhold { host } => About::Host(host.clone()),
+    }
 }
 
 /// What became of a token.
@@ -86,6 +122,8 @@ impl Fact {
             Self::Ordered { .. } => "ordered",
             Self::Acted { .. } => "acted",
             Self::Decided { .. } => "decided",
+            Self::Kept { .. } => "kept",
+            Self::Objected { .. } => "objected",
             Self::TokenChanged { .. } => "token-changed",
         }
     }

@@ -141,6 +141,16 @@ impl Store {
         Ok(Some((state_of(&row)?, row.try_get("fault")?)))
     }
 
+    /// Whether a host's state is known here, and its events can be followed.
+    pub async fn is_followed(&self, name: &HostName) -> Result<bool, StoreError> {
+        let known: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE name = $1 AND seq > 0 AND fault IS NULL")
+                .bind(name.to_string())
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(known > 0)
+    }
+
     /// What is asked of a host and has a number above `after`, oldest first.
     pub async fn orders(&self, host: &HostName, after: u64) -> Result<Vec<Order>, StoreError> {
         let rows = sql("SELECT number, body FROM orders WHERE host = $1 AND number > $2 ORDER BY number")

@@ -12,6 +12,8 @@ fn variant(order: &Order) -> &'static str {
         Wish::Hold { .. } => "hold",
         Wish::Unhold { .. } => "unhold",
         Wish::Retry { .. } => "retry",
+        Wish::Stage { .. } => "stage",
+        Wish::Revert { .. } => "revert",
     }
 }
 
@@ -20,5 +22,6 @@ fn orders_keep_their_form_whatever_they_ask_for() {
     let values: Vec<Orders> = lines("wire-1/orders.jsonl");
     values.iter().for_each(passes_over_a_field_more);
     let orders: Vec<Order> = values.into_iter().flat_map(|orders| orders.orders).collect();
-    all_variants(&orders, variant, &["go", "reboot", "withdraw", "hold", "unhold", "retry"]);
+    let all = ["go", "reboot", "withdraw", "hold", "unhold", "retry", "stage", "revert"];
+    all_variants(&orders, variant, &all);
 }
