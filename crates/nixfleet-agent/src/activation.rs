@@ -19,6 +19,7 @@ pub mod rollback;
 pub mod run;
 pub mod staging;
 pub mod types;
+pub mod unfinished;
 pub mod unsynced;
 pub mod verify_poll;
 

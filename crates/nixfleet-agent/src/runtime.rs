@@ -16,6 +16,7 @@ pub mod desk;
 pub mod follow;
 pub mod handover;
 pub mod input;
+pub mod net;
 pub mod notify;
 pub mod outbox;
 pub mod recovery;

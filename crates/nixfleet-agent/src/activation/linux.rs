@@ -258,12 +258,15 @@ impl ActivationBackend for LinuxBackend {
     }
 
     async fn disarm_deadman(&self, id: &ActivationId) {
-        let next_boot = NextBoot::default().disarm(id);
-        let Ok(tools) = self.tools() else { return };
+        let Ok(tools) = self.tools() else {
+            NextBoot::default().disarm(id);
+            return;
+        };
+        let next_boot = disarm_next_boot(tools, id).await;
         if let Ok(timer) = unit_name(&format!("{}.timer", deadman_unit(id))) {
             let _ = tools.stop_unit_soon(&timer).await;
         }
-        if let Some(timer) = next_boot.and_then(|timer| unit_name(&timer).ok()) {
+        if let Some(timer) = next_boot {
             unload(tools, &timer).await;
         }
     }
@@ -278,12 +281,26 @@ impl ActivationBackend for LinuxBackend {
     }
 }
 
-/// Lets go of a timer whose file is gone. What was wanted by a target stays loaded until a daemon-reload, and longer if that
-/// one fell together with the boot that was starting it.
+/// Stops the timer of the next boot, then removes it. While its files go, a timer that is still up has nothing to start, and
+/// fails. Returns its name if there was one.
+async fn disarm_next_boot(tools: &Tools, id: &ActivationId) -> Option<UnitName> {
+    let files = NextBoot::default();
+    let timer = files.timer(id).and_then(|timer| unit_name(&timer).ok());
+    if let Some(timer) = &timer {
+        // Before that boot it is not loaded, and this is refused.
+        let _ = tools.stop_unit_soon(timer).await;
+    }
+    files.disarm(id);
+    timer
+}
+
+/// Lets go of a timer whose file is gone. What was wanted by a target stays loaded until a daemon-reload, longer if that
+/// one fell together with the boot that was starting it, and one that failed until its failure is forgotten.
 async fn unload(tools: &Tools, timer: &UnitName) {
     for _ in 0..UNLOAD_TRIES {
         let _ = tools.stop_unit_soon(timer).await;
         let _ = tools.daemon_reload().await;
+        let _ = tools.reset_failed(timer).await;
         if matches!(tools.show_unit(timer).await, Ok(UnitShown::NotLoaded)) {
             return;
         }

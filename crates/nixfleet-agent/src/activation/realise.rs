@@ -11,7 +11,8 @@ use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::nix::closure::closure_digest;
-use nixfleet_sys::exec::ExecError;
+use nixfleet_core::nix::path_info::PathInfos;
+use nixfleet_sys::exec::{Ended, ExecError};
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
 
@@ -21,7 +22,7 @@ use super::profile::describe;
 use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
-use crate::tools::nix::{NixSettings, Reach, Verified};
+use crate::tools::nix::{NixSettings, Reach, Verified, all_signed};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
 
@@ -62,12 +63,26 @@ pub struct Order<'a> {
 }
 
 /// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
-pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Seen {
-    match unsigned {
-        Unsigned::Accept => return Seen::Unknown,
-        Unsigned::Refuse => {}
+pub async fn glance(tools: &Tools, system: &StorePath) -> Seen {
+    let settings = async { tools.nix_settings().await.unwrap_or_default() };
+    let (closure, settings) = tokio::join!(closure(tools, system), settings);
+    seen(closure, &settings).await
+}
+
+/// The closure as the local store knows it, if it does.
+pub async fn closure(tools: &Tools, system: &StorePath) -> Option<PathInfos> {
+    if !system.as_path().exists() {
+        return None;
     }
-    if system.as_path().exists() && tools.is_trusted(system).await { Seen::Trusted } else { Seen::Unknown }
+    tools.path_info(std::slice::from_ref(system), Reach::Closures, None).await.ok()
+}
+
+/// What is known of such a closure on a host with these settings.
+pub async fn seen(closure: Option<PathInfos>, settings: &NixSettings) -> Seen {
+    let Some(closure) = closure else { return Seen::Unknown };
+    let keys = settings.trusted_keys.clone();
+    let signed = tokio::task::spawn_blocking(move || all_signed(&closure, &keys)).await;
+    if signed.unwrap_or(false) { Seen::Trusted } else { Seen::Unknown }
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -226,7 +241,7 @@ async fn says(tools: &Tools, substituter: &str, system: &StorePath) -> Says {
 fn mismatch(settings: NixSettings, paths: Vec<StorePath>, present_before: bool) -> Failure {
     Failure::SignatureMismatch {
         paths,
-        trusted_keys: settings.trusted_keys,
+        trusted_keys: settings.trusted_keys.into_iter().map(|key| key.name).collect(),
         asked: settings.substituters,
         present_before,
     }
@@ -262,8 +277,19 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
             Err(Failure::Corrupt { last_lines: text::last_lines(&words, 12) })
         }
         // Trust that cannot be established is no trust (invariant 9).
-        Err(error) => {
-            Err(Failure::Internal { what: format!("cannot verify signatures: {}", describe(&error)) })
+        Err(error) => Err(not_asked("cannot verify signatures", &error)),
+    }
+}
+
+/// The failure of a question to Nix. Whoever ended the program from outside said nothing about the target: a stop of our own
+/// unit reaches the program before us, a host without memory picks it. It is asked again.
+fn not_asked(what: &str, error: &ToolError) -> Failure {
+    match error {
+        ToolError::Exec(ExecError::Failed { ended: Ended::Signalled(_), .. }) => {
+            Failure::Interrupted { at: Step::Realise }
+        }
+        ToolError::Exec(_) | ToolError::NotUnderstood { .. } => {
+            Failure::Internal { what: format!("{what}: {}", describe(error)) }
         }
     }
 }
@@ -271,10 +297,28 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
 /// The digest that a release signed: whoever steals the cache's key can serve other bytes under the same path.
 async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let Some(want) = order.digest else { return Ok(()) };
-    let unreadable =
-        |error: ToolError| Failure::Internal { what: format!("{}: {}", Step::Realise, describe(&error)) };
+    let unreadable = |error: ToolError| not_asked("cannot read the closure", &error);
     let paths = tools.requisites(order.system).await.map_err(unreadable)?;
     let contents = tools.contents(&paths).await.map_err(unreadable)?;
     let got = closure_digest(contents);
     if got == *want { Ok(()) } else { Err(Failure::ClosureMismatch { want: want.clone(), got }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_ended_from_outside_says_nothing_about_the_target() {
+        let failed = |ended| {
+            ToolError::Exec(ExecError::Failed {
+                line: "nix-store --query".to_owned(),
+                ended,
+                elapsed: Duration::ZERO,
+                last_words: String::new(),
+            })
+        };
+        assert!(not_asked("x", &failed(Ended::Signalled(15))).is_transient());
+        assert!(!not_asked("x", &failed(Ended::Exited(1))).is_transient());
+    }
 }

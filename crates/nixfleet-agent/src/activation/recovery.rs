@@ -22,6 +22,7 @@ use super::realise::no_space_or_internal;
 use super::rollback;
 use super::run::{Halt, Run, clean_up, journal_failure};
 use super::types::{ActivationOutcome, Observer};
+use super::unfinished::is_unfinished;
 use super::verify_poll::{POLL_BUDGET, read_end};
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
@@ -266,7 +267,7 @@ pub async fn recover_others<B: ActivationBackend>(
     match pending {
         Some(activation) if ours == Some(&activation.id) => Ok(None),
         Some(_) => recover(backend, observer).await,
-        None if is_needed(backend) => recover(backend, observer).await,
+        None if is_unfinished(backend.host()) => recover(backend, observer).await,
         None => Ok(None),
     }
 }
@@ -319,17 +320,6 @@ pub(super) async fn take_lock<B: ActivationBackend>(backend: &B) -> Result<Lock,
         }
     }
     Err(Failure::Busy { with: BusyWith::Activation })
-}
-
-/// Whether the journal has an activation that is not over, or something of one was left behind. Takes no lock.
-pub fn is_needed<B: ActivationBackend>(backend: &B) -> bool {
-    let host = backend.host();
-    let holds = |folder: &std::path::Path| {
-        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
-    };
-    // A journal that cannot be read needs somebody to say so.
-    let pending = history(&host.journal()).map_or(true, |known| known.iter().any(Activation::is_pending));
-    pending || holds(&host.roots) || holds(&host.ends())
 }
 
 async fn open<B: ActivationBackend>(backend: &B) -> Result<(Journal, Vec<Activation>), Failure> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery;
 use nixfleet_agent::activation::types::{Failure, Observer};
+use nixfleet_agent::activation::unfinished::is_unfinished;
 use nixfleet_agent::runtime::notify;
 use nixfleet_agent::runtime::start::{self, Ended, NotStarted, Orders};
 use nixfleet_core::activation::outcome::Step;
@@ -140,7 +141,7 @@ async fn alone<B: ActivationBackend>(backend: &B, observer: &Arc<dyn Observer>, 
     let mut first = true;
     loop {
         notify::alive();
-        let needed = std::mem::take(&mut first) || recovery::is_needed(backend);
+        let needed = std::mem::take(&mut first) || is_unfinished(backend.host());
         tokio::select! {
             // Cut off anywhere, the journal says where to go on; the switch itself is not ours to end.
             () = look(backend, observer), if needed => {}
@@ -177,12 +178,11 @@ async fn look(backend: &impl ActivationBackend, observer: &Arc<dyn Observer>) {
 
 async fn changed(watch: &mut Option<FolderWatch>) {
     match watch {
-        Some(folders) => {
-            if let Ok(Err(_)) = timeout(LOOK_EVERY, folders.changed()).await {
-                *watch = None;
-            }
-            sleep(SETTLE).await;
-        }
+        Some(folders) => match timeout(LOOK_EVERY, folders.changed()).await {
+            Ok(Ok(())) => sleep(SETTLE).await,
+            Ok(Err(_)) => *watch = None,
+            Err(_) => {}
+        },
         None => sleep(LOOK_EVERY).await,
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::desk::HostDesk;
 use super::handover::Handover;
 use super::input::Input;
+use super::net::Net;
 use super::reducer::{Fact, Reducer};
 use super::start::Ended;
 use super::{notify, recovery, timer};
@@ -38,6 +39,7 @@ pub struct Following<B> {
     said: String,
     /// When the watchdog wants to hear from us next, and how often.
     alive: Option<(Instant, Duration)>,
+    net: Net,
 }
 
 impl<B: ActivationBackend + Send + 'static> Following<B> {
@@ -46,11 +48,11 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         (backend, voice): (Arc<B>, Arc<dyn Observer>),
         reducer: Reducer<HostDesk<B>>,
         inputs: mpsc::Receiver<Input>,
-        boot: BootId,
+        (boot, net): (BootId, Net),
     ) -> Self {
         let alive = notify::alive_every().map(|every| (Instant::now(), every));
         let handover = Handover::of(backend.host());
-        Self { backend, reducer, inputs, boot, voice, handover, said: String::new(), alive }
+        Self { backend, reducer, inputs, boot, voice, handover, said: String::new(), alive, net }
     }
 
     /// Takes the first event in, then whatever comes, until another agent is to go on.
@@ -62,7 +64,7 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             {
                 return Ended::HandedOver(other);
             }
-            let wake = timer::until(self.reducer.wake(), Instant::now());
+            let wake = timer::until(self.reducer.wake(), Instant::now(), self.net);
             let alive = self.alive;
             tokio::select! {
                 // Safe to cancel: nothing is taken from the channel until the branch is.
@@ -90,6 +92,12 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
                 self.take(Fact { event: None, terms: None, trust: Some(*trust) }).await;
             }
             Input::LookAgain => self.look_again().await,
+            Input::TidyUp => {
+                // It ends in another look, and not in another `TidyUp`, or the two would never end.
+                let ours = self.reducer.in_flight().cloned();
+                self.reducer.desk().tidy_up(ours);
+                self.look_again().await;
+            }
             Input::Errand(errand) => {
                 let (desk, state) = self.reducer.desk_and_state();
                 desk.run_errand(errand, state);
@@ -103,10 +111,8 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         }
     }
 
-    /// Somebody may have changed what runs, and may have left something behind.
+    /// Somebody may have changed what runs.
     async fn look_again(&mut self) {
-        let ours = self.reducer.in_flight().cloned();
-        self.reducer.desk().tidy_up(ours);
         let world = recovery::look(&*self.backend, &self.boot);
         if world != self.reducer.state().world {
             self.take(Event::SystemChanged { world }.into()).await;
@@ -158,7 +164,7 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             && *at <= Instant::now()
         {
             notify::alive();
-            *at = Instant::now() + *every;
+            *at = self.net.not_after(Instant::now() + *every);
         }
     }
 

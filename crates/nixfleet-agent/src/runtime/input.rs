@@ -62,6 +62,8 @@ pub enum Input {
     Errand(Errand),
     /// What runs may be something else than before: look.
     LookAgain,
+    /// Something of an activation is not finished. Whoever began it may have died.
+    TidyUp,
     /// A person's wish, from a file that is removed once the wish is saved.
     Asked {
         /// The wish.

@@ -15,17 +15,16 @@ use nixfleet_sys::text;
 use nixfleet_sys::watch::FolderWatch;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::activation::types::Observer;
 use crate::runtime::input::Input;
+use crate::runtime::net::Net;
 
 /// The longest text of a person: a line or two.
 pub const TEXT_CHARS_MAX: usize = 500;
 /// A wish is some hundred bytes; nothing larger is ours.
 const BYTES_MAX: u64 = 16 << 10;
-/// The net under the folder watch.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a verb waits for the agent to take its wish in: it does so within milliseconds if it runs.
 pub const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks of a verb.
@@ -104,8 +103,15 @@ pub async fn leave(state: &Path, wish: &Wish, now_ms: u64, patience: Duration) -
     Ok(if path.exists() { Taken::NotYet } else { Taken::Yes })
 }
 
+/// Between two attempts to watch the folder.
+const WATCH_AGAIN: Duration = Duration::from_secs(10);
+
 /// Tells the reducer of wishes for as long as it lives.
-pub async fn watch(state: PathBuf, inputs: mpsc::Sender<Input>, voice: std::sync::Arc<dyn Observer>) {
+pub async fn watch(
+    (state, net): (PathBuf, Net),
+    inputs: mpsc::Sender<Input>,
+    voice: std::sync::Arc<dyn Observer>,
+) {
     let folder = folder(&state);
     let mut watch = None;
     let mut told = Vec::new();
@@ -138,11 +144,11 @@ pub async fn watch(state: PathBuf, inputs: mpsc::Sender<Input>, voice: std::sync
         match &mut watch {
             // A lost wake-up is only a later round.
             Some(folders) => {
-                if let Ok(Err(_)) = timeout(LOOK_EVERY, folders.changed()).await {
+                if let Ok(Err(_)) = timeout_at(net.next(), folders.changed()).await {
                     watch = None;
                 }
             }
-            None => sleep(LOOK_EVERY).await,
+            None => sleep(WATCH_AGAIN).await,
         }
     }
 }
@@ -178,7 +184,7 @@ mod tests {
     async fn wishes_are_told_in_their_order_and_the_verb_learns_that_they_were_taken() {
         let dir = tempfile::tempdir().expect("a folder");
         let (inputs, mut reducer) = mpsc::channel(4);
-        let watching = tokio::spawn(watch(dir.path().to_owned(), inputs, Arc::new(Silent)));
+        let watching = tokio::spawn(watch((dir.path().to_owned(), Net::begin()), inputs, Arc::new(Silent)));
         let taking = tokio::spawn(async move {
             let mut events = Vec::new();
             while events.len() < 2 {

@@ -15,6 +15,7 @@ use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
 use super::follow::Following;
 use super::input::INPUTS_MAX;
+use super::net::Net;
 use super::outbox::{Found, Limits, Outbox, OutboxError, Receiver};
 use super::recovery::{CannotStart, agent_started};
 use super::reducer::Reducer;
@@ -146,13 +147,14 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         hooks: Hooks::new(Holder::of(&*backend), inputs.clone()),
         reboot: Reboot::new(backend.tools()?.clone(), inputs.clone()),
     };
-    tokio::spawn(system::watch(host.clone(), inputs.clone()));
-    tokio::spawn(requests::watch(host.state.clone(), inputs.clone(), Arc::clone(&voice)));
+    let net = Net::begin();
+    tokio::spawn(system::watch(host.clone(), inputs.clone(), net));
+    tokio::spawn(requests::watch((host.state.clone(), net), inputs.clone(), Arc::clone(&voice)));
     let applier = Applier::new((Arc::clone(&backend), boot.clone()), workers, inputs);
     let desk = HostDesk::new((file, outbox), host, applier, Arc::clone(&voice), newest);
     let reducer = Reducer::new(saved, seed, desk);
     notify::ready();
-    Ok(Following::new((backend, voice), reducer, taken, boot).run(first).await)
+    Ok(Following::new((backend, voice), reducer, taken, (boot, net)).run(first).await)
 }
 
 /// The outbox of this host; what was found in it that should not be there is told.

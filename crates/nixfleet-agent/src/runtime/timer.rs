@@ -11,10 +11,8 @@ use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::clock;
 use tokio::time::Instant;
 
+use super::net::{EVERY, Net};
 use super::reducer::Wake;
-
-/// The longest sleep. How late a window may be noticed after the clock was set.
-pub const NET: Duration = Duration::from_mins(1);
 
 /// The shortest sleep: a state that wants to be woken at once, again and again, is a mistake of ours and must not take the
 /// host's processor.
@@ -26,15 +24,12 @@ pub fn now() -> Now {
     Now { at: UnixMs::new(clock::unix_ms()).unwrap_or(UnixMs::MAX), up: UpMs(up) }
 }
 
-/// For how long to sleep after the machine has said this.
-pub fn pause(wake: Option<Wake>) -> Duration {
+/// Until when to sleep, from `now` on, after the machine has said this: no longer than until the next tick of the net, which
+/// is how late a window may be noticed after the clock was set.
+pub fn until(wake: Option<Wake>, now: Instant, net: Net) -> Instant {
+    let tick = net.after(now);
     let wanted = wake.map(|wake| Duration::from_millis(wake.at.ms_since(wake.asked.at)));
-    wanted.map_or(NET, |wanted| wanted.clamp(SHORTEST, NET))
-}
-
-/// Until when to sleep, from `now` on.
-pub fn until(wake: Option<Wake>, now: Instant) -> Instant {
-    now + pause(wake)
+    wanted.map_or(tick, |wanted| (now + wanted.clamp(SHORTEST, EVERY)).min(tick))
 }
 
 #[cfg(test)]
@@ -46,15 +41,17 @@ mod tests {
         Wake { at: ms(at), asked: Now { at: ms(asked), up: UpMs(5) } }
     }
 
-    #[test]
-    fn the_sleep_is_what_was_asked_for_and_no_longer_than_the_net() {
-        assert_eq!(pause(Some(wake(12_500, 10_000))), Duration::from_millis(2_500));
-        assert_eq!(pause(Some(wake(10_000_000, 0))), NET);
-        assert_eq!(pause(None), NET);
+    #[tokio::test]
+    async fn the_sleep_is_what_was_asked_for_and_no_longer_than_the_net() {
+        let (net, now) = (Net::begin(), Instant::now());
+        assert_eq!(until(Some(wake(12_500, 10_000)), now, net), now + Duration::from_millis(2_500));
+        assert_eq!(until(Some(wake(10_000_000, 0)), now, net), net.after(now));
+        assert_eq!(until(None, now, net), net.after(now));
     }
 
-    #[test]
-    fn a_time_that_is_past_wakes_at_once_and_does_not_spin() {
-        assert_eq!(pause(Some(wake(1, 10_000))), SHORTEST);
+    #[tokio::test]
+    async fn a_time_that_is_past_wakes_at_once_and_does_not_spin() {
+        let (net, now) = (Net::begin(), Instant::now());
+        assert_eq!(until(Some(wake(1, 10_000)), now, net), now + SHORTEST);
     }
 }

@@ -243,6 +243,11 @@ pub fn daemon_reload(tools: &Tools) -> Cmd {
     systemctl(tools, &["daemon-reload"]).deadline(STOP_DEADLINE)
 }
 
+/// `systemctl reset-failed`: a unit that failed and whose file is gone is forgotten.
+pub fn reset_failed(tools: &Tools, unit: &UnitName) -> Cmd {
+    systemctl(tools, &["reset-failed", "--", unit.as_str()])
+}
+
 /// `systemctl reboot`: returns when the shutdown has begun.
 pub fn reboot(tools: &Tools) -> Cmd {
     systemctl(tools, &["--no-wall", "reboot"])
@@ -384,6 +389,11 @@ impl Tools {
     /// Has the unit files read again.
     pub async fn daemon_reload(&self) -> Result<(), ToolError> {
         done(daemon_reload(self)).await
+    }
+
+    /// Has a failure of the unit forgotten; a unit that is not loaded is an error.
+    pub async fn reset_failed(&self, unit: &UnitName) -> Result<(), ToolError> {
+        done(reset_failed(self, unit)).await
     }
 
     /// Asks for a reboot; it happens soon after this returns.

@@ -253,6 +253,7 @@ struct HostQuery {
 }
 
 async fn rollouts(_: Viewer, State(app): State<App>) -> Json<Page<RolloutView>> {
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let channels = mirror.snapshot.channels.values();
@@ -266,6 +267,7 @@ async fn rollout(
     Path(channel): Path<String>,
 ) -> Result<Json<RolloutView>, Problem> {
     let name: ChannelName = named(&channel)?;
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let channel = channel_of(&mirror.snapshot, &name)?;
@@ -284,6 +286,7 @@ async fn hosts(
     let HostQuery { after, wave, limit: asked_limit } = asked(query)?;
     let limit = limit(asked_limit)? as usize;
     let name: ChannelName = named(&channel)?;
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let channel = channel_of(&mirror.snapshot, &name)?;
@@ -297,6 +300,7 @@ async fn hosts(
 
 async fn why(_: Viewer, State(app): State<App>, Path(host): Path<String>) -> Result<Json<WhyView>, Problem> {
     let name: HostName = named(&host)?;
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let found = mirror.snapshot.host(&name);
@@ -308,6 +312,7 @@ async fn why(_: Viewer, State(app): State<App>, Path(host): Path<String>) -> Res
 
 async fn plan(_: Viewer, State(app): State<App>) -> Result<Json<PlanView>, Problem> {
     let leader = leader(&app).await?;
+    app.planned().await;
     let guard = app.planning.read();
     let Outlook { event, at, plan, report, objections } = &guard.1;
     let empty = Plan { at_ms: *at, decisions: Vec::new(), orders: Vec::new() };
@@ -324,13 +329,14 @@ async fn plan_if(
 ) -> Result<Json<PlanView>, Problem> {
     let PlanIf { verb } = caller::json(&headers, body, BYTES_MAX).await?;
     let leader = leader(&app).await?;
+    app.planned().await;
     let now = (app.clock)();
     // A copy of the fleet, and on a thread that may take its time.
     let planned = tokio::task::spawn_blocking(move || {
         let mut mirror = app.planning.read().0.clone();
         let (who, why) = (String::new(), String::new());
         mirror.snapshot.fold(&PlanFact::Asked { verb, who, why }, now)?;
-        Ok((mirror.event, looked_at(&mirror.snapshot, now)))
+        Ok((mirror.event, looked_at(&mirror.snapshot, now, usize::MAX)))
     });
     let planned = planned.await.map_err(|_| Problem::unavailable("the server is ending"))?;
     let (event, (plan, report, objections)) = planned.map_err(|unfit| Problem::unfit(&unfit))?;

@@ -42,7 +42,7 @@ impl Subject for Vm {
 /// The unit in which [`begin`] activates, as if a person or a timer had started it.
 pub(crate) const UNIT: &str = "activation.service";
 /// What an agent leaves that stands still at a crash point.
-const MARK: &str = "/run/nixfleet-failpoint";
+pub(crate) const MARK: &str = "/run/nixfleet-failpoint";
 
 /// Starts an activation in a unit of its own and returns at once.
 pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, environment: &[&str]) {
@@ -167,7 +167,14 @@ pub(crate) fn assert_nothing_left<M: Subject>(host: &M) {
         let (units, files) = left();
         units.is_empty() && files.trim().is_empty()
     });
-    assert!(clean.is_ok(), "left over: {:?}", left());
+    let shown = || {
+        let (units, _) = left();
+        let names: Vec<&str> = units.iter().map(String::as_str).collect();
+        let why = ["systemctl", "show", "-p", "Id,LoadState,ActiveState,SubState,FragmentPath,Job"];
+        let more = ["-p", "WantedBy,RequiredBy,TriggeredBy,Triggers,Before,After,NeedDaemonReload"];
+        host.run(&[&why[..], &more, &names].concat()).map(|output| output.stdout).unwrap_or_default()
+    };
+    assert!(clean.is_ok(), "left over: {:?}\n{}", left(), shown());
 }
 
 /// The activations of the host as `history --json` tells them.

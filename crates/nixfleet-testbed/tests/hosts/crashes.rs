@@ -15,21 +15,28 @@ use crate::common::{
 };
 use crate::followed;
 
+/// How whoever carries an activation out is cut off.
 #[derive(Debug, Clone, Copy)]
-enum Blow {
+pub(crate) enum Blow {
     KillAgent,
     StopUnit,
     Reboot,
     KillHost,
 }
 
-fn strike(host: &Host, blow: Blow) {
+impl Blow {
+    /// Every one.
+    pub(crate) const ALL: [Self; 4] = [Self::KillAgent, Self::StopUnit, Self::Reboot, Self::KillHost];
+}
+
+/// Strikes the agent that runs in `unit`, or its host, which comes back.
+pub(crate) fn strike(host: &Host, unit: &str, blow: Blow) {
     match blow {
         Blow::KillAgent => {
-            host.run(&["systemctl", "kill", "--signal=KILL", UNIT]).expect("it runs");
+            host.run(&["systemctl", "kill", "--signal=KILL", unit]).expect("it runs");
         }
         Blow::StopUnit => {
-            host.run(&["systemctl", "stop", UNIT]).expect("it runs");
+            host.run(&["systemctl", "stop", unit]).expect("it runs");
         }
         Blow::Reboot => host.reboot().expect("it comes back"),
         Blow::KillHost => {
@@ -74,7 +81,7 @@ fn crash(host: &Host, point: &str, blow: Blow, (previous, system): (System, Syst
     let target = host.system(system).to_owned();
     let (fired, told) = (fires(host, &target), history(host).len());
     reach(host, point, &target, "60s");
-    strike(host, blow);
+    strike(host, UNIT, blow);
     // After a deferral the reboot is part of the way.
     let deferred = point.contains("defer") || point.contains("await-reboot");
     await_settled(host, deferred.then_some("await-reboot"));
@@ -104,15 +111,15 @@ macro_rules! points {
             use super::*;
             #[test]
             fn on_trixie() {
-                let blows = [Blow::KillAgent, Blow::StopUnit, Blow::Reboot, Blow::KillHost];
-                crashes(Flavour::Trixie, $point, &blows, System::$system);
+                crashes(Flavour::Trixie, $point, &Blow::ALL, System::$system);
             }
             #[test]
             fn on_bookworm() {
                 crashes(Flavour::Bookworm, $point, &[Blow::KillAgent, Blow::KillHost], System::$system);
             }
         })*
-        const POINTS: &[&str] = &[$($point),*];
+        /// Every point of an activation.
+        pub(crate) const POINTS: &[&str] = &[$($point),*];
     };
 }
 

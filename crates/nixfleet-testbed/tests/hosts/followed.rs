@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use nixfleet_testbed::{Flavour, Host, System, fleet};
+use nixfleet_testbed::{Fault, Flavour, Host, System, fleet};
 use serde_json::{Value, json};
 
 use crate::common::{AGENT, LIMIT, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run};
 use crate::fleet::{FOLDER, Fleet, HOST, HOST_KEY, ROOT_FILE, Saying, probe};
 
 /// Where the agent's configuration is.
-const CONFIG: &str = "/etc/nixfleet/agent.toml";
-const UNIT: &str = "nixfleet-agent.service";
+pub(crate) const CONFIG: &str = "/etc/nixfleet/agent.toml";
+/// The unit of the agent that follows.
+pub(crate) const UNIT: &str = "nixfleet-agent.service";
 
 /// The unit as it is shipped.
 const SHIPPED_UNIT: &str = include_str!("../../../../dist/nixfleet-agent.service");
@@ -20,14 +21,12 @@ const DROP_IN: &str = "/run/systemd/system/nixfleet-agent.service.d/50-shipped.c
 
 /// A host whose agent follows the folder, in the sandbox that is shipped.
 fn following(flavour: Flavour) -> (Host, Fleet) {
-    let host = host(flavour);
-    // The program stays that of the host's system, and what is behind `[Install]` says nothing here.
-    let shipped = SHIPPED_UNIT.split("[Install]").next().expect("a beginning");
-    let lines = shipped.lines().filter(|line| !line.starts_with("ExecStart="));
-    let over: Vec<&str> = lines.collect();
-    assert!(over.len() > 30, "the unit says something");
-    host.write_file(DROP_IN, &over.join("\n")).expect("written");
-    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+    follow_on(host(flavour))
+}
+
+/// Has the agent of this host follow the folder, in the sandbox that is shipped.
+pub(crate) fn follow_on(host: Host) -> (Host, Fleet) {
+    ship(&host);
     let fleet = Fleet::new();
     fleet.introduce(&host);
     host.sh(&format!("mkdir -p {FOLDER}")).expect("it runs");
@@ -36,13 +35,24 @@ fn following(flavour: Flavour) -> (Host, Fleet) {
     (host, fleet)
 }
 
+/// Puts the shipped unit over the one that the host's system has, until the next boot.
+pub(crate) fn ship(host: &Host) {
+    // The program stays that of the host's system, and what is behind `[Install]` says nothing here.
+    let shipped = SHIPPED_UNIT.split("[Install]").next().expect("a beginning");
+    let lines = shipped.lines().filter(|line| !line.starts_with("ExecStart="));
+    let over: Vec<&str> = lines.collect();
+    assert!(over.len() > 30, "the unit says something");
+    host.write_file(DROP_IN, &over.join("\n")).expect("written");
+    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+}
+
 fn configuration() -> String {
     format!(
         "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}.pub\"\npoll = \"10s\"\n"
     )
 }
 
-fn restart_agent(host: &Host) {
+pub(crate) fn restart_agent(host: &Host) {
     let restarted = host.run(&["systemctl", "restart", UNIT]).expect("it runs");
     assert_eq!(restarted.code, 0, "{restarted}\n{}", host.journal(UNIT).unwrap_or_default());
 }
@@ -64,7 +74,7 @@ fn await_state(host: &Host, state: &str, release: &str) -> Value {
     last
 }
 
-fn web() -> Value {
+pub(crate) fn web() -> Value {
     probe("web", &json!({ "http": { "url": "http://127.0.0.1:8000/health" } }))
 }
 
@@ -158,7 +168,9 @@ fn dies_at_each(point: &str) {
     assert_eq!(fires(&host, host.system(System::Probe404)), 1, "fired once, whoever died when");
     let deaths: u32 = host.read_file(DEATHS).expect("somebody died").trim().parse().expect("a number");
     println!("{point}: {deaths} agents died");
-    assert!(deaths > 8, "{deaths} agents died");
+    // The nth dies at its nth passing, so that n deaths take n (n + 1) / 2 of them; two releases take some thirty at the
+    // least, and more when the machine is slow enough for more looks at the probes.
+    assert!(deaths > 4, "{deaths} agents died");
 }
 
 #[test]
@@ -293,15 +305,39 @@ fn an_agent_that_is_stopped_leaves_at_once_and_its_switch_goes_on() {
     let slow = host.system(System::Slow).to_owned();
     fleet.publish(&host, 1, &slow, &Saying::default());
     host.wait_until("the switch runs", LIMIT, |host| fires(host, &slow) == 1).expect("it does");
-    let since = std::time::Instant::now();
     host.run(&["systemctl", "stop", UNIT]).expect("it runs");
-    assert!(since.elapsed() < Duration::from_secs(2), "it took {:?}", since.elapsed());
+    assert_ne!(host.current_system().as_ref(), Some(&slow), "the agent did not wait for the switch");
+    let result = host.run(&["systemctl", "show", "--property=Result", UNIT]).expect("it runs");
+    assert_eq!(result.text(), "Result=success", "nobody had to kill the agent");
     host.wait_until("the switch is over", LIMIT, |host| host.current_system().as_ref() == Some(&slow))
         .expect("nobody cut it off");
     restart_agent(&host);
     await_state(&host, "converged", "stable/1");
     assert_rests_on(&host, System::Slow);
     assert_eq!(fires(&host, &slow), 1);
+}
+
+#[test]
+fn an_agent_that_is_stopped_in_the_middle_of_a_fetch_blames_nobody_and_goes_on() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    host.break_cache(Fault::Slow { bytes_per_second: 2_000 }).expect("broken");
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    for _ in 0..3 {
+        let fetches = |host: &Host| {
+            let processes = host.processes().unwrap_or_default();
+            processes.iter().any(|(_, line)| line.contains("nix-store --realise"))
+        };
+        host.wait_until("it fetches", LIMIT, fetches).expect("it does");
+        restart_agent(&host);
+    }
+    host.cache().expect("there is one").up().expect("mended");
+    await_state(&host, "converged", "stable/1");
+    let said = host.journal(UNIT).expect("there is one");
+    assert!(!said.contains("failed (stable/1)"), "{said}");
+    assert_rests_on(&host, System::Good);
 }
 
 #[test]
@@ -400,6 +436,35 @@ fn a_new_agent_that_does_not_come_up_is_undone_with_its_system() {
     await_state(&host, "reverted", "stable/1");
     assert_rests_on(&host, System::Base);
     assert_eq!(host.unit_state(UNIT).expect("systemd answers"), "active");
+}
+
+/// How long an agent is watched that has nothing to do.
+const IDLE_FOR: Duration = Duration::from_secs(20);
+/// How often its threads may go to sleep in that time: it looks at its folder twice, a thread of its own reads, and whatever else
+/// there may be is far from a circle in which two threads keep each other awake.
+const SLEEPS_MAX: u64 = 100;
+
+#[test]
+fn an_agent_that_has_nothing_to_do_sleeps() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    assert_nothing_left(&host);
+    let before = sleeps(&host);
+    std::thread::sleep(IDLE_FOR);
+    let slept = sleeps(&host) - before;
+    assert!(slept < SLEEPS_MAX, "{slept} times in {IDLE_FOR:?}");
+}
+
+/// How often the threads of the agent have gone to sleep.
+fn sleeps(host: &Host) -> u64 {
+    let script = format!("cat /proc/$(systemctl show -P MainPID {UNIT})/task/*/status");
+    let said = host.sh(&script).expect("it runs").stdout;
+    let counts = said.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    counts.map(|count| count.trim().parse::<u64>().expect("a number")).sum()
 }
 
 /// The program that the agent's unit runs.

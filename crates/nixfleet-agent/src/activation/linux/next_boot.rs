@@ -44,10 +44,15 @@ impl NextBoot {
         fs::link_atomic(&Path::new("..").join(&timer), &self.wants().join(&timer))
     }
 
-    /// Removes the units of an activation, the wish first. Returns the timer's name if there was one.
-    pub fn disarm(&self, id: &ActivationId) -> Option<String> {
+    /// The timer of an activation, if it has one.
+    pub fn timer(&self, id: &ActivationId) -> Option<String> {
         let timer = unit(id, "timer");
-        let armed = self.folder.join(&timer).exists();
+        self.folder.join(&timer).exists().then_some(timer)
+    }
+
+    /// Removes the units of an activation, the wish first.
+    pub fn disarm(&self, id: &ActivationId) {
+        let timer = unit(id, "timer");
         for file in
             [self.wants().join(&timer), self.folder.join(&timer), self.folder.join(unit(id, "service"))]
         {
@@ -57,7 +62,6 @@ impl NextBoot {
         // Both only if nothing else is in them.
         let _ = std::fs::remove_dir(self.wants());
         let _ = std::fs::remove_dir(&self.folder);
-        armed.then_some(timer)
     }
 
     /// The activations that have one.
@@ -92,14 +96,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let units = NextBoot { folder: dir.path().join("system.control") };
         let (id, run) = (ActivationId::new(1, 1), CommandLine::new(Path::new("/agent")).expect("plain"));
-        assert_eq!((units.armed(), units.disarm(&id)), (vec![], None));
+        assert_eq!((units.armed(), units.timer(&id)), (vec![], None));
+        units.disarm(&id);
         units.arm(&id, &run, Duration::from_secs(80)).expect("written");
         units.arm(&id, &run, Duration::from_secs(80)).expect("written twice");
         assert_eq!(units.armed(), std::slice::from_ref(&id));
         let wanted = units.wants().join(unit(&id, "timer"));
         let timer = std::fs::read_to_string(wanted).expect("the link leads to it");
         assert!(timer.contains("OnStartupSec=80s"), "{timer}");
-        assert_eq!(units.disarm(&id), Some(unit(&id, "timer")));
+        assert_eq!(units.timer(&id), Some(unit(&id, "timer")));
+        units.disarm(&id);
         assert!(units.armed().is_empty() && !units.folder.exists());
     }
 
