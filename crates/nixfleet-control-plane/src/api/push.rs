@@ -104,6 +104,7 @@ fn refused(error: &IntakeRefused) -> Problem {
         | IntakeRefused::HostTwice(_)
         | IntakeRefused::Order
         | IntakeRefused::Incomplete { .. }
+        | IntakeRefused::Stuck(_)
         | IntakeRefused::TooLarge => Problem::refused(say::chain(error)),
     }
 }

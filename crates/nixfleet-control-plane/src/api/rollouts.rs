@@ -19,7 +19,8 @@ use nixfleet_core::rollout::progress::{By, FailedHow, Quarantine};
 use nixfleet_core::rollout::reason::WaveWaits;
 use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::rollout::{
-    Channel, Decision, Host, Order, Plan, PlanReport, Reason, Rollout, RolloutId, Snapshot, Status, Verb,
+    Channel, Decision, HeldIn, Host, Order, Plan, PlanReport, Reason, Rollout, RolloutId, Snapshot, Status,
+    Verb,
 };
 use serde::{Deserialize, Serialize};
 
@@ -377,7 +378,7 @@ impl RolloutView {
             opened_ms: *opened_ms,
             converged_ms: *converged_ms,
             status: status.clone(),
-            hosts: Counts::of(channel.hosts.keys(), report),
+            hosts: Counts::of(channel.hosts.keys(), report.held.of(&release.channel)),
             failures: failures.collect(),
             quarantine: quarantine.collect(),
             waves: if is_newest { WaveView::all(channel, rollout, report) } else { Vec::new() },
@@ -391,13 +392,14 @@ impl WaveView {
         for (name, host) in &channel.hosts {
             hosts.entry(host.placed.wave).or_default().push(name);
         }
+        let held = report.held.of(&channel.current.id.channel);
         let view = |(at, wave): (usize, &nixfleet_core::model::policy::Wave)| {
             let index = WaveIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let hosts = hosts.remove(&index).unwrap_or_default();
             let opened_ms = rollout.waves_opened.get(at).copied();
-            let waits = hosts.iter().find_map(|host| match report.held.get(host) {
-                Some(Reason::Wave { on, .. }) => Some(on.clone()),
-                Some(_) | None => None,
+            let reasons = || hosts.iter().filter_map(|host| Some((*host, held?.get(host)?)));
+            let waits = reasons().find_map(|(_, reason)| {
+                if let Reason::Wave { on, .. } = reason { Some(on.clone()) } else { None }
             });
             let waits = waits.filter(|_| opened_ms.is_none());
             Self {
@@ -407,10 +409,10 @@ impl WaveView {
                 soak_secs: wave.soak_secs,
                 approval: wave.approval,
                 approved: rollout.approved.get(&index).cloned(),
-                hosts: Counts::of(hosts.iter().copied(), report),
+                hosts: Counts::of(hosts.iter().copied(), held),
                 text: waits.as_ref().map(ToString::to_string),
                 waits,
-                reasons: ReasonCount::all(hosts.iter().copied(), report),
+                reasons: ReasonCount::all(reasons()),
             }
         };
         channel.current.policy.waves.iter().enumerate().map(view).collect()
@@ -418,11 +420,11 @@ impl WaveView {
 }
 
 impl Counts {
-    fn of<'a>(hosts: impl Iterator<Item = &'a HostName>, report: &PlanReport) -> Self {
+    fn of<'a>(hosts: impl Iterator<Item = &'a HostName>, held: Option<&HeldIn>) -> Self {
         let mut counts = Self::default();
         for host in hosts {
             counts.total += 1;
-            *counts.place(report.held.get(host)) += 1;
+            *counts.place(held.and_then(|held| held.get(host))) += 1;
         }
         counts
     }
@@ -458,10 +460,9 @@ impl Counts {
 }
 
 impl ReasonCount {
-    fn all<'a>(hosts: impl Iterator<Item = &'a HostName>, report: &PlanReport) -> Vec<Self> {
+    fn all<'a>(reasons: impl Iterator<Item = (&'a HostName, &'a Reason)>) -> Vec<Self> {
         let mut by_name: BTreeMap<String, Self> = BTreeMap::new();
-        for host in hosts {
-            let Some(reason) = report.held.get(host) else { continue };
+        for (host, reason) in reasons {
             let name = name_of(reason);
             let count = by_name.entry(name.clone()).or_insert_with(|| Self {
                 reason: name,
@@ -485,10 +486,11 @@ fn name_of(reason: &Reason) -> String {
 
 impl WhyView {
     fn of(channel: &Channel, (name, host): (&HostName, &Host), outlook: &Outlook) -> Self {
-        let (reason, text) = match outlook.report.held.get(name) {
-            Some(reason) => (WhyReason::Held(reason.clone()), reason.to_string()),
-            None => ordered(name, outlook),
-        };
+        let (reason, text) =
+            match outlook.report.held.of(&channel.current.id.channel).and_then(|held| held.get(name)) {
+                Some(reason) => (WhyReason::Held(reason.clone()), reason.to_string()),
+                None => ordered(name, outlook),
+            };
         Self {
             host: name.clone(),
             channel: channel.current.id.channel.clone(),
@@ -531,7 +533,7 @@ impl PlanView {
             orders: orders.iter().take(ORDERS_MAX).cloned().collect(),
             orders_total: orders.len() as u64,
             objections,
-            held: ReasonCount::all(report.held.keys(), report),
+            held: ReasonCount::all(report.held.iter()),
             again_ms: report.again_ms,
         }
     }

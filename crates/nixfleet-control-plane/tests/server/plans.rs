@@ -123,8 +123,10 @@ impl Story {
         let mut seen = Value::Null;
         let came = async {
             loop {
-                seen = self.view(path).await;
-                if is_so(&seen) {
+                // A rollout that is not there yet may come.
+                let status;
+                (status, seen) = self.running.person(&self.running.viewer).get(path).await;
+                if status == StatusCode::OK && is_so(&seen) {
                     return;
                 }
                 sleep(Duration::from_millis(50)).await;

@@ -154,8 +154,7 @@ impl Write {
         if !self.channels.contains_key(name) {
             let Some(current) = read_current(self.raw(), name).await? else { return Ok(None) };
             let Progress { rollout, quarantine } = read_progress(self.raw(), name).await?;
-            let hosts = Hosts::default();
-            let channel = Channel { current, hosts, rollout, quarantine };
+            let channel = Channel { current, hosts: Hosts::default(), rollout, quarantine };
             self.channels.insert(name.clone(), ChannelRow { channel, is_changed: false });
         }
         Ok(self.channels.get_mut(name))
