@@ -15,14 +15,17 @@ use nixfleet_sys::fs::{self, FsError};
 use nixfleet_sys::watch::FolderWatch;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::documents::{Connection, Documents, Got, NoAnswer, Wanted};
 use crate::activation::profile::describe;
 
 /// How long one document may take: a disk that must spin up needs some ten seconds.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-/// A folder that is being written to is left alone for so long before it is looked at.
+/// A folder that is being written to is looked at when nothing has changed in it for so long: `latest` comes last and as a
+/// whole, so this only spares looks at what is half there.
+const QUIET_FOR: Duration = Duration::from_millis(50);
+/// One that never comes to rest is looked at after so long.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// A folder as a source.
@@ -108,11 +111,18 @@ impl Documents for Folder {
     async fn news(&mut self) {
         let Some(watch) = &mut self.watch else { return pending().await };
         match watch.changed().await {
-            Ok(()) => sleep(SETTLE).await,
+            Ok(()) => settled(watch).await,
             // The slow poll is the net.
             Err(_) => pending().await,
         }
     }
+}
+
+/// Waits until the changes have come to rest. What cannot be watched any more is looked at now.
+async fn settled(watch: &mut FolderWatch) {
+    let rest = async { while let Ok(Ok(())) = timeout(QUIET_FOR, watch.changed()).await {} };
+    // Never at rest: the limit is the answer, too.
+    let _ = timeout(SETTLE, rest).await;
 }
 
 /// Watches the folders in which a name changes when there is news: where the folder itself lies, where `latest` and the

@@ -24,7 +24,7 @@ const DROP_IN: &str = "/run/systemd/system/nixfleet-agent.service.d/70-point.con
 /// The same for the next boot too. It must be gone before anybody looks whether something is left over.
 const LASTING_DROP_IN: &str = "/etc/systemd/system.control/nixfleet-agent.service.d/70-point.conf";
 /// What the agent says that it did.
-const REPORTS: &str = "/var/lib/nixfleet/outbox.jsonl";
+pub(crate) const REPORTS: &str = "/var/lib/nixfleet/outbox.jsonl";
 /// The first pause between two tries; a machine that is busy may be late to say when it ends.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
 

@@ -58,7 +58,7 @@ pub(crate) fn restart_agent(host: &Host) {
 }
 
 /// Waits until the host has come to this state with this release.
-fn await_state(host: &Host, state: &str, release: &str) -> Value {
+pub(crate) fn await_state(host: &Host, state: &str, release: &str) -> Value {
     let mut last = Value::Null;
     let reached = host.wait_until(&format!("{state} {release}"), LIMIT, |host| {
         last = fleet::status(host);

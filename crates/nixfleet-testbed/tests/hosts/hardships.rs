@@ -1,10 +1,13 @@
-//! A host whose agent cannot follow, as its configuration is no good: what it had begun is brought to an end all the same.
+//! A host whose agent cannot follow: its configuration is no good, and what it had begun is brought to an end all the same; or its
+//! disk is full, and it goes on when there is room.
 
 use std::time::Duration;
 
-use nixfleet_testbed::{Flavour, Host, System};
+use nixfleet_testbed::{Flavour, Host, System, fleet};
 
-use crate::common::{AGENT, UNIT as ACTIVATION, assert_rests_on, history, host, hosts_run, reach};
+use crate::common::{AGENT, UNIT as ACTIVATION, assert_rests_on, fires, history, host, hosts_run, reach};
+use crate::fleet::Saying;
+use crate::followed::{await_state, follow_on};
 
 /// Longer than an activation takes on a busy machine.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -36,4 +39,55 @@ fn what_was_cut_off_is_brought_to_an_end_whatever_the_configuration_says() {
         let last = history(&host).pop().expect("one was begun");
         assert!(!last["outcome"].is_null(), "{last}");
     }
+}
+
+/// What the disk of a host holds beside its image: some systems of the test.
+const DISK_BYTES: u64 = 200 << 20;
+
+/// Follows a release while all but `spare_kib` of the disk are taken.
+fn follows_on_a_full_disk(spare_kib: u32) {
+    if !hosts_run() {
+        return;
+    }
+    let full = Host::builder(Flavour::Trixie).disk_limit(DISK_BYTES).boot().expect("the host boots");
+    let (host, fleet) = follow_on(full);
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    host.run(&["systemctl", "stop", UNIT]).expect("it runs");
+    let spare = format!("head -c {} /dev/zero > /var/spare", u64::from(spare_kib) << 10);
+    assert_eq!(host.sh(&spare).expect("it runs").code, 0);
+    fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
+    host.fill_disk().expect("full");
+    assert_eq!(host.sh("rm /var/spare").expect("it runs").code, 0);
+    host.run(&["systemctl", "start", UNIT]).expect("it runs");
+
+    let told = host.wait_until("the full disk is told", LIMIT, |host| {
+        let shown = host.run(&["systemctl", "show", "-P", "StatusText", UNIT]);
+        let shown = shown.map(|output| output.stdout).unwrap_or_default();
+        fleet::status(host)["failure"]["class"] == "space" || shown.contains("nothing is done until it can")
+    });
+    assert!(told.is_ok(), "{:#}\n{}", fleet::status(&host), host.journal(UNIT).unwrap_or_default());
+    assert_eq!(fires(&host, host.system(System::Good3)), 0, "nothing was changed");
+    assert_rests_on(&host, System::Good);
+
+    host.free_disk().expect("there is room");
+    // Nobody asks for another try: its own pause is over within a minute.
+    let mut last = fleet::status(&host);
+    let goes_on = host.wait_until("it goes on by itself", LIMIT, |host| {
+        last = fleet::status(host);
+        last["state"] == "converged" && last["release"] == "stable/2"
+    });
+    assert!(goes_on.is_ok(), "{last:#}\n{}", host.journal(UNIT).unwrap_or_default());
+    assert_rests_on(&host, System::Good3);
+    assert_eq!(fires(&host, host.system(System::Good3)), 1);
+}
+
+#[test]
+fn a_disk_without_a_byte_is_told_and_the_host_goes_on_when_there_is_room() {
+    follows_on_a_full_disk(0);
+}
+
+#[test]
+fn a_disk_with_room_for_words_and_not_for_the_release_is_told_and_the_host_goes_on_when_there_is_room() {
+    follows_on_a_full_disk(2_048);
 }

@@ -24,5 +24,6 @@ mod probing;
 mod releases;
 mod serverless;
 mod slow_caches;
+mod soak;
 mod steered;
 mod trust;
