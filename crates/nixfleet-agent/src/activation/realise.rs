@@ -17,13 +17,13 @@ use tokio::time::timeout;
 
 use super::boot_space;
 use super::host::HostPaths;
-use super::profile::describe;
 use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
+use nixfleet_sys::text::chain;
 
 /// Room that must stay free beside the closure: Nix's database grows, and a rescue needs a few kilobytes.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -115,7 +115,7 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
         let free_bytes = fs::free_bytes(Path::new(at)).unwrap_or(0);
         return Failure::NoSpace { at: at.to_owned(), need_bytes: 4096, free_bytes };
     }
-    Failure::Internal { what: describe(error) }
+    Failure::Internal { what: chain(error) }
 }
 
 /// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
@@ -152,7 +152,7 @@ async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
             Err(Failure::Corrupt { last_lines: text::last_lines(&last_words, 12) })
         }
         Err(error) => {
-            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&describe(&error), 12) })
+            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&chain(&error), 12) })
         }
     }
 }
@@ -262,9 +262,7 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
             Err(Failure::Corrupt { last_lines: text::last_lines(&words, 12) })
         }
         // Trust that cannot be established is no trust (invariant 9).
-        Err(error) => {
-            Err(Failure::Internal { what: format!("cannot verify signatures: {}", describe(&error)) })
-        }
+        Err(error) => Err(Failure::Internal { what: format!("cannot verify signatures: {}", chain(&error)) }),
     }
 }
 
@@ -272,7 +270,7 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
 async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let Some(want) = order.digest else { return Ok(()) };
     let unreadable =
-        |error: ToolError| Failure::Internal { what: format!("{}: {}", Step::Realise, describe(&error)) };
+        |error: ToolError| Failure::Internal { what: format!("{}: {}", Step::Realise, chain(&error)) };
     let paths = tools.requisites(order.system).await.map_err(unreadable)?;
     let contents = tools.contents(&paths).await.map_err(unreadable)?;
     let got = closure_digest(contents);

@@ -8,9 +8,8 @@ use axum::routing::post;
 use axum::{Json, Router};
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::model::names::HostName;
-use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::wire::Wish;
-use serde::{Deserialize, Serialize};
+use nixfleet_core::wire::people::{Because, HoldBody, Noted};
 
 use super::App;
 use super::caller::{self, Operator};
@@ -28,31 +27,6 @@ pub(super) fn router() -> Router<App> {
         .route("/v1/hosts/{host}/hold", post(hold))
         .route("/v1/hosts/{host}/unhold", post(unhold))
         .route("/v1/hosts/{host}/retry", post(retry))
-}
-
-/// Why somebody acts.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Because {
-    /// The reason.
-    why: String,
-}
-
-/// Why and for how long a host is kept.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HoldBody {
-    /// The reason.
-    why: String,
-    /// Until then, in milliseconds since 1970; without it, until somebody lets it go.
-    until_ms: Option<UnixMs>,
-}
-
-/// What became of a verb.
-#[derive(Debug, Serialize, Deserialize)]
-struct Noted {
-    /// The event that says so; the host has it when its own event follows.
-    event: u64,
 }
 
 async fn hold(
