@@ -11,6 +11,7 @@ mod live;
 pub mod people;
 pub mod problem;
 mod push;
+pub mod rollouts;
 mod verbs;
 
 use std::path::Path;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::heard::{Heard, Strangers};
 use crate::metrics::Metrics;
+use crate::planner::Planning;
 use crate::store::Store;
 use crate::store::ingest::Ingest;
 use crate::wakes::Wakes;
@@ -39,8 +41,12 @@ pub struct App {
     pub store: Store,
     /// Where reports are handed in.
     pub ingest: Ingest,
+    /// Which log the numbers of events are of.
+    pub log: Arc<str>,
     /// The polls that wait.
     pub wakes: Wakes,
+    /// What is known of the fleet, and what is planned.
+    pub planning: Planning,
     /// The newest event's number; changes at each commit of this process, and soon after those of others.
     pub changed: watch::Receiver<u64>,
     /// For commits that are made while answering.
@@ -84,7 +90,8 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/v1/events/live", get(live::live));
     let push = Router::new().route("/v1/releases", post(push::push).get(people::releases));
-    let all = layout.merge(agents).merge(health).merge(push).merge(people::router()).merge(verbs::router());
+    let all = layout.merge(agents).merge(health).merge(push).merge(people::router());
+    let all = all.merge(rollouts::router()).merge(verbs::router());
     all.fallback(|request: Request| async move {
         Problem::not_found(format!("there is no `{}` here", shown(request.uri().path())))
     })

@@ -19,6 +19,7 @@ pub mod order;
 pub mod planner;
 pub mod progress;
 pub mod reason;
+mod said;
 pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
@@ -27,4 +28,4 @@ pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
 pub use reason::{PlanReport, Reason};
-pub use snapshot::{Channel, Host, Snapshot, Standing};
+pub use snapshot::{Channel, Host, Remembered, Snapshot, Standing};

@@ -79,11 +79,11 @@ struct EventQuery {
     limit: Option<u32>,
 }
 
-fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(asked)| asked).map_err(|error| Problem::bad_request(error.body_text()))
 }
 
-fn limit(asked: Option<u32>) -> Result<u32, Problem> {
+pub(super) fn limit(asked: Option<u32>) -> Result<u32, Problem> {
     match asked.unwrap_or(100) {
         limit @ 1..=PAGE_MAX => Ok(limit),
         _ => Err(Problem::bad_request(format!("`limit` is a number from 1 to {PAGE_MAX}"))),

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use nixfleet_core::rollout::NotFolded;
 use nixfleet_core::wire::people as wire;
 
 use crate::say;
@@ -63,6 +64,21 @@ impl Problem {
         self
     }
 
+    /// What was asked for does not fit to how things are.
+    pub fn unfit(unfit: &NotFolded) -> Self {
+        match unfit {
+            NotFolded::NoHost(_) | NotFolded::NoChannel(_) | NotFolded::NoWave { .. } => {
+                Self::not_found(unfit.to_string())
+            }
+            NotFolded::NotCurrent(_)
+            | NotFolded::NotNewer { .. }
+            | NotFolded::Status { .. }
+            | NotFolded::NotNextWave { .. }
+            | NotFolded::NotFailed(_)
+            | NotFolded::NotHeld(_) => Self::conflict(unfit.to_string()),
+        }
+    }
+
     /// Something of ours does not work. The caller learns that, and no more; `error` goes to our log.
     pub fn ours(error: &(dyn std::error::Error + 'static)) -> Self {
         say::error("a request could not be answered", error);
@@ -72,7 +88,10 @@ impl Problem {
 
 impl From<crate::store::StoreError> for Problem {
     fn from(error: crate::store::StoreError) -> Self {
-        Self::ours(&error)
+        match error {
+            crate::store::StoreError::Unfit(unfit) => Self::unfit(&unfit),
+            error => Self::ours(&error),
+        }
     }
 }
 

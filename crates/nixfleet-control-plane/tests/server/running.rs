@@ -68,8 +68,9 @@ impl Running {
         tokio::time::timeout(SOON, serving).await.expect("it ends").expect("it does not panic");
     }
 
-    /// Starts it again, after [`Running::stop`].
+    /// Starts it again at the same address, after [`Running::stop`].
     pub(crate) async fn again(&mut self) {
+        self.config.listen = self.address;
         let (address, store, server) = serve(&self.config).await;
         (self.address, self.store, self.server) = (address, store, Some(server));
     }
@@ -113,6 +114,13 @@ impl Running {
         Caller { token: Some(token.to_owned()), ..self.anybody() }
     }
 
+    /// The second opinion had nothing against any plan.
+    pub(crate) async fn no_objections(&self) {
+        let (_, text) = self.person(&self.viewer).get("/metrics").await;
+        let text = text.as_str().expect("text");
+        assert!(text.contains("nixfleet_plans_objected_total 0\n"), "{text}");
+    }
+
     /// Pushes a release as an operator.
     pub(crate) async fn push(&self, documents: &Documents) {
         let (status, answer) = self.person(&self.operator).push(documents.pushed()).await;
@@ -143,6 +151,18 @@ pub(crate) async fn token(store: &Store, name: &str, role: Role) -> String {
     }
 }
 
+fn said(host: &Host, oldest: u64, with_state: bool) -> Hello {
+    let state = with_state.then(|| Box::new(nixfleet_core::host::saved::SavedState(host.state.clone())));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &state_bytes(&host.state));
+    Hello {
+        agent: "0.1.0".to_owned(),
+        seq: host.state.seq,
+        digest: nixfleet_core::model::names::Sha256::new(digest.as_ref().try_into().expect("32 bytes")),
+        oldest,
+        state,
+    }
+}
+
 /// A client.
 pub(crate) struct Caller {
     client: Client,
@@ -166,6 +186,36 @@ impl Caller {
         let bytes = response.bytes().await.expect("a body");
         let value = serde_json::from_slice(&bytes);
         (status, value.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    /// What `get` brings, if an answer comes.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<(StatusCode, Value)> {
+        self.try_send(Method::GET, path, Vec::new()).await
+    }
+
+    async fn try_send(&self, method: Method, path: &str, body: Vec<u8>) -> Option<(StatusCode, Value)> {
+        let request = self.request(method, path).header("content-type", "application/json").body(body);
+        let response = request.send().await.ok()?;
+        let status = response.status();
+        Some((status, serde_json::from_slice(&response.bytes().await.ok()?).ok()?))
+    }
+
+    /// Reports `records`, if an answer comes.
+    pub(crate) async fn try_report(&self, records: &[nixfleet_core::host::Record]) -> Option<EventsTaken> {
+        let batch = serde_json::to_vec(&EventBatch { records: records.to_vec() }).expect("JSON");
+        match self.try_send(Method::POST, "/v1/agent/events", batch).await? {
+            (StatusCode::OK, value) => serde_json::from_value(value).ok(),
+            _ => None,
+        }
+    }
+
+    /// Sends the state of `host`, if an answer comes.
+    pub(crate) async fn try_hello(&self, host: &Host) -> Option<EventsTaken> {
+        let hello = serde_json::to_vec(&said(host, 1, true)).expect("JSON");
+        match self.try_send(Method::POST, "/v1/agent/hello", hello).await? {
+            (StatusCode::OK, value) => serde_json::from_value(value).ok(),
+            _ => None,
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -198,15 +248,7 @@ impl Caller {
 
     /// Says hello for `host`, which can still send from `oldest` on.
     pub(crate) async fn hello(&self, host: &Host, oldest: u64, with_state: bool) -> EventsTaken {
-        let state = with_state.then(|| Box::new(nixfleet_core::host::saved::SavedState(host.state.clone())));
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &state_bytes(&host.state));
-        let hello = Hello {
-            agent: "0.1.0".to_owned(),
-            seq: host.state.seq,
-            digest: nixfleet_core::model::names::Sha256::new(digest.as_ref().try_into().expect("32 bytes")),
-            oldest,
-            state,
-        };
+        let hello = said(host, oldest, with_state);
         Self::good(self.post("/v1/agent/hello", &serde_json::to_value(hello).expect("JSON")).await)
     }
 

@@ -26,6 +26,7 @@ impl fmt::Display for Event {
             }
             Self::OrderedToGo { release } => write!(f, "was told to go to release {release}"),
             Self::OrderedToReboot { release } => write!(f, "was told to restart for release {release}"),
+            Self::OrderedToRevert { release } => write!(f, "was told to go back from release {release}"),
             Self::OrderWithdrawn { release } => write!(f, "the order for release {release} was taken back"),
             Self::Held { by, why, until_ms: None } => write!(f, "held by {by}: {why}"),
             Self::Held { by, why, until_ms: Some(until) } => {

@@ -19,7 +19,7 @@ impl Snapshot {
             Fact::ReleaseTaken { release, hosts } => self.release_taken(release, hosts),
             Fact::HostStands { host, standing } => {
                 let host = self.host_mut(host)?;
-                if host.ordered.as_ref().is_some_and(|ordered| is_over(ordered, standing)) {
+                if host.ordered.as_ref().is_some_and(|ordered| ordered.is_over(standing)) {
                     host.ordered = None;
                 }
                 host.standing = Some((**standing).clone());
@@ -113,8 +113,12 @@ impl Snapshot {
                 Ok(())
             }
             Verb::Unhold { host } => {
-                let held = self.host_mut(host)?.hold.take();
-                held.map(|_| ()).ok_or_else(|| NotFolded::NotHeld(host.clone()))
+                let found = self.host_mut(host)?;
+                // By its own word it may be held although nothing of that is known here, after a database was lost.
+                let own = found.standing.as_ref().and_then(|standing| standing.hold.as_ref());
+                let held = found.hold.is_some() || own.is_some();
+                found.hold = None;
+                if held { Ok(()) } else { Err(NotFolded::NotHeld(host.clone())) }
             }
         }
     }
@@ -180,7 +184,8 @@ impl Snapshot {
     fn opened(&mut self, id: &RolloutId, rollout: Rollout) -> Result<(), NotFolded> {
         let channel = self.channels.get_mut(&id.channel);
         let channel = channel.ok_or_else(|| NotFolded::NoChannel(id.channel.clone()))?;
-        let known = channel.rollout.as_ref().is_some_and(|known| known.release.seq >= id.seq);
+        // Not by its number: after its owner has set a channel back, a lower one is the newer.
+        let known = channel.rollout.as_ref().is_some_and(|known| known.release == rollout.release);
         if known || rollout.release != channel.current.id || rollout.id() != *id {
             return Err(NotFolded::NotCurrent(id.clone()));
         }
@@ -205,24 +210,26 @@ impl Snapshot {
     }
 }
 
-/// Whether what was ordered is seen to have begun, or has lost its meaning.
-fn is_over(ordered: &Ordered, standing: &Standing) -> bool {
-    use StateName as S;
-    let Some(about) = &standing.about else { return false };
-    if about.channel != ordered.release.channel || about.seq > ordered.release.seq {
-        return true;
-    }
-    let here = *about == ordered.release;
-    match ordered.what {
-        What::Stage => here,
-        What::Go => here && !matches!(standing.state, S::Staging | S::Staged),
-        What::Retry => {
-            let failed = matches!(standing.state, S::Failed | S::Reverted);
-            here && (!failed || Some(standing.since_ms) != ordered.since_ms)
+impl Ordered {
+    /// Whether what was ordered is seen to have begun in a host that stands so, or has lost its meaning there.
+    pub fn is_over(&self, standing: &Standing) -> bool {
+        use StateName as S;
+        let Some(about) = &standing.about else { return false };
+        if about.channel != self.release.channel || about.seq > self.release.seq {
+            return true;
         }
-        What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
-        What::Revert => !here || matches!(standing.state, S::Reverting | S::Reverted | S::Failed),
-        What::Withdraw => true,
+        let here = *about == self.release;
+        match self.what {
+            What::Stage => here,
+            What::Go => here && !matches!(standing.state, S::Staging | S::Staged),
+            What::Retry => {
+                let failed = matches!(standing.state, S::Failed | S::Reverted);
+                here && (!failed || Some(standing.since_ms) != self.since_ms)
+            }
+            What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
+            What::Revert => !here || matches!(standing.state, S::Reverting | S::Reverted | S::Failed),
+            What::Withdraw => true,
+        }
     }
 }
 

@@ -69,6 +69,37 @@ impl Host {
     }
 }
 
+/// What is remembered of a host beside its newest entry and its own reports: what was ordered, and what people asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Remembered {
+    /// What was ordered and is not yet seen to have begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<Ordered>,
+    /// The person who keeps it, by a verb.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// The person who left it out of the current rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<By>,
+    /// The person who wants it tried again, until that is ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<By>,
+}
+
+impl Remembered {
+    /// The host of which this is remembered.
+    pub fn host(self, placed: Placed, standing: Option<Standing>, heard_ms: Option<UnixMs>) -> Host {
+        let Self { ordered, hold, skip, retry } = self;
+        Host { placed, standing, heard_ms, ordered, hold, skip, retry }
+    }
+
+    /// What is remembered of `host`.
+    pub fn of(host: Host) -> Self {
+        let Host { placed: _, standing: _, heard_ms: _, ordered, hold, skip, retry } = host;
+        Self { ordered, hold, skip, retry }
+    }
+}
+
 /// An order that is not yet seen to have begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

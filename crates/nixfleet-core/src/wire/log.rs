@@ -3,14 +3,17 @@
 //!
 //! It is what the control plane keeps and what people are shown, so it stands here, where both sides find it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Wish;
 use crate::host::Record;
 use crate::host::saved::SavedState;
+use crate::ids::StorePath;
 use crate::model::names::ReleaseId;
+use crate::rollout::progress::Quarantine;
+use crate::rollout::{Decision, Order, Remembered, Rollout, Verb};
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,33 +36,42 @@ pub enum Fact {
         /// The agent's version.
         agent: String,
     },
-    /// The state of a host as it was when older events of it were removed.
+    /// A host as it was when older events of it were removed.
     Compacted {
-        /// The state.
+        /// Its state.
         state: Box<SavedState>,
+        /// What was remembered of it besides.
+        #[serde(default)]
+        remembered: Box<Remembered>,
     },
-    /// A host is asked for something.
+    /// The planner ordered something.
     Ordered {
         /// What.
-        wish: Wish,
-        /// Who wants it; `None` for the planner.
-        by: Option<String>,
-        /// Why, if somebody said so.
-        why: Option<String>,
+        order: Order,
     },
-    /// An operator did something that concerns no single host.
+    /// An operator asked for something.
     Acted {
         /// Who.
         by: String,
-        /// What, in the planner's words.
-        verb: serde_json::Value,
+        /// What.
+        verb: Verb,
         /// Why.
         why: String,
     },
     /// The planner decided something about a rollout.
     Decided {
-        /// The rollout as it is from now on.
-        rollout: serde_json::Value,
+        /// What.
+        decision: Decision,
+    },
+    /// The rollout of a channel as it was when older events of it were removed.
+    Kept {
+        /// How far it is.
+        progress: Box<Progress>,
+    },
+    /// A plan was not carried out, since the second opinion objects to it: a mistake in our program.
+    Objected {
+        /// What is wrong with it.
+        objections: Vec<String>,
     },
     /// A token was made or removed.
     TokenChanged {
@@ -68,6 +80,15 @@ pub enum Fact {
         /// What became of it.
         change: TokenChange,
     },
+}
+
+/// What is remembered of a channel beside its newest release and its hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// The newest rollout.
+    pub rollout: Option<Rollout>,
+    /// Systems that failed here.
+    pub quarantine: BTreeMap<StorePath, Quarantine>,
 }
 
 /// What became of a token.
@@ -91,6 +112,8 @@ impl Fact {
             Self::Ordered { .. } => "ordered",
             Self::Acted { .. } => "acted",
             Self::Decided { .. } => "decided",
+            Self::Kept { .. } => "kept",
+            Self::Objected { .. } => "objected",
             Self::TokenChanged { .. } => "token-changed",
         }
     }
@@ -105,18 +128,16 @@ impl fmt::Display for Fact {
             Self::StateSent { state, agent } => {
                 write!(f, "agent {agent} sent its whole state: {}", state.0.phase.name())
             }
-            Self::Compacted { state } => {
+            Self::Compacted { state, remembered: _ } => {
                 write!(f, "older events were removed; it was {}", state.0.phase.name())
             }
-            Self::Ordered { wish, by, why } => {
-                match by {
-                    Some(by) => write!(f, "{by} asks it {wish}")?,
-                    None => write!(f, "asked {wish}")?,
-                }
-                why.iter().try_for_each(|why| write!(f, ": {why}"))
+            Self::Ordered { order } => write!(f, "plan: {order}"),
+            Self::Acted { by, verb, why } => write!(f, "{by} asks to {verb}: {why}"),
+            Self::Decided { decision } => write!(f, "plan: {decision}"),
+            Self::Kept { progress: _ } => f.write_str("older events were removed; the rollout is kept"),
+            Self::Objected { objections } => {
+                write!(f, "a plan was not carried out: {}", objections.join("; "))
             }
-            Self::Acted { by, verb, why } => write!(f, "{by}: {} ({why})", tagged(verb, "verb")),
-            Self::Decided { rollout } => write!(f, "the rollout is {}", tagged(rollout, "status")),
             Self::TokenChanged { name, change: TokenChange::Made } => {
                 write!(f, "a token for {name} was made")
             }
@@ -125,10 +146,4 @@ impl fmt::Display for Fact {
             }
         }
     }
-}
-
-/// The word under `tag`, at the top or one level below.
-fn tagged<'a>(value: &'a serde_json::Value, tag: &str) -> &'a str {
-    let word = |value: &'a serde_json::Value| value.get(tag).and_then(serde_json::Value::as_str);
-    word(value).or_else(|| value.get(tag).and_then(word)).unwrap_or("something else")
 }

@@ -10,32 +10,32 @@ use crate::ids::StorePath;
 use crate::model::names::{ChannelName, HostName, ReleaseId, Seq, WaveName};
 use crate::model::policy::{Approval, WaveIndex};
 use crate::model::release::Revision;
-use crate::model::time::UnixMs;
-use crate::rollout::order::What;
+use crate::model::time::{Secs, UnixMs};
 use crate::rollout::progress::{By, FailedHow};
 use crate::rollout::reason::WaveWaits;
-use crate::rollout::{Decision, Order, Status, Verb};
+use crate::rollout::snapshot::Ordered;
+use crate::rollout::{Decision, Order, Reason, Status, Verb, What};
 
 /// How many hosts are how far; each is counted once besides in `total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostCounts {
     /// All of them.
-    pub total: u32,
+    pub total: u64,
     /// They run the release, and were watched for long enough.
-    pub done: u32,
+    pub done: u64,
     /// They run it and are watched.
-    pub soaking: u32,
+    pub soaking: u64,
     /// They were told to move, or are at it.
-    pub moving: u32,
+    pub moving: u64,
     /// They failed.
-    pub failed: u32,
+    pub failed: u64,
     /// They were not heard of for too long.
-    pub offline: u32,
+    pub offline: u64,
     /// People left them out: held or skipped.
-    pub left_out: u32,
+    pub left_out: u64,
     /// They wait for their turn.
-    pub waiting: u32,
+    pub waiting: u64,
 }
 
 /// A rollout: `GET /v1/rollouts/CHANNEL`, and in a page `GET /v1/rollouts`.
@@ -49,8 +49,8 @@ pub struct RolloutView {
     pub seq: Seq,
     /// The release.
     pub release: ReleaseId,
-    /// The source revision.
-    pub revision: Revision,
+    /// The source revision; `None` while a newer release is about to take its place.
+    pub revision: Option<Revision>,
     /// When it was opened.
     pub opened_ms: UnixMs,
     /// When every host was done or excused.
@@ -105,7 +105,7 @@ pub struct WaveView {
     /// When it was opened; `None` while it is shut.
     pub opened_ms: Option<UnixMs>,
     /// How long its hosts are watched.
-    pub soak_secs: u32,
+    pub soak_secs: Secs,
     /// Whether a person must open it.
     pub approval: Approval,
     /// Who did.
@@ -128,7 +128,7 @@ pub struct ReasonCount {
     /// In words.
     pub text: String,
     /// How many hosts.
-    pub hosts: u32,
+    pub hosts: u64,
     /// The first of them by name.
     pub first: HostName,
 }
@@ -143,6 +143,21 @@ pub struct ReasonView {
     pub fields: Map<String, Value>,
 }
 
+impl From<&Reason> for ReasonView {
+    fn from(reason: &Reason) -> Self {
+        let json = serde_json::to_value(reason).expect("texts and numbers are always JSON");
+        serde_json::from_value(json).expect("every reason says which one it is")
+    }
+}
+
+impl ReasonView {
+    /// The plan has an order for the host, which is about to be given.
+    pub fn ordered(what: What) -> Self {
+        let what = serde_json::to_value(what).expect("a word is always JSON");
+        Self { reason: "ordered".to_owned(), fields: Map::from_iter([("what".to_owned(), what)]) }
+    }
+}
+
 /// Why a host does not move: `GET /v1/hosts/HOST/why`, and in pages `GET /v1/rollouts/CHANNEL/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyView {
@@ -152,32 +167,18 @@ pub struct WhyView {
     pub channel: ChannelName,
     /// Its wave, from 0.
     pub wave: WaveIndex,
-    /// The rollout: `channel/seq`.
-    pub rollout: Option<String>,
+    /// The rollout of its channel's newest release: `channel/seq`.
+    pub rollout: String,
     /// The reason.
     pub reason: ReasonView,
     /// In words.
     pub text: String,
-    /// What it was ordered to do.
-    pub ordered: Option<OrderedView>,
+    /// What was ordered and is not yet seen to have begun.
+    pub ordered: Option<Ordered>,
     /// Its own state, by its last report.
     pub state: Option<StateName>,
     /// When it was last heard of.
     pub heard_ms: Option<UnixMs>,
-}
-
-/// What a host was ordered to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderedView {
-    /// What.
-    pub what: What,
-    /// For which release.
-    pub release: ReleaseId,
-    /// When.
-    pub at_ms: UnixMs,
-    /// When the same was first ordered.
-    #[serde(default)]
-    pub since_ms: Option<UnixMs>,
 }
 
 /// Who plans.
@@ -203,8 +204,7 @@ pub struct PlanView {
     /// What hosts are asked to do; the first thousand.
     pub orders: Vec<Order>,
     /// How many orders there are.
-    #[serde(default)]
-    pub orders_total: Option<u64>,
+    pub orders_total: u64,
     /// What the second opinion objects to; with any, nothing is carried out.
     pub objections: Vec<String>,
     /// Why the rest does not move.
@@ -246,9 +246,7 @@ mod tests {
 
     #[test]
     fn the_planners_reasons_are_reasons_here() {
-        let reason = crate::rollout::Reason::Edge { after: "db-1".parse().expect("a name") };
-        let read: ReasonView =
-            serde_json::from_value(serde_json::to_value(reason).expect("JSON")).expect("one");
+        let read = ReasonView::from(&Reason::Edge { after: "db-1".parse().expect("a name") });
         assert_eq!((read.reason.as_str(), read.fields["after"].as_str()), ("edge", Some("db-1")));
     }
 

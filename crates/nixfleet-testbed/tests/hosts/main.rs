@@ -6,6 +6,7 @@
 mod asking;
 mod clock;
 mod common;
+mod controlled;
 mod crashes;
 mod darwin;
 mod deadman;

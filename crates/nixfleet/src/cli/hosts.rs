@@ -252,12 +252,13 @@ fn describe(whole: &Whole, now: UnixMs) -> Vec<String> {
         ),
     ];
     lines.extend((!tags.is_empty()).then(|| format!("tags      {}", tags.join(", "))));
-    match host.reported_ms {
-        None => lines.push("state     it never reported".to_owned()),
-        Some(_) => lines.push(format!("state     {} since {}", host.doing.state, Date(host.doing.since_ms))),
+    if host.reported_ms.is_some() {
+        lines.push(format!("state     {} since {}", host.doing.state, Date(host.doing.since_ms)));
+        lines.push(format!("waits     for {}", host.doing.waiting));
+    } else {
+        lines.push("state     it never reported".to_owned());
     }
-    lines.push(format!("waits     for {}", host.doing.waiting));
-    lines.extend(why.iter().map(|why| format!("moves     not: {}", why.text)));
+    lines.extend(why.iter().map(|why| format!("why       {}", why.text)));
     lines.extend(host.doing.failure.iter().map(|(class, failure)| format!("failure   ({class}) {failure}")));
     lines.extend(host.fault.iter().map(|fault| format!("fault     its reports cannot be followed: {fault}")));
     lines.push(format!("shall run {}", host.system));
@@ -301,7 +302,7 @@ fn reasons(host: &HostView, why: Option<&WhyView>, now: UnixMs) -> Vec<String> {
         None => lines.push(format!("{}: no plan has taken it up", host.name)),
         Some(why) => {
             lines.push(format!("{}: {}", host.name, why.text));
-            lines.extend(why.rollout.iter().map(|rollout| format!("  rollout {rollout}, wave {}", why.wave)));
+            lines.push(format!("  rollout {}, wave {}", why.rollout, why.wave));
             lines.extend(why.ordered.iter().map(|ordered| {
                 let what = serde_json::to_value(ordered.what).ok();
                 let what = what.as_ref().and_then(|what| what.as_str()).unwrap_or("something").to_owned();
@@ -309,15 +310,16 @@ fn reasons(host: &HostView, why: Option<&WhyView>, now: UnixMs) -> Vec<String> {
             }));
         }
     }
-    match host.reported_ms {
-        None => lines.push("  it never reported".to_owned()),
-        Some(_) => lines.push(format!(
+    let own = |_| {
+        let doing = &host.doing;
+        format!(
             "  by its own word: {} since {}, waits for {}",
-            host.doing.state,
-            Date(host.doing.since_ms),
-            host.doing.waiting
-        )),
-    }
+            doing.state,
+            Date(doing.since_ms),
+            doing.waiting
+        )
+    };
+    lines.extend(host.reported_ms.map(own));
     lines.extend(
         host.doing.failure.iter().map(|(class, failure)| format!("  what went wrong: ({class}) {failure}")),
     );

@@ -2,8 +2,6 @@
 
 use clap::Args;
 use nixfleet_core::model::time::Date;
-use nixfleet_core::rollout::order::{Transition, What};
-use nixfleet_core::rollout::{Decision, Order};
 use nixfleet_core::wire::rollouts::{PlanView, ReasonCount};
 
 use super::asking::{AskArgs, asking};
@@ -34,10 +32,10 @@ fn show(plan: &PlanView) {
     ui::lines(
         plan.objections.iter().map(|objection| format!("objection: {objection}; nothing is carried out")),
     );
-    ui::lines(plan.decisions.iter().map(decision));
-    ui::lines(plan.orders.iter().map(order));
-    if let Some(total) = plan.orders_total.filter(|total| *total > plan.orders.len() as u64) {
-        ui::data(&format!("and so on: {total} in all"));
+    ui::lines(plan.decisions.iter().map(ToString::to_string));
+    ui::lines(plan.orders.iter().map(ToString::to_string));
+    if plan.orders_total > plan.orders.len() as u64 {
+        ui::data(&format!("and so on: {} in all", plan.orders_total));
     }
     if plan.decisions.is_empty() && plan.orders.is_empty() {
         ui::data("nothing would move now");
@@ -64,43 +62,14 @@ pub(crate) fn held(held: &[ReasonCount]) -> Vec<Vec<String>> {
 pub(crate) fn foreseen(plan: &PlanView) -> Vec<String> {
     /// More lines than this say less.
     const LINES_MAX: usize = 12;
-    let decisions = plan.decisions.iter().map(decision);
-    let orders = plan.orders.iter().map(order);
+    let decisions = plan.decisions.iter().map(ToString::to_string);
+    let orders = plan.orders.iter().map(ToString::to_string);
     let mut lines: Vec<String> = decisions.chain(orders).map(|line| format!("  then {line}")).collect();
-    let total = lines.len().max(usize::try_from(plan.orders_total.unwrap_or(0)).unwrap_or(0));
+    let total = lines.len().max(usize::try_from(plan.orders_total).unwrap_or(0));
     if total > LINES_MAX {
         lines.truncate(LINES_MAX);
         lines.push(format!("  and so on: {total} in all"));
     }
     lines.extend(plan.objections.iter().map(|objection| format!("  objection: {objection}")));
     lines
-}
-
-fn decision(decision: &Decision) -> String {
-    let Decision { rollout, becomes } = decision;
-    match becomes {
-        Transition::Superseded { by } => format!("rollout {rollout} gives way to release {by}"),
-        Transition::Opened { release: _ } => format!("rollout {rollout} begins"),
-        Transition::FailureCounted { host, failed } => {
-            format!("rollout {rollout}: the failure of {host} counts ({})", failed.how)
-        }
-        Transition::Halted { host, failure } => format!("rollout {rollout} halts: {host} failed ({failure})"),
-        Transition::Quarantined { system, host } => {
-            format!("rollout {rollout}: {system} failed on {host} and is offered to nobody else")
-        }
-        Transition::WaveOpened { wave } => format!("rollout {rollout}: wave {wave} opens"),
-        Transition::Converged => format!("rollout {rollout} is done"),
-    }
-}
-
-fn order(order: &Order) -> String {
-    let Order { host, release, what } = order;
-    match what {
-        What::Stage => format!("{host} fetches release {release}"),
-        What::Go => format!("{host} switches to release {release}"),
-        What::Retry => format!("{host} tries release {release} again"),
-        What::Reboot => format!("{host} restarts for release {release}"),
-        What::Revert => format!("{host} goes back from release {release}"),
-        What::Withdraw => format!("the order to {host} for release {release} is taken back"),
-    }
 }

@@ -243,7 +243,7 @@ fn show(rollout: &RolloutView, output: Output) -> Done {
 fn head(rollout: &RolloutView, now: UnixMs) -> Vec<String> {
     let mut lines = vec![
         format!("rollout    {}", rollout.rollout),
-        format!("revision   {}", rollout.revision),
+        format!("revision   {}", rollout.revision.as_ref().map_or("-".to_owned(), ToString::to_string)),
         format!("opened     {}, {} ago", Date(rollout.opened_ms), ui::ago(rollout.opened_ms, now)),
         format!("state      {}", state(rollout).0),
         format!("waits on   {}", waits(rollout)),

@@ -10,4 +10,5 @@ mod pushing;
 mod refusals;
 mod rollouts;
 mod stand_in;
+mod steering;
 mod watching;

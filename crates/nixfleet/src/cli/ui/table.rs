@@ -5,8 +5,10 @@ use console::{Style, measure_text_width};
 
 /// Between two columns.
 const GAP: usize = 2;
-/// A last column is not wrapped into less than this.
-const WRAPPED_MIN: usize = 16;
+/// A last column is not wrapped into less than this; its cell stands below then.
+const WRAPPED_MIN: usize = 24;
+/// How far in a cell stands that is below its line.
+const BELOW: usize = 4;
 
 /// A cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,15 +96,18 @@ fn row_lines(row: &[Cell], widths: &[usize], page: Page) -> Vec<String> {
         start.push_str(&cell.painted(&cell.text, page));
         start.push_str(&" ".repeat(pad));
     }
-    let indent: usize = widths.iter().take(others.len()).map(|width| width + GAP).sum();
-    let room = page.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(WRAPPED_MIN));
-    let wrapped = wrap(&last.text, room).into_iter();
-    let painted = wrapped.map(|text| if text.is_empty() { text } else { last.painted(&text, page) });
-    let lines = painted.enumerate().map(|(at, text)| {
-        let start = if at == 0 { start.clone() } else { " ".repeat(indent) };
-        format!("{start}{text}").trim_end().to_owned()
-    });
-    lines.collect()
+    let beside: usize = widths.iter().take(others.len()).map(|width| width + GAP).sum();
+    let room = page.width.map_or(usize::MAX, |width| width.saturating_sub(beside));
+    let is_below = room < WRAPPED_MIN.min(measure_text_width(&last.text));
+    let (indent, room) =
+        if is_below { (BELOW, page.width.unwrap_or(0).saturating_sub(BELOW)) } else { (beside, room) };
+    let mut lines = if is_below { vec![start.trim_end().to_owned()] } else { Vec::new() };
+    for text in wrap(&last.text, room) {
+        let text = if text.is_empty() { text } else { last.painted(&text, page) };
+        let start = if lines.is_empty() { start.clone() } else { " ".repeat(indent) };
+        lines.push(format!("{start}{text}").trim_end().to_owned());
+    }
+    lines
 }
 
 /// `text` in lines of at most `room` columns; a word that is longer is left whole.
@@ -149,11 +154,24 @@ mod tests {
 
     #[test]
     fn the_last_column_is_wrapped_to_the_terminal() {
-        let page = Page { width: Some(32), colour: false };
+        let page = Page { width: Some(40), colour: false };
         let wanted = [
             "HOST   STATE   WAITS FOR",
-            "web-1  failed  wave 1 must be",
-            "               done before it",
+            "web-1  failed  wave 1 must be done",
+            "               before it",
+            "größe  ok",
+        ];
+        assert_eq!(lines(&["HOST", "STATE", "WAITS FOR"], &rows(), page), wanted);
+    }
+
+    #[test]
+    fn what_has_no_room_beside_stands_below() {
+        let page = Page { width: Some(28), colour: false };
+        let wanted = [
+            "HOST   STATE   WAITS FOR",
+            "web-1  failed",
+            "    wave 1 must be done",
+            "    before it",
             "größe  ok",
         ];
         assert_eq!(lines(&["HOST", "STATE", "WAITS FOR"], &rows(), page), wanted);

@@ -11,8 +11,10 @@ use super::stand_in::{Answer, StandIn};
 use crate::support::{NIXFLEET, Said, said};
 
 /// Every verb that asks, in a form that means something.
-const VERBS: [&[&str]; 15] = [
+const VERBS: [&[&str]; 17] = [
     &["status"],
+    &["plan"],
+    &["rollout", "list"],
     &["hosts"],
     &["hosts", "--channel", "stable"],
     &["hosts", "--strangers"],
@@ -62,13 +64,22 @@ async fn a_viewer_may_look_and_not_act() {
         return;
     }
     let (session, _, server) = pushed(&["web-1"]).await;
-    for words in [&["status"][..], &["hosts"], &["host", "web-1"], &["why", "web-1"], &["events"]] {
+    for words in [
+        &["status"][..],
+        &["plan"],
+        &["rollout", "list"],
+        &["hosts"],
+        &["host", "web-1"],
+        &["why", "web-1"],
+        &["events"],
+    ] {
         assert_eq!(server.view(&session, words).await.code, 0, "{words:?}");
     }
     for words in [
         &["hold", "web-1", "--why", "x", "--yes"][..],
         &["unhold", "web-1", "--why", "x", "--yes"],
         &["retry", "web-1", "--why", "x", "--yes"],
+        &["rollout", "skip", "web-1", "--why", "x", "--yes"],
         &["release", "push", "--channel", "stable"],
     ] {
         let said = server.view(&session, words).await;

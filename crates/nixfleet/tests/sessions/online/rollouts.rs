@@ -165,7 +165,7 @@ async fn why_says_the_planners_reason_and_the_hosts_own_word() {
         why.starts_with("web-3: it failed (probe)\n  rollout stable/3, wave 2\n  was ordered: go "),
         "{why}"
     );
-    assert!(why.contains("it never reported"), "{why}");
+    assert!(why.contains("heard of: never"), "{why}");
     assert_eq!(done(&["why", "web-3", "-o", "name"]).await, "failed\n");
 }
 

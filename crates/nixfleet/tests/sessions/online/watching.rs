@@ -81,6 +81,6 @@ async fn a_watch_without_a_terminal_is_a_line_for_each_change() {
     agents[0].started();
     agents[0].staged(&session, 1);
     agents[0].report(&server).await;
-    let text = following.until(&["1 staged"]).await;
+    let text = following.until(&["stable/1  wave 1 of 2, 0 of 2 done, 1 moving"]).await;
     assert!(!text.contains('\u{1b}'), "{text}");
 }
