@@ -15,6 +15,7 @@ use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, object, plan};
 use nixfleet_sys::random;
+use nixfleet_sys::text::chain;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -239,7 +240,7 @@ impl Planner {
     }
 
     fn bear(&mut self, error: &StoreError) {
-        let why = say::chain(error);
+        let why = chain(error);
         if self.trouble.as_ref() != Some(&why) {
             say::error("nothing is planned at the moment", error);
             self.trouble = Some(why);

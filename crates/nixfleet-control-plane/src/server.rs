@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::random;
+use nixfleet_sys::text::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -223,5 +224,5 @@ async fn watch_folder(app: App, path: PathBuf) {
 }
 
 fn say_refused(refused: &FolderRefused) -> String {
-    format!("error: {}\n", say::chain(refused))
+    format!("error: {}\n", chain(refused))
 }

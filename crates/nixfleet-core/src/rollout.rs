@@ -20,6 +20,7 @@ pub mod order;
 pub mod planner;
 pub mod progress;
 pub mod reason;
+mod said;
 pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};

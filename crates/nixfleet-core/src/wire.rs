@@ -5,14 +5,20 @@
 //! policy's earliest time. Neither side trusts the other with more than that, so every size has a limit here.
 //!
 //! Fields may be added that may be missing; a reader passes over fields that it does not know, since both sides are
-//! updated at different times.
+//! updated at different times. What people's programs are told is in [`people`], [`rollouts`] and [`log`].
+
+pub mod log;
+pub mod people;
+pub mod rollouts;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::saved::SavedState;
 use crate::host::{Event, HostState, Record};
 use crate::model::names::{ReleaseId, Sha256};
-use crate::model::time::UnixMs;
+use crate::model::time::{Date, UnixMs};
 
 /// The most records in one batch; fewer than [`crate::host::follow::WINDOW`].
 pub const BATCH_RECORDS_MAX: usize = 500;
@@ -196,6 +202,25 @@ impl Wish {
             Self::Revert { .. } => Topic::Revert,
             Self::Hold { .. } | Self::Unhold { .. } => Topic::Hold,
             Self::Retry { .. } => Topic::Retry,
+        }
+    }
+}
+
+impl fmt::Display for Wish {
+    /// In words, after "it is asked".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Go { release } => write!(f, "to go to release {release}"),
+            Self::Stage { release } => write!(f, "to fetch release {release}"),
+            Self::Reboot { release } => write!(f, "to restart for release {release}"),
+            Self::Revert { release } => write!(f, "to go back from release {release}"),
+            Self::Withdraw { release } => write!(f, "to forget the order for release {release}"),
+            Self::Hold { until_ms: None, .. } => f.write_str("to stay where it is"),
+            Self::Hold { until_ms: Some(until), .. } => {
+                write!(f, "to stay where it is until {}", Date(*until))
+            }
+            Self::Unhold { .. } => f.write_str("to stay no longer"),
+            Self::Retry { .. } => f.write_str("to try again"),
         }
     }
 }

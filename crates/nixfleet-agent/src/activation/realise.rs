@@ -18,13 +18,13 @@ use tokio::time::timeout;
 
 use super::boot_space;
 use super::host::HostPaths;
-use super::profile::describe;
 use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified, all_signed};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
+use nixfleet_sys::text::chain;
 
 /// Room that must stay free beside the closure: Nix's database grows, and a rescue needs a few kilobytes.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -130,7 +130,7 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
         let free_bytes = fs::free_bytes(Path::new(at)).unwrap_or(0);
         return Failure::NoSpace { at: at.to_owned(), need_bytes: 4096, free_bytes };
     }
-    Failure::Internal { what: describe(error) }
+    Failure::Internal { what: chain(error) }
 }
 
 /// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
@@ -167,7 +167,7 @@ async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
             Err(Failure::Corrupt { last_lines: text::last_lines(&last_words, 12) })
         }
         Err(error) => {
-            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&describe(&error), 12) })
+            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&chain(&error), 12) })
         }
     }
 }
@@ -289,7 +289,7 @@ fn not_asked(what: &str, error: &ToolError) -> Failure {
             Failure::Interrupted { at: Step::Realise }
         }
         ToolError::Exec(_) | ToolError::NotUnderstood { .. } => {
-            Failure::Internal { what: format!("{what}: {}", describe(error)) }
+            Failure::Internal { what: format!("{what}: {}", chain(error)) }
         }
     }
 }

@@ -16,12 +16,12 @@ use super::backend::{Action, ActivationBackend, FireOrder};
 use super::confirm::reachable;
 use super::host::ROOT_KINDS;
 use super::journal::{Journal, JournalError};
-use super::profile::describe;
 use super::realise::no_space_or_internal;
 use super::types::Observer;
 use super::verify_poll::{POLL_BUDGET, Polled, verify_poll};
 use crate::failpoint;
 use crate::tools::Tools;
+use nixfleet_sys::text::chain;
 
 /// Lines of a run's output that go into an outcome.
 const LAST_LINES: u32 = 20;
@@ -360,7 +360,7 @@ pub fn journal_failure(error: &JournalError) -> Failure {
     match error {
         JournalError::File(file) => no_space_or_internal(file, "/var"),
         JournalError::Newer { .. } | JournalError::Damaged { .. } => {
-            Failure::Internal { what: text::printable(&describe(error)) }
+            Failure::Internal { what: text::printable(&chain(error)) }
         }
     }
 }

@@ -8,10 +8,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use nixfleet_core::model::names::{ChannelName, HostName, Seq};
-use nixfleet_core::model::policy::WaveIndex;
-use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::{RolloutId, Verb};
-use serde::{Deserialize, Serialize};
+use nixfleet_core::wire::people::{Because, HoldBody, Noted};
+use nixfleet_core::wire::rollouts::ApproveBody;
 
 use super::App;
 use super::caller::{self, Operator};
@@ -35,41 +34,6 @@ pub(super) fn router() -> Router<App> {
         .route("/v1/rollouts/{channel}/{seq}/resume", post(resume))
         .route("/v1/rollouts/{channel}/{seq}/abort", post(abort))
         .route("/v1/rollouts/{channel}/{seq}/approve", post(approve))
-}
-
-/// Why somebody acts.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Because {
-    /// The reason.
-    why: String,
-}
-
-/// Why and for how long a host is kept.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HoldBody {
-    /// The reason.
-    why: String,
-    /// Until then, in milliseconds since 1970; without it, until somebody lets it go.
-    until_ms: Option<UnixMs>,
-}
-
-/// Why which wave may open.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ApproveBody {
-    /// The reason.
-    why: String,
-    /// The wave, from 0.
-    wave: WaveIndex,
-}
-
-/// What became of a verb.
-#[derive(Debug, Serialize, Deserialize)]
-struct Noted {
-    /// The event that says so.
-    event: u64,
 }
 
 type Answer = Result<(StatusCode, Json<Noted>), Problem>;

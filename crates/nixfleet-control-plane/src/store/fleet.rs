@@ -121,10 +121,11 @@ impl Store {
         rows.iter().map(host_of).collect()
     }
 
-    /// How many hosts are in which state, by channel.
+    /// How many hosts are in which state, by channel. One that never reported is in none: absence of data is no state.
     pub async fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
-        let rows = sql("SELECT channel, phase, COUNT(*) AS hosts FROM hosts GROUP BY channel, phase \
-                        ORDER BY channel, phase")
+        let rows = sql("SELECT channel, state, COUNT(*) AS hosts FROM \
+                        (SELECT channel, CASE WHEN reported_ms = 0 THEN 'never-reported' ELSE phase END AS state \
+                        FROM hosts) AS h GROUP BY channel, state ORDER BY channel, state")
         .fetch_all(&self.readers)
         .await?;
         let count = |row: &AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, uint(row.try_get(2)?)));

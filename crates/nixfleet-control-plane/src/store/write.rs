@@ -12,7 +12,7 @@ use nixfleet_core::model::names::{ChannelName, HostName, Seq};
 use nixfleet_core::model::time::UnixMs;
 use sqlx::{Any, Row, Transaction};
 
-use super::fact::{About, Fact};
+use super::fact::{self, About, Fact};
 use super::schema::PROJECTIONS;
 use super::{Store, StoreError, int, sql, uint};
 pub use host::{Folding, HostRow};
@@ -109,7 +109,7 @@ impl Write {
             .bind(fact.kind())
             .bind(about.host().map(ToString::to_string))
             .bind(about.channel().map(ToString::to_string))
-            .bind(fact.to_json())
+            .bind(fact::to_json(fact))
             .execute(&mut *self.tx)
             .await?;
         self.newest = id;

@@ -14,7 +14,7 @@ use crate::host::window::NeverOpens;
 use crate::model::names::{ChannelName, HostName, ReleaseId, WaveName};
 use crate::model::policy::{Scope, WaveIndex};
 use crate::model::select::Selector;
-use crate::model::time::UnixMs;
+use crate::model::time::{Date, UnixMs};
 
 /// Why hosts do not move.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -324,14 +324,16 @@ impl fmt::Display for Reason {
             Self::Paused(By { who, why, at_ms: _ }) => write!(f, "{who} paused the rollout: {why}"),
             Self::Halted { host, failure } => write!(f, "the rollout halted: {host} failed ({failure})"),
             Self::Aborted(By { who, why, at_ms: _ }) => write!(f, "{who} ended the rollout: {why}"),
-            Self::Expired { since_ms } => write!(f, "the release expired at {since_ms}"),
+            Self::Expired { since_ms } => write!(f, "the release expired at {}", Date(*since_ms)),
             Self::Held { by, why, until_ms: None } => write!(f, "{by} keeps it: {why}"),
-            Self::Held { by, why, until_ms: Some(until) } => write!(f, "{by} keeps it until {until}: {why}"),
+            Self::Held { by, why, until_ms: Some(until) } => {
+                write!(f, "{by} keeps it until {}: {why}", Date(*until))
+            }
             Self::Skipped(By { who, why, at_ms: _ }) => write!(f, "{who} left it out: {why}"),
             Self::Quarantined { host } => write!(f, "its system failed on {host}"),
             Self::Failed { failure } => write!(f, "it failed ({failure})"),
             Self::TriesAgain { class } => write!(f, "it failed ({class}) and tries again"),
-            Self::Offline { since_ms: Some(since) } => write!(f, "it was last heard of at {since}"),
+            Self::Offline { since_ms: Some(since) } => write!(f, "it was last heard of at {}", Date(*since)),
             Self::Offline { since_ms: None } => f.write_str("it was never heard of"),
             Self::NeverReported => f.write_str("it never reported"),
             Self::NotStaged => f.write_str("it has not fetched the release yet"),
@@ -346,7 +348,7 @@ impl fmt::Display for Reason {
                 write!(f, "{used} of {limit} hosts of `{hosts}`{over} are on their way")
             }
             Self::Edge { after } => write!(f, "{after} must be done first"),
-            Self::Window { opens_ms } => write!(f, "the next window opens at {opens_ms}"),
+            Self::Window { opens_ms } => write!(f, "the next window opens at {}", Date(*opens_ms)),
             Self::WindowNeverOpens { never } => write!(f, "no window will open: {never}"),
             Self::Deadlock { on } => write!(f, "it can never move under this policy: {on}"),
         }
@@ -376,7 +378,7 @@ impl fmt::Display for WaveWaits {
                 write!(f, "{missing} hosts of wave {wave} are not done, {first} for one")
             }
             Self::Evidence { wave } => write!(f, "no host of wave {wave} has shown that the release is good"),
-            Self::Time { wave, opens_ms } => write!(f, "wave {wave} opens at {opens_ms}"),
+            Self::Time { wave, opens_ms } => write!(f, "wave {wave} opens at {}", Date(*opens_ms)),
             Self::Approval { wave } => write!(f, "wave {wave} waits for a person's approval"),
             Self::Channel { channel, lacks } => write!(
                 f,

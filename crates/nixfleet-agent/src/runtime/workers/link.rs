@@ -16,13 +16,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::activation::profile::describe;
 use crate::activation::types::Observer;
 use crate::runtime::input::{Errand, Input, WithState};
 use crate::runtime::requests::short;
 use crate::source::pause::{Urgency, after_failures};
 use crate::source::place::WebAddress;
 use crate::source::web::{Limits, Speaking};
+use nixfleet_sys::text::chain;
 
 /// The largest answer that is read, in bytes: orders are some hundred, and there are four topics.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -253,7 +253,7 @@ impl Half {
         let answer = self.answer(method, path, body).await;
         let (status, bytes) = answer.map_err(|error| {
             self.client = None;
-            NoUse::Later(describe(&error.without_url()))
+            NoUse::Later(chain(&error.without_url()))
         })?;
         match status {
             StatusCode::OK => serde_json::from_slice(&bytes)

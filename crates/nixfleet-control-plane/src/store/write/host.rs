@@ -19,7 +19,7 @@ use sqlx::Row;
 use super::super::fact::{About, Fact};
 use super::super::{StoreError, int, sql, uint};
 use super::{Write, json};
-use crate::say::chain;
+use nixfleet_sys::text::chain;
 
 /// A host, with its state as far as it reported.
 #[derive(Debug)]
