@@ -13,7 +13,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::activation::profile::describe;
@@ -65,8 +65,9 @@ impl Link {
     /// Starts both halves; they end with the reducer.
     pub fn start(self) {
         let polls = Duration::from_secs(POLL_SECS_MAX) + POLL_SLACK;
-        let ordering = Half { link: self.clone(), within: polls, client: None };
-        let reporting = Half { link: self, within: REPORT_WITHIN, client: None };
+        let back = Arc::new(Notify::new());
+        let ordering = Half { link: self.clone(), within: polls, client: None, back: Arc::clone(&back) };
+        let reporting = Half { link: self, within: REPORT_WITHIN, client: None, back };
         tokio::spawn(async move { drop(reporting.report().await) });
         tokio::spawn(async move { drop(ordering.follow_orders().await) });
     }
@@ -79,6 +80,8 @@ struct Half {
     within: Duration,
     /// Made when it is needed, and anew after a failure: certificates are read then, and may have changed.
     client: Option<Client>,
+    /// The ordering half tells the reporting one that the control plane answers again after it did not.
+    back: Arc<Notify>,
 }
 
 impl Half {
@@ -96,8 +99,13 @@ impl Half {
                 }
                 Ok(Sent::Nothing) => {
                     self.well(&mut trouble);
-                    // Safe to cancel: a change stays noted. Closed means that the desk is gone.
-                    self.link.newest.changed().await.map_err(|_| ReducerGone)?;
+                    tokio::select! {
+                        // Safe to cancel: a change stays noted. Closed means that the desk is gone.
+                        changed = self.link.newest.changed() => changed.map_err(|_| ReducerGone)?,
+                        // Safe to cancel: a notice stays until it is taken. A host that has nothing to report would not
+                        // find out otherwise that the control plane begins anew, with a database that was put back.
+                        () = self.back.notified() => known = false,
+                    }
                 }
                 // Either side may have lost something meanwhile.
                 Ok(Sent::OutOfStep) => known = false,
@@ -184,6 +192,9 @@ impl Half {
             let path = format!("v1/agent/orders?after={after}");
             match self.request::<Orders>(Method::GET, &path, None).await {
                 Ok(Orders { orders, then: _ }) => {
+                    if trouble.failures > 0 {
+                        self.back.notify_one();
+                    }
                     self.well(&mut trouble);
                     let is_empty = orders.is_empty();
                     for order in orders {
@@ -199,6 +210,9 @@ impl Half {
                     }
                 }
                 Err(NoUse::Later(why) | NoUse::Refused(why)) => {
+                    // Numbers may begin anew with another database, and whoever held the control plane may have given
+                    // some that are far ahead. An order that is told twice is harmless.
+                    after = 0;
                     self.bear(&mut trouble, "orders cannot be asked for", why).await;
                 }
             }

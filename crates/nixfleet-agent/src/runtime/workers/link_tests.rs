@@ -250,3 +250,32 @@ async fn orders_become_events_in_their_order_and_are_asked_for_from_the_last_on(
     assert_eq!(desk.events[1], Event::OrderedToGo { release: release() });
     assert_eq!(desk.events[2].name(), "retry-asked");
 }
+
+#[tokio::test]
+async fn a_control_plane_that_begins_anew_is_told_all_again_and_asked_for_orders_from_the_first_on() {
+    let order = |number, by: &str| Order { number, what: Wish::Unhold { by: by.to_owned() } };
+    let (mut hellos, mut begun_anew) = (0, false);
+    let mut desk = linked(2, move |path, body| match path {
+        "/v1/agent/hello" => {
+            hellos += 1;
+            taken(if hellos == 1 { 3 } else { 1 }, "go-on")
+        }
+        "/v1/agent/events" => taken(last_of(&body) + 1, "go-on"),
+        "/v1/agent/orders?after=0" if begun_anew => {
+            (200, json!({ "orders": [order(1, "the new one")], "then": "go-on" }))
+        }
+        "/v1/agent/orders?after=0" => {
+            (200, json!({ "orders": [order(900, "the old one")], "then": "go-on" }))
+        }
+        "/v1/agent/orders?after=900" => {
+            begun_anew = true;
+            (503, Value::Null)
+        }
+        _ => (0, Value::Null),
+    })
+    .await;
+    desk.until(|desk| desk.acknowledged == 2 && desk.events.len() == 1).await;
+    desk.until(|desk| desk.acknowledged == 0).await;
+    desk.until(|desk| desk.acknowledged == 2 && desk.events.len() == 2).await;
+    assert_eq!(desk.events[1], Event::Unheld { by: "the new one".to_owned() });
+}
