@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{hosts::Hosts, outside::Run, programs, report::Report, say, setup, workspace};
+use crate::{hosts::Hosts, outside::Run, programs, report::Report, say, setup, simulation, workspace};
 
 /// Begins a line by which a test says what it did not do.
 const LEFT_OUT: &str = "LEFT OUT:";
@@ -19,12 +19,17 @@ pub(crate) struct Args {
     /// Cut the power of virtual machines too, and set their clocks (some fifteen minutes more)
     #[arg(long)]
     power: bool,
+    #[command(flatten)]
+    simulation: simulation::Args,
     /// Which tests to run, as `cargo nextest run` takes it; leaves the doc tests out
     #[arg(last = true, allow_hyphen_values = true, value_name = "FILTER")]
     filter: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.simulation.sim {
+        return simulation::run(&args.simulation);
+    }
     let mut report = Report::default();
     let outcome = all(args, &mut report);
     report.close();
@@ -73,13 +78,14 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
     for what in tests.as_ref().into_iter().flatten() {
         report.note(what.clone());
     }
-    let docs = if args.filter.is_empty() {
-        report.step("doc tests", || Run::cargo().args(["test", "--locked", "--workspace", "--doc"]).go())
-    } else {
-        report.left_out("doc tests: a filter was given");
-        Ok(())
-    };
-    tests.and(docs)
+    if !args.filter.is_empty() {
+        report.left_out("doc tests and simulated fleets: a filter was given");
+        return tests.map(drop);
+    }
+    let simulated = report.step("simulated fleets", || simulation::run(&args.simulation));
+    let docs =
+        report.step("doc tests", || Run::cargo().args(["test", "--locked", "--workspace", "--doc"]).go());
+    tests.and(simulated).and(docs)
 }
 
 /// What the tests said they left out.
