@@ -19,6 +19,7 @@ mod demo;
 mod dist_docs;
 mod layers;
 mod setup;
+mod simulation;
 mod test;
 
 use std::process::ExitCode;

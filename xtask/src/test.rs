@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{hosts::Hosts, outside::Run, programs, report::Report, say, setup, workspace};
+use crate::{hosts::Hosts, outside::Run, programs, report::Report, say, setup, simulation, workspace};
 
 /// Begins a line by which a test says what it did not do.
 const LEFT_OUT: &str = "LEFT OUT:";
@@ -24,12 +24,17 @@ pub(crate) struct Args {
     /// Strike a following agent with every blow at every point, and follow 200 releases in a row (an hour more)
     #[arg(long)]
     soak: bool,
+    #[command(flatten)]
+    simulation: simulation::Args,
     /// Which tests to run, as `cargo nextest run` takes it; leaves the doc tests out
     #[arg(last = true, allow_hyphen_values = true, value_name = "FILTER")]
     filter: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.simulation.sim {
+        return simulation::run(&args.simulation);
+    }
     let mut report = Report::default();
     let outcome = all(args, &mut report);
     report.close();
@@ -86,13 +91,14 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
     for what in tests.as_ref().into_iter().flatten() {
         report.note(what.clone());
     }
-    let docs = if args.filter.is_empty() {
-        report.step("doc tests", || Run::cargo().args(["test", "--locked", "--workspace", "--doc"]).go())
-    } else {
-        report.left_out("doc tests: a filter was given");
-        Ok(())
-    };
-    tests.and(docs)
+    if !args.filter.is_empty() {
+        report.left_out("doc tests and simulated fleets: a filter was given");
+        return tests.map(drop);
+    }
+    let simulated = report.step("simulated fleets", || simulation::run(&args.simulation));
+    let docs =
+        report.step("doc tests", || Run::cargo().args(["test", "--locked", "--workspace", "--doc"]).go());
+    tests.and(simulated).and(docs)
 }
 
 /// What the tests said they left out.

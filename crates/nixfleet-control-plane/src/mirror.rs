@@ -4,7 +4,7 @@
 //! touched are read again. So a mirror cannot come to another result than the database, and one that is lost is read anew.
 //! What a mirror has beside it is when hosts were heard of, which is written only now and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::model::time::UnixMs;
@@ -69,8 +69,8 @@ impl Mirror {
     /// Takes rows in.
     pub fn take(&mut self, news: News) {
         let News { newest, released, progressed, hosts } = news;
-        for (_, channel, hosts) in released {
-            self.take_channel(channel, hosts);
+        for (name, channel, hosts) in released {
+            self.take_channel(name, channel, hosts);
         }
         for (name, Progress { rollout, quarantine }) in progressed {
             if let Some(channel) = self.snapshot.channels.get_mut(&name) {
@@ -89,14 +89,26 @@ impl Mirror {
         self.event = self.event.max(newest);
     }
 
-    fn take_channel(&mut self, channel: PlannedChannel, hosts: BTreeMap<HostName, PlannedHost>) {
-        let known = hosts.into_iter().map(|(host, planned)| {
-            let old = self.snapshot.host(&host).and_then(|(_, old)| old.heard_ms);
-            (host, heard_at_least(planned.host, old))
-        });
-        let hosts = known.collect();
+    fn take_channel(
+        &mut self,
+        name: ChannelName,
+        channel: PlannedChannel,
+        hosts: BTreeMap<HostName, PlannedHost>,
+    ) {
+        let Snapshot { listening_since_ms: _, channels, homes } = &mut self.snapshot;
+        let before = channels.remove(&name).map(|before| before.hosts).unwrap_or_default();
+        for gone in before.keys() {
+            homes.remove(gone);
+        }
+        let mut known = BTreeMap::new();
+        for (host, planned) in hosts {
+            let elsewhere = homes.insert(host.clone(), name.clone());
+            let elsewhere = elsewhere.and_then(|home| channels.get_mut(&home)?.hosts.remove(&host)?.heard_ms);
+            let old = before.get(&host).and_then(|old| old.heard_ms).or(elsewhere);
+            known.insert(host, heard_at_least(planned.host, old));
+        }
         let PlannedChannel { current, progress: Progress { rollout, quarantine } } = channel;
-        self.snapshot.put(Channel { current, hosts, rollout, quarantine });
+        channels.insert(name, Channel { current, hosts: known.into(), rollout, quarantine });
     }
 
     /// Takes in when hosts were heard of. Returns whether it changes anything.
@@ -113,9 +125,14 @@ impl Mirror {
         changed
     }
 
-    /// The names of all hosts.
-    pub fn hosts(&self) -> BTreeSet<&HostName> {
-        self.snapshot.homes.keys().collect()
+    /// Takes in that these hosts wait for orders at this time. Those that were just ordered something are left out: that an
+    /// order was sent does not say that it arrived.
+    pub fn waiting(&mut self, hosts: Vec<HostName>, at: UnixMs) -> bool {
+        let is_free =
+            |name: &HostName| self.snapshot.host(name).is_some_and(|(_, host)| host.ordered.is_none());
+        let free: Vec<(HostName, UnixMs)> =
+            hosts.into_iter().filter(is_free).map(|name| (name, at)).collect();
+        self.heard(free)
     }
 }
 

@@ -8,6 +8,7 @@
 //! ([`Event::ReportsLost`]), and later one that says where the host stands ([`Event::StateTold`]). Between the two a
 //! follower takes records in without knowing the state ([`Follower::is_behind`]); from the second on it does again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -108,24 +109,26 @@ pub fn advance(
     context: &Context<'_>,
     now: Now,
 ) -> Result<Advance, Refused> {
-    let mut out = Advance { next: state.clone(), records: Vec::new(), effects: Vec::new(), wake_at: None };
-    let mut event = event.clone();
+    let (mut records, mut effects) = (Vec::new(), Vec::new());
+    // A state is some KB; the first one is only looked at.
+    let (mut at, mut event) = (Cow::Borrowed(state), Cow::Borrowed(event));
     for _ in 0..DECISIONS_MAX {
-        let followed = step(&out.next, &event, context, now)?;
-        if followed.next.seq != out.next.seq {
-            let (v, seq) = (RECORD_FORMAT, followed.next.seq);
-            out.records.push(Record { v, seq, at_ms: now.at, up_ms: now.up, fact: event });
+        let followed = step(&at, &event, context, now)?;
+        if followed.next.seq != at.seq {
+            let (v, seq, fact) = (RECORD_FORMAT, followed.next.seq, event.into_owned());
+            records.push(Record { v, seq, at_ms: now.at, up_ms: now.up, fact });
         }
-        (out.next, out.wake_at) = (followed.next, followed.wake_at);
-        out.effects.extend(followed.effects);
+        at = Cow::Owned(followed.next);
+        effects.extend(followed.effects);
         match followed.then {
-            Some(decision) => event = decision,
-            None => return Ok(out),
+            Some(decision) => event = Cow::Owned(decision),
+            None => {
+                return Ok(Advance { next: at.into_owned(), records, effects, wake_at: followed.wake_at });
+            }
         }
     }
     // Not reached by any state that is known; woken at once, the machine goes on where it is.
-    out.wake_at = Some(now.at);
-    Ok(out)
+    Ok(Advance { next: at.into_owned(), records, effects, wake_at: Some(now.at) })
 }
 
 /// Somebody who follows a host by its records.

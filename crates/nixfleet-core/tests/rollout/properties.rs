@@ -12,8 +12,8 @@ use nixfleet_core::model::time::Secs;
 use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::snapshot::Then;
 use nixfleet_core::rollout::{
-    Decision, Order, Plan, PlanReport, Reason, RolloutId, Snapshot, Status, Transition, Verb, What, object,
-    plan,
+    Decision, Fact, Order, Plan, PlanReport, Reason, RolloutId, Snapshot, Status, Transition, Verb, What,
+    object, plan,
 };
 use proptest::prelude::*;
 
@@ -414,4 +414,20 @@ fn every_order_more_is_objected_to(
         prop_assert!(!object(&worse, before).is_empty(), "wave {wave}");
     }
     Ok(())
+}
+
+#[test]
+fn a_plan_that_was_cut_off_between_a_failure_and_the_halt_halts_the_next_time() {
+    let mut world = World::new();
+    take(&mut world, &[(0, false), (0, false)], 1, &rules(2, 2, 0, "revert"), false);
+    let first = host(0);
+    world.stands(&first, StateName::Staging, world.current(&first));
+    let _ = world.plan();
+    world.fails(&first, StateName::Reverted, Then::Stays);
+    let (made, _) = plan(&world.snapshot, world.now);
+    let counted = |decision: &&Decision| matches!(decision.becomes, Transition::FailureCounted { .. });
+    let counted = made.decisions.iter().find(counted).expect("it is counted").clone();
+    world.fold(&Fact::Decided(counted)).unwrap();
+    let (again, _) = world.plan();
+    assert!(again.decisions.iter().any(|decision| matches!(decision.becomes, Transition::Halted { .. })));
 }

@@ -4,6 +4,7 @@ use super::View;
 use super::seen::{At, Seen, Silence};
 use crate::host::waiting::StateName;
 use crate::ids::StorePath;
+use crate::model::names::HostName;
 use crate::model::policy::OnFailure;
 use crate::model::time::UnixMs;
 use crate::rollout::order::Transition;
@@ -16,6 +17,10 @@ pub(super) fn count(view: &mut View<'_>, now: UnixMs) {
     }
     let failed = |(place, seen)| failed(view, seen, now).map(|failed| (place, failed));
     let new: Vec<(usize, Failed)> = view.seen.iter().enumerate().filter_map(failed).collect();
+    // Whoever carried a plan out may have been cut off between a failure and the halt that it calls for.
+    if let Some((host, how)) = newest(view).filter(|_| too_many(view)) {
+        halt(view, host, how, now);
+    }
     for (place, failed) in new {
         let Some(seen) = view.seen.get_mut(place) else { continue };
         seen.counted = true;
@@ -23,15 +28,27 @@ pub(super) fn count(view: &mut View<'_>, now: UnixMs) {
         view.decide(Transition::FailureCounted { host: host.clone(), failed: failed.clone() });
         let how = failed.how;
         view.rollout.failures.insert(host.clone(), failed);
-        let halted = matches!(view.rollout.status, Status::Halted { .. });
-        if !halted && too_many(view) {
-            view.decide(Transition::Halted { host: host.clone(), failure: how });
-            view.rollout.status = Status::Halted { host, failure: how, at_ms: now };
+        if too_many(view) {
+            halt(view, host, how, now);
         }
     }
     if matches!(view.rollout.status, Status::Halted { .. }) {
         quarantine(view);
     }
+}
+
+/// Stops the rollout, unless it is stopped.
+fn halt(view: &mut View<'_>, host: HostName, failure: FailedHow, now: UnixMs) {
+    if !matches!(view.rollout.status, Status::Halted { .. }) {
+        view.decide(Transition::Halted { host: host.clone(), failure });
+        view.rollout.status = Status::Halted { host, failure, at_ms: now };
+    }
+}
+
+/// The failure that was counted last.
+fn newest(view: &View<'_>) -> Option<(HostName, FailedHow)> {
+    let newest = view.rollout.failures.iter().max_by_key(|(_, failed)| failed.at_ms);
+    newest.map(|(host, failed)| (host.clone(), failed.how))
 }
 
 fn too_many(view: &View<'_>) -> bool {

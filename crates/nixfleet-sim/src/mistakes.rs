@@ -1,0 +1,141 @@
+//! Mistakes of the field (`lessons.md`), put back one at a time to see that a run finds them. They are made here, around the
+//! product's code and never in it: what goes into it or comes out of it is altered.
+
+use nixfleet_core::host::Event;
+use nixfleet_core::host::probing::{ProbeReport, ProbeResult, WatchId};
+use nixfleet_core::host::waiting::StateName;
+use nixfleet_core::rollout::{Snapshot, Standing, Status};
+use nixfleet_core::wire::{EventsTaken, Then};
+
+use crate::sim::Sim;
+use crate::truth::System;
+use crate::wire::{Answer, Ask, Request};
+
+/// A mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mistake {
+    /// L9: what probes found before the activation counts.
+    ProbesFromBefore,
+    /// L9, I9: a probe that could not be run has passed.
+    UnrunCountsAsPassed,
+    /// L24: reports are acknowledged before they are in the database.
+    AcknowledgedFirst,
+    /// L24: a report that arrives twice is folded twice.
+    RepeatsFolded,
+    /// L25: an order is forgotten when it is sent, not when the host has it.
+    OrderForgotten,
+    /// L8, L17: a state file that cannot be read is a fresh host.
+    StateLost,
+    /// L3: the way back is one generation down, whatever that is.
+    GenerationBelow,
+    /// L6: a host that waits for its reboot counts as done.
+    DeferredCountsAsDone,
+    /// L27: hosts that were ordered and are silent count in no budget.
+    SilentNotCounted,
+    /// L26: the planner reads whether a rollout halted where nobody writes it.
+    HaltForgotten,
+    /// I5, L8: something is done before the state that says so is saved.
+    EffectsBeforeSave,
+    /// L16: a time that only a clock said is remembered.
+    ClockRemembered,
+    /// I1, I2: the control plane's word is enough for what to run.
+    UnsignedTaken,
+}
+
+impl Mistake {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::ProbesFromBefore,
+        Self::UnrunCountsAsPassed,
+        Self::AcknowledgedFirst,
+        Self::RepeatsFolded,
+        Self::OrderForgotten,
+        Self::StateLost,
+        Self::GenerationBelow,
+        Self::DeferredCountsAsDone,
+        Self::SilentNotCounted,
+        Self::HaltForgotten,
+        Self::EffectsBeforeSave,
+        Self::ClockRemembered,
+        Self::UnsignedTaken,
+    ];
+}
+
+impl Sim {
+    /// Results that no run after the activation gave.
+    pub(crate) fn mistaken_probes(&mut self, host: usize, watch: WatchId) {
+        let is_new = self.hosts[host].machine.passed.is_empty();
+        let passes = self.makes(Mistake::ProbesFromBefore)
+            || (self.makes(Mistake::UnrunCountsAsPassed) && self.dice.chance(20));
+        if !is_new || !passes {
+            return;
+        }
+        let probing = self.hosts[host].agent.as_ref().and_then(|agent| agent.probing.as_ref());
+        let probes = probing.map(|probing| probing.probes.clone()).unwrap_or_default();
+        for probe in probes {
+            let (result, evidence) = (ProbeResult::Passed, String::new());
+            let report = ProbeReport { watch, probe, run: 1, result, evidence };
+            if let Some(agent) = &mut self.hosts[host].agent {
+                agent.inbox.push_back(Event::ProbeReported(report).into());
+            }
+        }
+        self.later(host, 1, crate::sim::Agents::Writes);
+    }
+
+    /// The system to which a way back really goes.
+    pub(crate) fn mistaken_way_back(&self, host: usize, to: System) -> System {
+        if !self.makes(Mistake::GenerationBelow) {
+            return to;
+        }
+        // Generations are numbered by when they were made, and a way back makes one too.
+        let journal = &self.hosts[host].machine.journal;
+        journal.iter().rev().nth(1).map_or(to, |before| before.target)
+    }
+
+    /// What the planner is told of a host.
+    pub(crate) fn mistaken_standing(&self, mut standing: Standing) -> Standing {
+        if self.makes(Mistake::DeferredCountsAsDone) && standing.state == StateName::AwaitingReboot {
+            standing.state = StateName::Converged;
+        }
+        standing
+    }
+
+    /// What the planner plans from, if it is not what is known.
+    pub(crate) fn mistaken_snapshot(&self) -> Option<Snapshot> {
+        let mut snapshot = self.plane.snapshot.clone();
+        match self.settings.mistake? {
+            Mistake::SilentNotCounted => {
+                let hosts = snapshot.channels.values_mut().flat_map(|channel| channel.hosts.rows_mut());
+                hosts.for_each(|host| host.ordered = None);
+            }
+            Mistake::HaltForgotten => {
+                let rollouts = snapshot.channels.values_mut().filter_map(|channel| channel.rollout.as_mut());
+                for rollout in rollouts.filter(|rollout| matches!(rollout.status, Status::Halted { .. })) {
+                    rollout.status = Status::Going;
+                    rollout.failures.clear();
+                }
+            }
+            Mistake::ProbesFromBefore
+            | Mistake::UnrunCountsAsPassed
+            | Mistake::AcknowledgedFirst
+            | Mistake::RepeatsFolded
+            | Mistake::OrderForgotten
+            | Mistake::StateLost
+            | Mistake::GenerationBelow
+            | Mistake::DeferredCountsAsDone
+            | Mistake::EffectsBeforeSave
+            | Mistake::ClockRemembered
+            | Mistake::UnsignedTaken => return None,
+        }
+        Some(snapshot)
+    }
+
+    /// The answer is sent, and the process dies before it has written.
+    pub(crate) fn acknowledges_first(&mut self, request: &Request) {
+        if let Ask::Events(records) = &request.what {
+            let next = records.last().map_or(1, |last| last.seq + 1);
+            self.answer(request, Answer::Taken(EventsTaken { next, then: Then::GoOn }));
+        }
+        self.kill_plane();
+    }
+}

@@ -1,0 +1,151 @@
+//! What is promised of the fleet: of plans, of budgets, of rollouts.
+
+use std::collections::BTreeSet;
+
+use nixfleet_core::host::HostState;
+use nixfleet_core::host::phase::Phase;
+use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::policy::Scope;
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::rollout::snapshot::Channel;
+use nixfleet_core::rollout::{Decision, Order, Plan, PlanReport, Transition, What, plan};
+
+use super::Promise;
+use crate::plane::place_of;
+use crate::sim::Sim;
+
+/// One of so many plans is made again after it was carried out.
+const AGAIN: u64 = 16;
+
+impl Sim {
+    /// Every host has an order or a reason.
+    pub(crate) fn check_answers(&mut self, made: &Plan, report: &PlanReport) {
+        let ordered: BTreeSet<&HostName> = made.orders.iter().map(|order| &order.host).collect();
+        let homes = &self.plane.snapshot.homes;
+        let both = ordered.iter().find(|host| report.held.get(host).is_some());
+        let held = report.held.iter().count();
+        let counted = ordered.len() + held == homes.len();
+        let what = match both {
+            Some(host) => format!("{host} has an order and a reason"),
+            None => format!("{} orders and {} reasons for {} hosts", ordered.len(), held, homes.len()),
+        };
+        self.must(both.is_none() && counted, Promise::EveryHostAnswered, None, || what);
+    }
+
+    /// A plan that was carried out leaves nothing to plan at the same time.
+    pub(crate) fn check_nothing_left(&mut self, now: UnixMs) {
+        if self.dice.below(AGAIN) == 0 && self.settings.mistake.is_none() {
+            let (again, _) = plan(&self.plane.snapshot, now);
+            self.must(again.is_empty(), Promise::NothingLeftToPlan, None, || format!("{again:?}"));
+        }
+    }
+
+    /// A rollout that is called converged has: each of its hosts runs the release, has failed, or is excused.
+    pub(crate) fn check_decision(&mut self, decision: &Decision) {
+        if decision.becomes != Transition::Converged {
+            return;
+        }
+        let Some(channel) = self.plane.snapshot.channels.get(&decision.rollout.channel) else { return };
+        let wrong = channel.hosts.iter().find(|(name, _)| self.is_missing(channel, name));
+        let wrong = wrong.map(|(name, known)| format!("{name}, of which is known {known:?}"));
+        self.must(wrong.is_none(), Promise::ConvergedIsTrue, None, || {
+            format!(
+                "{} has converged, and this host does not run it: {}",
+                decision.rollout,
+                wrong.unwrap_or_default()
+            )
+        });
+    }
+
+    /// Whether a host neither runs the newest release by the truth nor is one that nobody waits for.
+    fn is_missing(&self, channel: &Channel, name: &HostName) -> bool {
+        let (Some(known), Some(host)) = (channel.hosts.get(name), place_of(name)) else { return false };
+        let it = &self.hosts[host];
+        let runs =
+            it.disk.state.settled.as_ref().is_some_and(|done| done.terms.release == channel.current.id);
+        let rollout = channel.rollout.as_ref();
+        let counted = rollout
+            .is_some_and(|rollout| rollout.failures.contains_key(name) || rollout.forgiven.contains(name));
+        let excused = known.skip.is_some()
+            || known.hold.is_some()
+            || it.disk.state.hold.is_some()
+            || self.is_silent(channel, known.heard_ms);
+        !runs && !counted && !excused
+    }
+
+    /// Whether a host was silent for as long as its policy allows.
+    fn is_silent(&self, channel: &Channel, heard: Option<UnixMs>) -> bool {
+        let opened = channel.rollout.as_ref().map_or(UnixMs::EPOCH, |rollout| rollout.opened_ms);
+        let heard = heard.unwrap_or(opened).max(self.plane.snapshot.listening_since_ms);
+        self.plane.now(self.now) >= heard.plus(channel.current.policy.offline_after_secs)
+    }
+
+    /// After a plan was carried out: by the hosts' own states, it sent nobody on the way where that makes too many.
+    pub(crate) fn check_budgets(&mut self, made: &Plan) {
+        if self.plane.was_tampered || self.broken.is_some() {
+            return;
+        }
+        let moving: Vec<bool> = (0..self.hosts.len()).map(|host| self.counts_as_moving(host)).collect();
+        let mut over = None;
+        for channel in self.plane.snapshot.channels.values() {
+            for budget in &channel.current.policy.max_in_flight {
+                let is_sent = |order: &&Order| {
+                    let known = channel.hosts.get(&order.host).filter(|_| order.what != What::Stage);
+                    known.is_some_and(|known| budget.hosts.means(&order.host, &known.placed.tags))
+                };
+                if !made.orders.iter().any(|order| is_sent(&order)) {
+                    continue;
+                }
+                let homes: Vec<&Channel> = match budget.scope {
+                    Scope::Channel => vec![channel],
+                    Scope::Fleet => self.plane.snapshot.channels.values().collect(),
+                };
+                let (mut size, mut used) = (0, 0);
+                let hosts = homes.into_iter().flat_map(|home| &home.hosts);
+                let of_group = hosts.filter(|(name, known)| budget.hosts.means(name, &known.placed.tags));
+                for (name, _) in of_group {
+                    size += 1;
+                    used += u32::from(place_of(name).is_some_and(|host| moving[host]));
+                }
+                let limit = budget.limit.of(size);
+                if used > limit {
+                    over = Some(format!(
+                        "{used} hosts of `{}` are on their way, and {limit} may be",
+                        budget.hosts
+                    ));
+                }
+            }
+        }
+        self.must(over.is_none(), Promise::WithinBudget, None, || over.unwrap_or_default());
+    }
+
+    /// Whether a host is on its way by its own state. One that the control plane had given up since it was silent for too long
+    /// does not count until it has arrived.
+    fn counts_as_moving(&mut self, host: usize) -> bool {
+        if !moves(&self.hosts[host].disk.state) {
+            self.hosts[host].seen.is_given_up = false;
+            return false;
+        }
+        let name = &self.story.hosts[host].name;
+        let Some((channel, known)) = self.plane.snapshot.host(name) else { return false };
+        let (silent, skipped) = (self.is_silent(channel, known.heard_ms), known.skip.is_some());
+        let seen = &mut self.hosts[host].seen;
+        seen.is_given_up |= silent || skipped;
+        !seen.is_given_up
+    }
+}
+
+/// A move that somebody told it to make.
+fn moves(state: &HostState) -> bool {
+    let let_go = |release| state.go.as_ref() == Some(release);
+    match &state.phase {
+        Phase::Activating(_) | Phase::Confirming(_) | Phase::AwaitingReboot(_) => true,
+        Phase::Staging(at) => let_go(&at.target.release),
+        Phase::Staged(at) => let_go(&at.target.release),
+        Phase::Converged
+        | Phase::Soaking(_)
+        | Phase::Reverting(_)
+        | Phase::Reverted(_)
+        | Phase::Failed(_) => false,
+    }
+}

@@ -1,0 +1,44 @@
+//! A few seeds, for every test run; many are run by `cargo xtask test`, optimised.
+
+use nixfleet_sim::{Faults, Mistake, Settings, run};
+
+/// How many lines of a failed run are shown.
+const LINES: usize = 60;
+
+fn settings(hosts: u32, faults: Faults) -> Settings {
+    Settings { hosts, faults, mistake: None }
+}
+
+#[test]
+fn a_fleet_for_which_all_goes_well_converges() {
+    for seed in 1..=6 {
+        let counts = run(seed, settings(5, Faults::None), LINES).unwrap_or_else(|found| panic!("{found}"));
+        assert!(counts.live >= 10 && counts.reverted == 0, "each host has two releases: {counts:?}");
+    }
+}
+
+#[test]
+fn a_fleet_to_which_everything_happens_comes_to_rest_and_takes_the_next_good_release() {
+    let mut sum = nixfleet_sim::Counts::default();
+    for seed in 1..=12 {
+        let counts = run(seed, settings(10, Faults::All), LINES).unwrap_or_else(|found| panic!("{found}"));
+        sum = sum.plus(counts);
+    }
+    // Seeds that let nothing happen would show nothing.
+    assert!(sum.reverted > 0 && sum.plane_starts > 0 && sum.databases_lost > 0 && sum.boots > 0, "{sum:?}");
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time() {
+    let counts = || run(3, settings(10, Faults::All), LINES).unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!(counts(), counts());
+}
+
+#[test]
+fn a_finding_says_how_to_have_it_again() {
+    let settings = Settings { hosts: 12, faults: Faults::All, mistake: Some(Mistake::StateLost) };
+    let found = run(1, settings, LINES).expect_err("a lost state is found");
+    let text = found.to_string();
+    assert!(text.contains("cargo xtask test --sim --hosts 12 --seed 1 --mistake StateLost"), "{text}");
+    assert!(!found.lines.is_empty() && !text.contains("the second run was another one"), "{text}");
+}
