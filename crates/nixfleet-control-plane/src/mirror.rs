@@ -96,19 +96,19 @@ impl Mirror {
         hosts: BTreeMap<HostName, PlannedHost>,
     ) {
         let Snapshot { listening_since_ms: _, channels, homes } = &mut self.snapshot;
-        let mut before = channels.remove(&name).map(|before| before.hosts).unwrap_or_default();
+        let before = channels.remove(&name).map(|before| before.hosts).unwrap_or_default();
         for gone in before.keys() {
             homes.remove(gone);
         }
         let mut known = BTreeMap::new();
         for (host, planned) in hosts {
             let elsewhere = homes.insert(host.clone(), name.clone());
-            let elsewhere = elsewhere.and_then(|home| channels.get_mut(&home)?.hosts.remove(&host));
-            let old = before.remove(&host).or(elsewhere).and_then(|old| old.heard_ms);
+            let elsewhere = elsewhere.and_then(|home| channels.get_mut(&home)?.hosts.remove(&host)?.heard_ms);
+            let old = before.get(&host).and_then(|old| old.heard_ms).or(elsewhere);
             known.insert(host, heard_at_least(planned.host, old));
         }
         let PlannedChannel { current, progress: Progress { rollout, quarantine } } = channel;
-        channels.insert(name, Channel { current, hosts: known, rollout, quarantine });
+        channels.insert(name, Channel { current, hosts: known.into(), rollout, quarantine });
     }
 
     /// Takes in when hosts were heard of. Returns whether it changes anything.

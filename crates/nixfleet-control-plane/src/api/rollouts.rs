@@ -395,7 +395,7 @@ impl WaveView {
             let index = WaveIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let hosts = hosts.remove(&index).unwrap_or_default();
             let opened_ms = rollout.waves_opened.get(at).copied();
-            let waits = hosts.iter().find_map(|host| match report.held.get(*host) {
+            let waits = hosts.iter().find_map(|host| match report.held.get(host) {
                 Some(Reason::Wave { on, .. }) => Some(on.clone()),
                 Some(_) | None => None,
             });
@@ -446,6 +446,7 @@ impl Counts {
                 | Reason::StageBudget { .. }
                 | Reason::Wave { .. }
                 | Reason::NoSuchWave { .. }
+                | Reason::Deadlock { .. }
                 | Reason::Budget { .. }
                 | Reason::Edge { .. }
                 | Reason::Window { .. }

@@ -1,12 +1,11 @@
 //! What the planner decided and what people asked for, in a write: folded into the rows of one channel and one host by the
 //! core's own fold.
 
-use std::collections::BTreeMap;
-
 use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::{
-    Channel, Decision, Fact as PlanFact, Host, NotFolded, Order, Remembered, Snapshot, Standing, Verb, What,
+    Channel, Decision, Fact as PlanFact, Host, Hosts, NotFolded, Order, Remembered, Snapshot, Standing, Verb,
+    What,
 };
 use nixfleet_core::wire::{Topic, Wish};
 
@@ -155,8 +154,7 @@ impl Write {
         if !self.channels.contains_key(name) {
             let Some(current) = read_current(self.raw(), name).await? else { return Ok(None) };
             let Progress { rollout, quarantine } = read_progress(self.raw(), name).await?;
-            let hosts = BTreeMap::new();
-            let channel = Channel { current, hosts, rollout, quarantine };
+            let channel = Channel { current, hosts: Hosts::default(), rollout, quarantine };
             self.channels.insert(name.clone(), ChannelRow { channel, is_changed: false });
         }
         Ok(self.channels.get_mut(name))
