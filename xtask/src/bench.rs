@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Put the tables into BENCHMARKS.md, with this machine's description
     #[arg(long)]
     write: bool,
-    /// The benchmarks to run [default: all]
+    /// The benchmarks to run: activation, following [default: all]
     names: Vec<String>,
 }
 
@@ -30,18 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("`--write` replaces all tables, so it runs all benchmarks: leave the names out");
     }
     let mut report = Report::default();
-    report.step("build the testbed", || programs::build(&["testbed"]))?;
-    let agent = report.step("build the agent", programs::build_release_agent)?;
-    if let Hosts::Impossible(why) = setup::prepare(&mut report, &agent)? {
-        bail!("the benchmarks need a test host: {why}");
-    }
-    let tables = report.step("benchmarks", || {
-        Run::cargo()
-            .args(["run", "--locked", "--release", "-p", "nixfleet-testbed", "--bin", "bench", "--"])
-            .args(&args.names)
-            .env("NIXFLEET_AGENT_BIN", &agent)
-            .stdout()
-    })?;
+    let tables = on_a_host(&mut report, &args.names)?;
     say::data(tables.trim_end());
     if args.write {
         let path = workspace::root().join("BENCHMARKS.md");
@@ -52,6 +41,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     report.close();
     Ok(())
+}
+
+fn on_a_host(report: &mut Report, names: &[String]) -> Result<String> {
+    report.step("build the testbed and the command line", || programs::build(&["testbed", "nixfleet"]))?;
+    let cli = programs::keep(&programs::built("nixfleet"), "nixfleet")?;
+    let agent = report.step("build the agent", programs::build_release_agent)?;
+    if let Hosts::Impossible(why) = setup::prepare(report, &agent)? {
+        bail!("the benchmarks need a test host: {why}");
+    }
+    report.step("benchmarks", || {
+        Run::cargo()
+            .args(["run", "--locked", "--release", "-p", "nixfleet-testbed", "--bin", "bench", "--"])
+            .args(names)
+            .env("NIXFLEET_AGENT_BIN", &agent)
+            .env("NIXFLEET_CLI_BIN", &cli)
+            .stdout()
+    })
 }
 
 /// This machine, as far as it matters for reading the numbers.
