@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Put the tables into BENCHMARKS.md, with this machine's description
     #[arg(long)]
     write: bool,
-    /// The benchmarks to run, for example `planner`, which needs no test host [default: all]
+    /// The benchmarks to run: activation, following, planner (the last needs no test host) [default: all]
     names: Vec<String>,
 }
 
@@ -55,7 +55,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn benchmarks_on_hosts(report: &mut Report, names: &[&String]) -> Result<String> {
-    report.step("build the testbed", || programs::build(&["testbed"]))?;
+    report.step("build the testbed and the command line", || programs::build(&["testbed", "nixfleet"]))?;
+    let cli = programs::keep(&programs::built("nixfleet"), "nixfleet")?;
     let agent = report.step("build the agent", programs::build_release_agent)?;
     if let Hosts::Impossible(why) = setup::prepare(report, &agent)? {
         bail!("the benchmarks need a test host: {why}");
@@ -65,6 +66,7 @@ fn benchmarks_on_hosts(report: &mut Report, names: &[&String]) -> Result<String>
             .args(["run", "--locked", "--release", "-p", "nixfleet-testbed", "--bin", "bench", "--"])
             .args(names)
             .env("NIXFLEET_AGENT_BIN", &agent)
+            .env("NIXFLEET_CLI_BIN", &cli)
             .stdout()
     })
 }

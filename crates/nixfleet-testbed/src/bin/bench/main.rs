@@ -3,13 +3,17 @@
 //!
 //! What is measured: wall time inside the host of an activation of an already fetched closure of 1,100 paths with 20
 //! changed units, back and forth between two such systems; from the end of the switch program to our verdict on it; a
-//! no-change activation; the idle agent's memory; the binary's size.
+//! no-change activation; the idle agent's memory; the binary's size; and what [`following`] says.
+//!
+//! Names as arguments choose: `activation`, `following`.
 #![allow(clippy::print_stdout, reason = "tables are the result")]
+
+mod following;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nixfleet_testbed::{Flavour, Host, System};
 
 const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
@@ -20,6 +24,22 @@ const GENERATIONS: &str = "+5";
 const PAIRS: usize = 9;
 
 fn main() -> Result<()> {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    ensure!(
+        names.iter().all(|name| ["activation", "following"].contains(&name.as_str())),
+        "there are the benchmarks activation and following, not {names:?}"
+    );
+    if is_wanted("activation") {
+        activation()?;
+    }
+    if is_wanted("following") {
+        following::following()?;
+    }
+    Ok(())
+}
+
+fn activation() -> Result<()> {
     let host = Host::boot(Flavour::Trixie)?;
     let (a, b) = (host.system(System::BigA).to_owned(), host.system(System::BigB).to_owned());
     host.fetch(&a)?;
@@ -99,7 +119,7 @@ fn footprint(host: &Host) -> Result<()> {
     let size = host.sh(&format!("stat -L -c %s {AGENT}"))?;
     println!("| idle agent | value |\n|---|---|");
     println!("| resident memory | {} |", rss.stdout.trim().trim_start_matches("VmRSS:").trim());
-    println!("| size of the binary | {} bytes |", size.stdout.trim());
+    println!("| size of the binary | {} bytes |\n", size.stdout.trim());
     Ok(())
 }
 
