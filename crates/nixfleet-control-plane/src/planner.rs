@@ -17,7 +17,7 @@ use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, object, plan};
 use nixfleet_sys::random;
 use nixfleet_sys::text::chain;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::heard::Heard;
 use crate::metrics::Metrics;
@@ -41,9 +41,14 @@ const TICK: Duration = Duration::from_secs(1);
 const HEARD_EVERY: Duration = Duration::from_secs(10);
 /// Signs of life are written by each replica every ten seconds, by its own clock.
 const HEARD_OVERLAP_MS: u64 = 60_000;
-/// After a plan the planner rests for so many times what it took, so that it takes a fifth of a core at most.
+/// Orders that are written in one transaction, while reports wait: a fraction of a second. Those that are left are planned
+/// again at once.
+const ORDERS_AT_ONCE: usize = 500;
+/// After plans the planner rests for so many times what it took to make them, so that they take a fifth of a core at most.
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(1);
+/// How long an answer waits for what was written before it was asked for.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
 /// Plans in a row that are carried out at the same event's time. One is enough, as a plan leaves nothing to plan; more means
 /// that something else happens all the time.
 const ROUNDS_MAX: u32 = 8;
@@ -64,29 +69,43 @@ pub struct Outlook {
 }
 
 /// What a plan is made from, and what was planned: read by whoever answers people. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Planning(Arc<RwLock<(Mirror, Outlook)>>);
+#[derive(Debug, Clone)]
+pub struct Planning {
+    known: Arc<RwLock<(Mirror, Outlook)>>,
+    /// The newest event that a round has looked at.
+    seen: watch::Sender<u64>,
+}
 
 impl Planning {
     fn new(listening_since: UnixMs) -> Self {
-        Self(Arc::new(RwLock::new((Mirror::new(listening_since), Outlook::default()))))
+        let known = (Mirror::new(listening_since), Outlook::default());
+        Self { known: Arc::new(RwLock::new(known)), seen: watch::Sender::new(0) }
+    }
+
+    /// Returns when the event `newest` is in what is known and planned, or after a while without it: who reads what they
+    /// just did sees it.
+    pub async fn has_seen(&self, newest: u64) {
+        let mut seen = self.seen.subscribe();
+        // Safe to cancel. Neither is an error: what is known is answered then.
+        let _ = timeout(SEEN_WITHIN, seen.wait_for(|seen| *seen >= newest)).await;
     }
 
     /// The fleet, and what is planned. Not to be held over anything that waits.
     pub fn read(&self) -> RwLockReadGuard<'_, (Mirror, Outlook)> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Mirror, &mut Outlook) -> T) -> T {
-        let mut guard = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guard = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (mirror, outlook) = &mut *guard;
         change(mirror, outlook)
     }
 
-    /// Plans, on a thread that may take its time.
-    async fn plan(&self, now: UnixMs) -> Planned {
+    /// Plans, on a thread that may take its time, with so many orders at most.
+    async fn plan(&self, now: UnixMs, orders_max: usize) -> Planned {
         let planning = self.clone();
-        let planned = tokio::task::spawn_blocking(move || Planned::of(&planning.read().0, now)).await;
+        let planned =
+            tokio::task::spawn_blocking(move || Planned::of(&planning.read().0, now, orders_max)).await;
         // It is cancelled only when the process ends; pure code does not panic.
         planned.unwrap_or_else(|_| Planned::nothing(now))
     }
@@ -101,8 +120,8 @@ struct Planned {
 }
 
 impl Planned {
-    fn of(mirror: &Mirror, now: UnixMs) -> Self {
-        let (plan, report, objections) = looked_at(&mirror.snapshot, now);
+    fn of(mirror: &Mirror, now: UnixMs, orders_max: usize) -> Self {
+        let (plan, report, objections) = looked_at(&mirror.snapshot, now, orders_max);
         Self { event: mirror.event, plan, report, objections }
     }
 
@@ -118,9 +137,11 @@ impl Planned {
     }
 }
 
-/// A plan, and what the second opinion says of it.
-pub fn looked_at(snapshot: &Snapshot, now: UnixMs) -> (Plan, PlanReport, Vec<String>) {
-    let (plan, report) = plan(snapshot, now);
+/// A plan with so many orders at most, and what the second opinion says of it. Whoever is left out waits a moment longer,
+/// which breaks no rule.
+pub fn looked_at(snapshot: &Snapshot, now: UnixMs, orders_max: usize) -> (Plan, PlanReport, Vec<String>) {
+    let (mut plan, report) = plan(snapshot, now);
+    plan.orders.truncate(orders_max);
     let objections = if plan.is_empty() { Vec::new() } else { object(&plan, snapshot) };
     (plan, report, objections.iter().map(ToString::to_string).collect())
 }
@@ -151,6 +172,8 @@ pub struct Planner {
     changed: watch::Receiver<u64>,
     lease_until: UnixMs,
     is_loaded: bool,
+    /// How long plans took since the last rest.
+    planned_for: Duration,
     heard_read: Option<Instant>,
     heard_newest: UnixMs,
     /// What was said of the last trouble, so that it is said once.
@@ -159,13 +182,15 @@ pub struct Planner {
     objected: Vec<String>,
 }
 
-/// Why a round is not the last.
+/// What became of a plan.
 #[derive(Debug, PartialEq, Eq)]
 enum Carried {
-    /// It was not, since there was nothing, or we do not lead, or there are objections.
-    Out,
-    /// It was.
-    On,
+    /// It was not carried out: we do not lead, or there are objections.
+    Not,
+    /// A part of it was.
+    Part,
+    /// All of it was.
+    Whole,
 }
 
 impl Planner {
@@ -180,6 +205,7 @@ impl Planner {
             changed,
             lease_until: UnixMs::EPOCH,
             is_loaded: false,
+            planned_for: Duration::ZERO,
             heard_read: None,
             heard_newest: UnixMs::EPOCH,
             trouble: None,
@@ -197,9 +223,10 @@ impl Planner {
     pub async fn run(mut self) {
         let mut is_due = true;
         loop {
-            let begun = Instant::now();
             match self.round(is_due).await {
                 Ok(()) => {
+                    let event = self.planning.read().0.event;
+                    self.planning.seen.send_replace(event);
                     if self.trouble.take().is_some() {
                         say::line("planning goes on");
                     }
@@ -207,7 +234,7 @@ impl Planner {
                 Err(error) => self.bear(&error),
             }
             // Also after a round that failed: it is made again.
-            sleep((begun.elapsed() * REST).min(REST_MAX)).await;
+            sleep((std::mem::take(&mut self.planned_for) * REST).min(REST_MAX)).await;
             is_due = self.wait().await;
         }
     }
@@ -244,18 +271,32 @@ impl Planner {
         if !(news || heard || is_due || leads == Leads::SinceNow) {
             return Ok(());
         }
-        for _ in 0..ROUNDS_MAX {
+        let mut rounds = 0;
+        while rounds < ROUNDS_MAX {
             let now = (self.tools.clock)();
-            let planned = self.planning.plan(now).await;
+            let planned = self.plan(now, usize::MAX).await;
             let is_empty = planned.plan.is_empty();
             let outlook = planned.outlook();
             self.tools.metrics.plans.add(1);
             self.planning.change(|_, known| *known = outlook);
-            if is_empty || leads == Leads::No || self.carry_out().await? == Carried::Out {
+            if is_empty || leads == Leads::No {
                 return Ok(());
+            }
+            match self.carry_out().await? {
+                Carried::Not => return Ok(()),
+                // Each part has fewer to give, so there is an end to it.
+                Carried::Part => {}
+                Carried::Whole => rounds += 1,
             }
         }
         Ok(())
+    }
+
+    async fn plan(&mut self, now: UnixMs, orders_max: usize) -> Planned {
+        let begun = Instant::now();
+        let planned = self.planning.plan(now, orders_max).await;
+        self.planned_for += begun.elapsed();
+        planned
     }
 
     /// Takes in what the log has, and wakes whoever was asked for something. Says whether there was anything.
@@ -333,22 +374,21 @@ impl Planner {
         let mut write = self.tools.store.begin(now).await?;
         if !write.still_mine(LEASE, &self.me).await? {
             self.lease_until = UnixMs::EPOCH;
-            return Ok(Carried::Out);
+            return Ok(Carried::Not);
         }
         self.catch_up(&mut Reading::Within(&mut write)).await?;
-        let Planned { event: _, plan, report: _, objections } = self.planning.plan(now).await;
+        let Planned { event: _, plan, report: _, objections } = self.plan(now, ORDERS_AT_ONCE).await;
         if !objections.is_empty() {
             self.alarm(write, objections).await?;
-            return Ok(Carried::Out);
+            return Ok(Carried::Not);
         }
         self.objected.clear();
         note(&mut write, &plan).await?;
-        let orders = plan.orders.len() as u64;
         write.commit().await?;
-        self.tools.metrics.orders.add(orders);
+        self.tools.metrics.orders.add(plan.orders.len() as u64);
         let mut reading = self.tools.store.reading().await?;
         self.catch_up(&mut reading).await?;
-        Ok(Carried::On)
+        Ok(if plan.orders.len() < ORDERS_AT_ONCE { Carried::Whole } else { Carried::Part })
     }
 
     /// Nothing is carried out; a person is called, once for the same matter.

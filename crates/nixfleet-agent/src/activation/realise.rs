@@ -11,6 +11,7 @@ use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::nix::closure::closure_digest;
+use nixfleet_core::nix::path_info::PathInfos;
 use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use super::host::HostPaths;
 use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
-use crate::tools::nix::{NixSettings, Reach, Verified};
+use crate::tools::nix::{NixSettings, Reach, Verified, all_signed};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
 use nixfleet_sys::text::chain;
@@ -62,12 +63,26 @@ pub struct Order<'a> {
 }
 
 /// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
-pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Seen {
-    match unsigned {
-        Unsigned::Accept => return Seen::Unknown,
-        Unsigned::Refuse => {}
+pub async fn glance(tools: &Tools, system: &StorePath) -> Seen {
+    let settings = async { tools.nix_settings().await.unwrap_or_default() };
+    let (closure, settings) = tokio::join!(closure(tools, system), settings);
+    seen(closure, &settings).await
+}
+
+/// The closure as the local store knows it, if it does.
+pub async fn closure(tools: &Tools, system: &StorePath) -> Option<PathInfos> {
+    if !system.as_path().exists() {
+        return None;
     }
-    if system.as_path().exists() && tools.is_trusted(system).await { Seen::Trusted } else { Seen::Unknown }
+    tools.path_info(std::slice::from_ref(system), Reach::Closures, None).await.ok()
+}
+
+/// What is known of such a closure on a host with these settings.
+pub async fn seen(closure: Option<PathInfos>, settings: &NixSettings) -> Seen {
+    let Some(closure) = closure else { return Seen::Unknown };
+    let keys = settings.trusted_keys.clone();
+    let signed = tokio::task::spawn_blocking(move || all_signed(&closure, &keys)).await;
+    if signed.unwrap_or(false) { Seen::Trusted } else { Seen::Unknown }
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -226,7 +241,7 @@ async fn says(tools: &Tools, substituter: &str, system: &StorePath) -> Says {
 fn mismatch(settings: NixSettings, paths: Vec<StorePath>, present_before: bool) -> Failure {
     Failure::SignatureMismatch {
         paths,
-        trusted_keys: settings.trusted_keys,
+        trusted_keys: settings.trusted_keys.into_iter().map(|key| key.name).collect(),
         asked: settings.substituters,
         present_before,
     }

@@ -13,6 +13,7 @@ use nixfleet_sys::fs::{self, Lock};
 use nixfleet_sys::{clock, text};
 
 use super::backend::{Action, ActivationBackend, FireOrder};
+use super::confirm::reachable;
 use super::host::ROOT_KINDS;
 use super::journal::{Journal, JournalError};
 use super::realise::no_space_or_internal;
@@ -46,7 +47,8 @@ pub struct Before {
 impl Before {
     /// Looks now.
     pub async fn look<B: ActivationBackend>(backend: &B, tools: &Tools) -> Self {
-        let (units, reachable) = tokio::join!(backend.units(), super::confirm::reachable(tools));
+        let reachable = async { reachable(&tools.nix_settings().await.unwrap_or_default()).await };
+        let (units, reachable) = tokio::join!(backend.units(), reachable);
         Self { units, reachable }
     }
 }

@@ -108,7 +108,8 @@ pub(super) fn nix_settings(settings: &NixSettings) -> Vec<Finding> {
         findings.push(Finding::problem(about, what, "add your cache to `nix.settings.substituters`"));
     }
     if findings.is_empty() {
-        let (keys, caches) = (trusted_keys.join(", "), substituters.join(", "));
+        let keys: Vec<&str> = trusted_keys.iter().map(|key| key.name.as_str()).collect();
+        let (keys, caches) = (keys.join(", "), substituters.join(", "));
         findings
             .push(Finding::good(about, format!("signatures by {keys} are demanded; fetched from {caches}")));
     }

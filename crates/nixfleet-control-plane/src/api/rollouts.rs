@@ -51,6 +51,7 @@ struct HostQuery {
 }
 
 async fn rollouts(_: Viewer, State(app): State<App>) -> Json<Page<RolloutView>> {
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let channels = mirror.snapshot.channels.values();
@@ -64,6 +65,7 @@ async fn rollout(
     Path(channel): Path<String>,
 ) -> Result<Json<RolloutView>, Problem> {
     let name: ChannelName = named(&channel)?;
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let channel = channel_of(&mirror.snapshot, &name)?;
@@ -82,6 +84,7 @@ async fn hosts(
     let HostQuery { after, wave, limit: asked_limit } = asked(query)?;
     let limit = limit(asked_limit)? as usize;
     let name: ChannelName = named(&channel)?;
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let channel = channel_of(&mirror.snapshot, &name)?;
@@ -95,6 +98,7 @@ async fn hosts(
 
 async fn why(_: Viewer, State(app): State<App>, Path(host): Path<String>) -> Result<Json<WhyView>, Problem> {
     let name: HostName = named(&host)?;
+    app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
     let found = mirror.snapshot.host(&name);
@@ -106,6 +110,7 @@ async fn why(_: Viewer, State(app): State<App>, Path(host): Path<String>) -> Res
 
 async fn plan(_: Viewer, State(app): State<App>) -> Result<Json<PlanView>, Problem> {
     let leader = leader(&app).await?;
+    app.planned().await;
     let guard = app.planning.read();
     let Outlook { event, at, plan, report, objections } = &guard.1;
     let empty = Plan { at_ms: *at, decisions: Vec::new(), orders: Vec::new() };
@@ -122,13 +127,14 @@ async fn plan_if(
 ) -> Result<Json<PlanView>, Problem> {
     let PlanAsked { verb } = caller::json(&headers, body, BYTES_MAX).await?;
     let leader = leader(&app).await?;
+    app.planned().await;
     let now = (app.clock)();
     // A copy of the fleet, and on a thread that may take its time.
     let planned = tokio::task::spawn_blocking(move || {
         let mut mirror = app.planning.read().0.clone();
         let (who, why) = (String::new(), String::new());
         mirror.snapshot.fold(&PlanFact::Asked { verb, who, why }, now)?;
-        Ok((mirror.event, looked_at(&mirror.snapshot, now)))
+        Ok((mirror.event, looked_at(&mirror.snapshot, now, usize::MAX)))
     });
     let planned = planned.await.map_err(|_| Problem::unavailable("the server is ending"))?;
     let (event, (plan, report, objections)) = planned.map_err(|unfit| Problem::unfit(&unfit))?;

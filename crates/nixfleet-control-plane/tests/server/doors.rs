@@ -19,7 +19,7 @@ enum Who {
 /// Whether a caller may use an endpoint of this kind.
 type May = fn(Who) -> bool;
 
-const ENDPOINTS: [(Method, &str, Who); 31] = [
+const ENDPOINTS: [(Method, &str, Who); 32] = [
     (Method::GET, "/root/1.json", Who::HostOrViewer),
     (Method::GET, "/channels/stable/latest", Who::HostOrViewer),
     (Method::GET, "/channels/stable/1/release.json", Who::HostOrViewer),
@@ -46,6 +46,7 @@ const ENDPOINTS: [(Method, &str, Who); 31] = [
     (Method::POST, "/v1/rollouts/stable/1/approve", Who::Operator),
     (Method::GET, "/v1/plan", Who::Viewer),
     (Method::POST, "/v1/plan", Who::Viewer),
+    (Method::GET, "/v1/openapi.json", Who::Anybody),
     (Method::GET, "/readyz", Who::Anybody),
     (Method::GET, "/v1/strangers", Who::Viewer),
     (Method::GET, "/v1/events", Who::Viewer),

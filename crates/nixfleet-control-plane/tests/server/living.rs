@@ -11,6 +11,7 @@ use nixfleet_core::host::probing::{ProbeReport, ProbeResult, Watch};
 use nixfleet_core::host::{Event, Phase};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::wire::{Orders, Then, Wish};
+use nixfleet_sys::random;
 use reqwest::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,6 +22,15 @@ use crate::running::Caller;
 
 /// How long an agent rests when there is nothing to do.
 const REST: Duration = Duration::from_millis(10);
+
+/// What lies between an agent and its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// Everything arrives, once.
+    Good,
+    /// Answers get lost, so that the same is sent again; reports of long ago come once more.
+    Bad,
+}
 
 /// What agents can see besides their server. Cheap to clone.
 #[derive(Clone, Default)]
@@ -69,8 +79,12 @@ impl Drop for Agent {
 impl Agent {
     /// Starts one that asks as `caller`, which has its key.
     pub(crate) fn start(name: &str, caller: Caller, outside: &Outside) -> Self {
-        let living =
-            Living { host: Host::started(name), caller: Arc::new(caller), outside: outside.clone(), next: 1 };
+        Self::start_as(Host::started(name), caller, outside, Wire::Good)
+    }
+
+    /// Starts this one, behind this wire.
+    pub(crate) fn start_as(host: Host, caller: Caller, outside: &Outside, wire: Wire) -> Self {
+        let living = Living { host, caller: Arc::new(caller), outside: outside.clone(), next: 1, wire };
         Self(tokio::spawn(living.run()))
     }
 }
@@ -81,12 +95,13 @@ struct Living {
     outside: Outside,
     /// The first record that the server does not have.
     next: u64,
+    wire: Wire,
 }
 
 impl Living {
     async fn run(mut self) {
         let (given, mut taken) = mpsc::channel(8);
-        let polling = tokio::spawn(poll(Arc::clone(&self.caller), given));
+        let polling = tokio::spawn(poll(Arc::clone(&self.caller), given, self.wire));
         let _ended_with_us = Agent(polling);
         loop {
             while let Ok(wish) = taken.try_recv() {
@@ -153,6 +168,14 @@ impl Living {
         if from == self.host.log.len() {
             return;
         }
+        if self.wire == Wire::Bad {
+            // Something of long ago, and what is new without its beginning; and then the answer is lost.
+            let old = from.min(usize::try_from(random::number() % 64).unwrap_or(0));
+            let _ = self.caller.try_report(&self.host.log[old..from]).await;
+            let _ = self.caller.try_report(&self.host.log[from + 1..]).await;
+            sleep(Duration::from_millis(random::number() % 100)).await;
+            let _ = self.caller.try_report(&self.host.log[from..]).await;
+        }
         let Some(taken) = self.caller.try_report(&self.host.log[from..]).await else { return };
         self.next = taken.next;
         if taken.then == Then::SendState
@@ -195,7 +218,7 @@ fn ended(flight: &Flight, verdict: Verdict) -> Event {
 }
 
 /// Asks for orders for ever, as the link of an agent does.
-async fn poll(caller: Arc<Caller>, given: mpsc::Sender<Wish>) {
+async fn poll(caller: Arc<Caller>, given: mpsc::Sender<Wish>, wire: Wire) {
     let (mut after, mut log) = (0, None::<String>);
     loop {
         let known = log.as_ref().map(|log| format!("&log={log}")).unwrap_or_default();
@@ -205,13 +228,20 @@ async fn poll(caller: Arc<Caller>, given: mpsc::Sender<Wish>) {
             continue;
         };
         let orders: Orders = serde_json::from_value(value).expect("what was promised");
+        if wire == Wire::Bad && random::number().is_multiple_of(2) {
+            // It was sent, and did not arrive.
+            sleep(REST).await;
+            continue;
+        }
         if log != orders.log {
             (after, log) = (0, orders.log);
         }
         for order in orders.orders {
             after = after.max(order.number);
-            if given.send(order.what).await.is_err() {
-                return;
+            for _ in 0..if wire == Wire::Bad { 2 } else { 1 } {
+                if given.send(order.what.clone()).await.is_err() {
+                    return;
+                }
             }
         }
         sleep(REST).await;

@@ -39,26 +39,20 @@ pub(crate) struct Running {
 impl Running {
     /// A server for `fleet`, with an empty database and a folder that it watches.
     pub(crate) async fn start(fleet: &Fleet) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (certificate, authority) = certificate(dir.path());
-        let root = dir.path().join("root.json");
-        fs::write_atomic(&root, &fleet.root(1)).expect("a file");
-        let releases = dir.path().join("releases");
-        fs::make_dir(&releases).expect("a folder");
-        let config = Config {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            certificate: certificate.clone(),
-            certificate_key: certificate,
-            root,
-            database: Database::Sqlite(dir.path().join("control-plane.db")),
-            releases: Some(releases),
-            keep_events: Duration::from_hours(24),
-            connections_max: 1_000,
-        };
+        let (dir, authority, config) = prepared(fleet, None);
         let (address, store, server) = serve(&config).await;
         let operator = token(&store, "ann", Role::Operator).await;
         let viewer = token(&store, "vic", Role::Viewer).await;
         Self { dir, config, authority, server: Some(server), store, address, operator, viewer }
+    }
+
+    /// Servers for `fleet` that others start, over this database, which are reached at this address.
+    pub(crate) async fn apart(fleet: &Fleet, database: Database, address: SocketAddr) -> Self {
+        let (dir, authority, config) = prepared(fleet, Some(database));
+        let store = Store::open(&config.database).await.expect("a database");
+        let operator = token(&store, "ann", Role::Operator).await;
+        let viewer = token(&store, "vic", Role::Viewer).await;
+        Self { dir, config, authority, server: None, store, address, operator, viewer }
     }
 
     /// Ends it in order.
@@ -114,18 +108,45 @@ impl Running {
         Caller { token: Some(token.to_owned()), ..self.anybody() }
     }
 
-    /// The second opinion had nothing against any plan.
-    pub(crate) async fn no_objections(&self) {
-        let (_, text) = self.person(&self.viewer).get("/metrics").await;
-        let text = text.as_str().expect("text");
-        assert!(text.contains("nixfleet_plans_objected_total 0\n"), "{text}");
-    }
-
     /// Pushes a release as an operator.
     pub(crate) async fn push(&self, documents: &Documents) {
         let (status, answer) = self.person(&self.operator).push(documents.pushed()).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
     }
+
+    /// [`Running::push`], again and again while no answer comes.
+    pub(crate) async fn push_until_there(&self, documents: &Documents) {
+        let pushed = async {
+            loop {
+                match self.person(&self.operator).try_push(documents.pushed()).await {
+                    Some((StatusCode::OK, _)) => return,
+                    Some(_) | None => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        tokio::time::timeout(SOON, pushed).await.expect("it is taken");
+    }
+}
+
+/// A folder with what the configuration names. Without another database there is a file in it, and a folder of releases.
+fn prepared(fleet: &Fleet, database: Option<Database>) -> (TempDir, CertificateDer<'static>, Config) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (certificate, authority) = certificate(dir.path());
+    let root = dir.path().join("root.json");
+    fs::write_atomic(&root, &fleet.root(1)).expect("a file");
+    let releases = dir.path().join("releases");
+    fs::make_dir(&releases).expect("a folder");
+    let config = Config {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        certificate: certificate.clone(),
+        certificate_key: certificate,
+        root,
+        releases: database.is_none().then_some(releases),
+        database: database.unwrap_or_else(|| Database::Sqlite(dir.path().join("control-plane.db"))),
+        keep_events: Duration::from_hours(24),
+        connections_max: 1_000,
+    };
+    (dir, authority, config)
 }
 
 async fn serve(config: &Config) -> (SocketAddr, Store, (Ender, JoinHandle<()>)) {
@@ -226,12 +247,18 @@ impl Caller {
         self.send(Method::POST, path, body.to_string().into_bytes()).await
     }
 
+    /// Pushes, and is answered.
     pub(crate) async fn push(&self, lines: Vec<u8>) -> (StatusCode, Value) {
+        self.try_push(lines).await.expect("an answer")
+    }
+
+    /// Pushes, if an answer comes.
+    async fn try_push(&self, lines: Vec<u8>) -> Option<(StatusCode, Value)> {
         let request =
             self.request(Method::POST, "/v1/releases").header("content-type", "application/x-ndjson");
-        let response = request.body(lines).send().await.expect("an answer");
+        let response = request.body(lines).send().await.ok()?;
         let status = response.status();
-        (status, serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON"))
+        Some((status, serde_json::from_slice(&response.bytes().await.ok()?).ok()?))
     }
 
     fn good<T: DeserializeOwned>(answer: (StatusCode, Value)) -> T {

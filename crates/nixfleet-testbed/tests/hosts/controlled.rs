@@ -61,7 +61,7 @@ impl Led {
     }
 
     /// Waits until the log says that this became of a release's rollout.
-    fn until_decided(&self, seq: u64, becomes: &str) -> Vec<Value> {
+    pub(crate) fn until_decided(&self, seq: u64, becomes: &str) -> Vec<Value> {
         self.until_decided_within(seq, becomes, LIMIT)
     }
 
@@ -87,7 +87,7 @@ impl Led {
         found.unwrap_or_else(|error| panic!("{error:#}\n{}", self.told()))
     }
 
-    fn all_converge(&self, release: &str, system: System) {
+    pub(crate) fn all_converge(&self, release: &str, system: System) {
         for host in self.fleet.hosts() {
             let said = await_state(host, "converged", release, LIMIT);
             said.unwrap_or_else(|error| panic!("{error:#}\n{}", self.told()));

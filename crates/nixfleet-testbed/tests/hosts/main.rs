@@ -23,4 +23,5 @@ mod probing;
 mod releases;
 mod serverless;
 mod slow_caches;
+mod steered;
 mod trust;
