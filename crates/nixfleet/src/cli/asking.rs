@@ -20,21 +20,18 @@ const MEANT_AMONG: usize = 10_000;
 
 /// Where the control plane is, and as whom it is asked.
 #[derive(Debug, Args)]
-#[command(
-    next_help_heading = "Control plane (else NIXFLEET_SERVER, NIXFLEET_TOKEN, NIXFLEET_PIN, NIXFLEET_CA; \
-                               else server, token, pin, ca in ~/.config/nixfleet, mode 0600)"
-)]
+#[command(next_help_heading = "Control plane")]
 pub(crate) struct AskArgs {
-    /// Its address, such as `https://fleet.example.org:8443`
+    /// Its address [else: `NIXFLEET_SERVER`, else `server` in `~/.config/nixfleet`, which has mode 0600]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// A file with your token, readable by you alone; other programs can see what stands on a command line
+    /// A file with your token, readable by you alone [else: `NIXFLEET_TOKEN`, else `token` in the same file]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The key of the server, as `nixfleet-control-plane certificate` prints it [default: certificates decide]
+    /// The key of the server, as `nixfleet-control-plane certificate` prints it [else: `NIXFLEET_PIN`, else `pin`]
     #[arg(long, value_name = "sha256//…", conflicts_with = "ca")]
     pin: Option<String>,
-    /// Authorities that vouch for the server, PEM [default: those of this machine]
+    /// Authorities that vouch for the server, PEM [else: `NIXFLEET_CA`, else `ca`, else those of this machine]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How long an answer may take
