@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: runs the benchmarks on real hosts and keeps BENCHMARKS.md true.
+//! `cargo xtask bench`: runs the benchmarks, most of them on real hosts, and keeps BENCHMARKS.md true.
 
 use std::fs;
 
@@ -15,13 +15,15 @@ use crate::{
 /// What is between these two lines of BENCHMARKS.md is written by `--write` and by nobody else.
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
+/// The benchmark that needs no host.
+const PLANNER: &str = "planner";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Put the tables into BENCHMARKS.md, with this machine's description
     #[arg(long)]
     write: bool,
-    /// The benchmarks to run: activation, following [default: all]
+    /// The benchmarks to run: activation, following, or planner, which needs no test host [default: all]
     names: Vec<String>,
 }
 
@@ -30,7 +32,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("`--write` replaces all tables, so it runs all benchmarks: leave the names out");
     }
     let mut report = Report::default();
-    let tables = on_a_host(&mut report, &args.names)?;
+    let wants_planner = args.names.is_empty() || args.names.iter().any(|name| name == PLANNER);
+    let on_hosts: Vec<&String> = args.names.iter().filter(|name| *name != PLANNER).collect();
+    let mut tables = Vec::new();
+    if args.names.is_empty() || !on_hosts.is_empty() {
+        tables.push(benchmarks_on_hosts(&mut report, &on_hosts)?);
+    }
+    if wants_planner {
+        tables.push(report.step("planner", planner)?);
+    }
+    let tables = tables.join("\n");
     say::data(tables.trim_end());
     if args.write {
         let path = workspace::root().join("BENCHMARKS.md");
@@ -43,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn on_a_host(report: &mut Report, names: &[String]) -> Result<String> {
+fn benchmarks_on_hosts(report: &mut Report, names: &[&String]) -> Result<String> {
     report.step("build the testbed and the command line", || programs::build(&["testbed", "nixfleet"]))?;
     let cli = programs::keep(&programs::built("nixfleet"), "nixfleet")?;
     let agent = report.step("build the agent", programs::build_release_agent)?;
@@ -58,6 +69,13 @@ fn on_a_host(report: &mut Report, names: &[String]) -> Result<String> {
             .env("NIXFLEET_CLI_BIN", &cli)
             .stdout()
     })
+}
+
+/// 100,000 hosts in 100 channels, in each state of a rollout.
+fn planner() -> Result<String> {
+    Run::cargo()
+        .args(["run", "--locked", "--release", "-p", "nixfleet-core", "--example", "plan_scale"])
+        .stdout()
 }
 
 /// This machine, as far as it matters for reading the numbers.

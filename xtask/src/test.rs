@@ -49,6 +49,7 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
     let plain = report.step("build everything else", || {
         Run::cargo().args(["build", "--locked", "--workspace", "--bins", "--tests"]).go()?;
         programs::keep(&programs::built("nixfleet"), "nixfleet")?;
+        programs::keep(&programs::built("nixfleet-control-plane"), "nixfleet-control-plane")?;
         programs::keep(&programs::built("nixfleet-agent"), programs::PLAIN)
     })?;
     let hosts = setup::prepare(report, &failpoints)?;
@@ -56,6 +57,7 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
         ("NIXFLEET_AGENT_BIN", failpoints.into_os_string()),
         ("NIXFLEET_AGENT_PLAIN_BIN", plain.into_os_string()),
         ("NIXFLEET_CLI_BIN", programs::kept("nixfleet").into_os_string()),
+        ("NIXFLEET_CONTROL_PLANE_BIN", programs::kept("nixfleet-control-plane").into_os_string()),
     ];
     if workspace::is_ci() && std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         env.push(("PROPTEST_RNG_SEED", CI_SEED.into()));

@@ -12,8 +12,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::activation::ActivationBackend;
-use crate::activation::profile::describe;
 use crate::config::{Config, ConfigFile, ConfigRefused};
+use nixfleet_sys::text::chain;
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -136,7 +136,7 @@ fn config_findings(file: &ConfigFile, config: &Result<Config, ConfigRefused>) ->
             faults.iter().map(|fault| Finding::problem(about, fault.shown(path), refused.hint())).collect()
         }
         Err(refused @ (ConfigRefused::File(_) | ConfigRefused::NotText(_))) => {
-            vec![Finding::problem(about, describe(refused), refused.hint())]
+            vec![Finding::problem(about, chain(refused), refused.hint())]
         }
     }
 }

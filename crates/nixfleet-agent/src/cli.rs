@@ -24,10 +24,10 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use nixfleet_agent::activation::host::STATE_DIR;
-use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
 use nixfleet_agent::config::{ConfigFile, state_dir_in};
+use nixfleet_sys::text::chain;
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
@@ -335,8 +335,7 @@ fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
         None if asks => match state_dir_in(&ConfigFile::Usual) {
             Ok(named) => Ok(named.unwrap_or_else(usual)),
             Err(refused) => {
-                let why =
-                    format!("the configuration does not say where state is kept: {}", describe(&refused));
+                let why = format!("the configuration does not say where state is kept: {}", chain(&refused));
                 Err(ui::refuse(1, &why, Some("mend it, or give --state-dir")))
             }
         },

@@ -11,6 +11,7 @@ mod live;
 pub mod people;
 pub mod problem;
 mod push;
+pub mod rollouts;
 mod verbs;
 
 use std::path::Path;
@@ -18,15 +19,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use nixfleet_core::model::time::UnixMs;
 use tokio::sync::watch;
 
 use crate::heard::{Heard, Strangers};
 use crate::metrics::Metrics;
+use crate::planner::Planning;
 use crate::store::Store;
 use crate::store::ingest::Ingest;
 use crate::wakes::Wakes;
@@ -39,8 +41,12 @@ pub struct App {
     pub store: Store,
     /// Where reports are handed in.
     pub ingest: Ingest,
+    /// Which log the numbers of events are of.
+    pub log: Arc<str>,
     /// The polls that wait.
     pub wakes: Wakes,
+    /// What is known of the fleet, and what is planned.
+    pub planning: Planning,
     /// The newest event's number; changes at each commit of this process, and soon after those of others.
     pub changed: watch::Receiver<u64>,
     /// For commits that are made while answering.
@@ -60,6 +66,12 @@ pub struct App {
 }
 
 impl App {
+    /// Returns when everything that this process has written is planned with, or after a while.
+    async fn planned(&self) {
+        let newest = *self.changed.borrow();
+        self.planning.has_seen(newest).await;
+    }
+
     /// Tells whoever waits that there are new events.
     pub fn tell(&self, newest: u64) {
         self.committed
@@ -82,9 +94,11 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/v1/openapi.json", get(health::description))
         .route("/v1/events/live", get(live::live));
     let push = Router::new().route("/v1/releases", post(push::push).get(people::releases));
-    let all = layout.merge(agents).merge(health).merge(push).merge(people::router()).merge(verbs::router());
+    let all = layout.merge(agents).merge(health).merge(push).merge(people::router());
+    let all = all.merge(rollouts::router()).merge(verbs::router());
     all.fallback(|request: Request| async move {
         Problem::not_found(format!("there is no `{}` here", shown(request.uri().path())))
     })
@@ -101,13 +115,30 @@ async fn finish(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = next.run(request).await;
+    let mut response = as_problem(next.run(request).await);
     app.metrics.answers.add(1);
     app.metrics.answers_failed.add(u64::from(response.status().is_server_error()));
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// What is refused before one of our answers is reached, such as a path that is not UTF-8, is a problem document as well.
+fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !status.is_client_error() || kind.is_some_and(|kind| kind == "application/problem+json") {
+        return response;
+    }
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the request is too large").into_response(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Problem::wrong_type("this content type is not taken").into_response()
+        }
+        StatusCode::NOT_FOUND => Problem::not_found("there is nothing here").into_response(),
+        _ => Problem::bad_request("the path, the query or a header cannot be read").into_response(),
+    }
 }
 
 /// A foreign path as an answer may repeat it.

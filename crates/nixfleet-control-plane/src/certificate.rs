@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use data_encoding::BASE64;
 use nixfleet_sys::fs::{self, FsError};
+use nixfleet_sys::pin::Pin;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 
 use crate::config::Config;
@@ -25,7 +24,7 @@ pub enum NotMade {
 
 /// Makes a key and a certificate for these names and addresses, in the files that `config` names. Returns the pin of the
 /// key, as an agent's `pins` takes it.
-pub fn make(config: &Config, names: Vec<String>) -> Result<String, NotMade> {
+pub fn make(config: &Config, names: Vec<String>) -> Result<Pin, NotMade> {
     for path in [&config.certificate, &config.certificate_key] {
         if path.exists() {
             return Err(NotMade::Exists(path.clone()));
@@ -40,6 +39,5 @@ pub fn make(config: &Config, names: Vec<String>) -> Result<String, NotMade> {
         fs::write_atomic(&config.certificate_key, pair.serialize_pem().as_bytes())?;
         fs::write_atomic_mode(&config.certificate, certificate.pem().as_bytes(), 0o644)?;
     }
-    let spki = pair.subject_public_key_info();
-    Ok(format!("sha256//{}", BASE64.encode(digest(&SHA256, &spki).as_ref())))
+    Ok(Pin::of(&pair.subject_public_key_info()))
 }

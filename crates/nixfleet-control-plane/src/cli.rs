@@ -112,7 +112,8 @@ async fn go(config: &Path, verb: Verb) -> Result<(), Refused> {
         Verb::Run => run(&config).await,
         Verb::Check => check(&config).await,
         Verb::Certificate { names } => {
-            print(&certificate::make(&config, names).map_err(refused("no certificate was made"))?);
+            let pin = certificate::make(&config, names).map_err(refused("no certificate was made"))?;
+            print(&pin.to_string());
             Ok(())
         }
         Verb::Token(verb) => token(&config, verb).await,
@@ -152,7 +153,9 @@ async fn run(config: &Config) -> Result<(), Refused> {
         return Err(Refused);
     };
     let (server, ender) = Server::start(config).await.map_err(refused("cannot start"))?;
-    say::line(&format!("serving at {}, keeping in {}", config.listen, config.database));
+    // Not what was asked for: port 0 is any free one.
+    let at = server.address().map_err(refused("it is not known where it listens"))?;
+    say::line(&format!("serving at {at}, keeping in {}", config.database));
     // Nobody there to be told is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let serving = tokio::spawn(server.run());

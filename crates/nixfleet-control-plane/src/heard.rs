@@ -16,19 +16,33 @@ const STRANGER_AGAIN: Secs = Secs(60);
 /// Strangers that are remembered for that.
 const STRANGERS_MAX: usize = 1_000;
 
-/// Hosts that were heard of since the last flush. Cheap to clone.
+/// Hosts that were heard of. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<Mutex<HashMap<HostName, UnixMs>>>);
+pub struct Heard(Arc<Mutex<Lists>>);
+
+/// The same hosts for two readers, each of which takes its list when it comes.
+#[derive(Debug, Default)]
+struct Lists {
+    unwritten: HashMap<HostName, UnixMs>,
+    unplanned: HashMap<HostName, UnixMs>,
+}
 
 impl Heard {
     /// Notes a sign of life.
     pub fn note(&self, host: &HostName, now: UnixMs) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), now);
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.unwritten.insert(host.clone(), now);
+        lists.unplanned.insert(host.clone(), now);
+    }
+
+    /// Those that were heard of since this was last asked, for the planner.
+    pub fn take_fresh(&self) -> HashMap<HostName, UnixMs> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unplanned)
     }
 
     /// Writes them down, in pieces, so that reports do not wait for long.
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
-        let heard = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let heard = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unwritten);
         let mut heard: Vec<(HostName, UnixMs)> = heard.into_iter().collect();
         // In one order, so that two replicas never wait for each other in a circle.
         heard.sort();

@@ -15,6 +15,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Sets it, for what goes up and down.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -33,6 +38,14 @@ pub struct Counters {
     pub answers_failed: Counter,
     /// All answers.
     pub answers: Counter,
+    /// Plans that were made.
+    pub plans: Counter,
+    /// Plans that the second opinion objected to.
+    pub plans_objected: Counter,
+    /// Orders that this process gave to hosts.
+    pub orders: Counter,
+    /// 1 while this process plans for all.
+    pub leads: Counter,
 }
 
 impl std::ops::Deref for Metrics {
@@ -56,12 +69,20 @@ pub struct Gauges {
 impl Metrics {
     /// All of it as text.
     pub fn render(&self, gauges: &Gauges) -> String {
-        let Counters { events_received, answers_failed, answers } = &*self.0;
+        let Counters { events_received, answers_failed, answers, plans, plans_objected, orders, leads } =
+            &*self.0;
         let mut out = String::new();
         let counters = [
             ("events_received_total", "Records that agents sent, repeats too.", events_received),
             ("http_answers_total", "Answers to requests.", answers),
             ("http_answers_failed_total", "Answers with status 500 and above.", answers_failed),
+            ("plans_total", "Plans that were made.", plans),
+            (
+                "plans_objected_total",
+                "Plans that break rules and were not carried out: alarm on any.",
+                plans_objected,
+            ),
+            ("orders_total", "Orders that this process gave to hosts.", orders),
         ];
         for (name, help, counter) in counters {
             family(&mut out, name, help, "counter");
@@ -75,6 +96,7 @@ impl Metrics {
         let single = [
             ("polls_waiting", "Hosts whose long polls wait in this process.", gauges.polling as u64),
             ("newest_event", "The newest event's number.", gauges.newest_event),
+            ("planner_leads", "Whether this process plans for all.", leads.get()),
         ];
         for (name, help, value) in single {
             family(&mut out, name, help, "gauge");

@@ -8,11 +8,13 @@
 pub mod folder;
 pub mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use nixfleet_core::model::circles::{self, Member, Stuck};
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId};
-use nixfleet_core::model::release::Release;
+use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Tag};
+use nixfleet_core::model::policy::WaveIndex;
+use nixfleet_core::model::release::{Entry, Release};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::check::Verified;
 use nixfleet_trust::check::entry::{EntryRefused, entry};
@@ -75,6 +77,9 @@ pub enum IntakeRefused {
         /// How many there are.
         found: usize,
     },
+    /// A host could never move.
+    #[error(transparent)]
+    Stuck(#[from] Stuck),
     /// More than is kept in memory.
     #[error("the entries take more than {} MiB", ENTRIES_BYTES_MAX >> 20)]
     TooLarge,
@@ -126,6 +131,8 @@ pub struct Draft {
     roots: Vec<(u64, Vec<u8>)>,
     release: Option<Fresh>,
     entries: BTreeMap<HostName, Vec<u8>>,
+    /// By host: what selectors choose it by, and its wave.
+    placed: BTreeMap<HostName, (BTreeSet<Tag>, WaveIndex)>,
     bytes: usize,
     clock: UnixMs,
 }
@@ -151,8 +158,8 @@ impl Draft {
     pub async fn begin(store: &Store, first_root: &[u8], clock: UnixMs) -> Result<Self, IntakeRefused> {
         let begun = trust(store, first_root).await?;
         let trust = begun.clone();
-        let (roots, entries) = (Vec::new(), BTreeMap::new());
-        Ok(Self { begun, trust, roots, release: None, entries, bytes: 0, clock })
+        let (roots, entries, placed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { begun, trust, roots, release: None, entries, placed, bytes: 0, clock })
     }
 
     /// The root in force, with those that were taken so far.
@@ -203,11 +210,12 @@ impl Draft {
         let Some(fresh) = &self.release else { return Err(IntakeRefused::Order) };
         let number = self.entries.len() + 1;
         let refused = |refused| IntakeRefused::Entry { number, refused };
-        let host = entry(&fresh.release, envelope).map_err(refused)?.into_inner().host;
+        let Entry { host, tags, wave, .. } = entry(&fresh.release, envelope).map_err(refused)?.into_inner();
         self.bytes = self.bytes.saturating_add(envelope.len());
         if self.bytes > ENTRIES_BYTES_MAX {
             return Err(IntakeRefused::TooLarge);
         }
+        self.placed.insert(host.clone(), (tags, wave));
         match self.entries.insert(host.clone(), envelope.to_vec()) {
             None => Ok(()),
             Some(_) => Err(IntakeRefused::HostTwice(host)),
@@ -216,7 +224,7 @@ impl Draft {
 
     /// Writes all of it, if it is whole.
     pub async fn finish(self, store: &Store, first_root: &[u8]) -> Result<Taken, IntakeRefused> {
-        let Self { begun, trust, roots, release, entries, bytes: _, clock } = self;
+        let Self { begun, trust, roots, release, entries, placed, bytes: _, clock } = self;
         let whole = match &release {
             Some(fresh) if !fresh.is_known => usize::try_from(fresh.release.hosts).unwrap_or(usize::MAX),
             Some(_) | None => entries.len(),
@@ -224,6 +232,9 @@ impl Draft {
         if entries.len() != whole {
             let wanted = release.map_or(0, |fresh| fresh.release.hosts);
             return Err(IntakeRefused::Incomplete { wanted, found: entries.len() });
+        }
+        if let Some(Fresh { release, is_known: false, .. }) = &release {
+            nobody_waits_for_ever(release, &placed)?;
         }
         let mut write = store.begin(clock).await?;
         let saved = write.setting(TRUST).await?;
@@ -253,6 +264,16 @@ impl Draft {
         write.commit().await?;
         Ok(taken)
     }
+}
+
+/// A release under which a host could never move is not taken in, whoever signed it: its rollout could not end.
+fn nobody_waits_for_ever(
+    release: &Release,
+    placed: &BTreeMap<HostName, (BTreeSet<Tag>, WaveIndex)>,
+) -> Result<(), IntakeRefused> {
+    let members: Vec<Member<'_>> =
+        placed.iter().map(|(name, (tags, wave))| Member { name, tags, wave: *wave }).collect();
+    circles::stuck(&release.policy, &members).into_iter().next().map_or(Ok(()), |stuck| Err(stuck.into()))
 }
 
 /// Which channel a release claims to be for; believed by nobody before it is checked.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::random;
+use nixfleet_sys::text::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,11 +17,10 @@ use crate::config::Config;
 use crate::config::ready::{NotReady, now};
 use crate::heard::{Heard, Strangers};
 use crate::metrics::Metrics;
+use crate::planner::{LEASE, Planner, Tools};
 use crate::releases::folder::{self, FolderRefused};
 use crate::releases::{self, IntakeRefused, Taken};
 use crate::serve::{Serving, serve};
-use crate::store::fact::{About, Fact};
-use crate::store::fleet::{EventFilter, PAGE_MAX};
 use crate::store::ingest::Ingest;
 use crate::store::{Store, StoreError};
 use crate::wakes::Wakes;
@@ -30,8 +30,6 @@ use crate::{say, tls};
 const HEARD_EVERY: Duration = Duration::from_secs(10);
 /// How often old events are removed.
 const RETAIN_EVERY: Duration = Duration::from_hours(6);
-/// How often the log is looked at for what other replicas wrote.
-const OTHERS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +64,7 @@ pub struct Server {
     app: App,
     serving: Serving,
     tasks: Vec<JoinHandle<()>>,
+    planner_name: String,
     ingest: JoinHandle<()>,
 }
 
@@ -92,21 +91,34 @@ impl Server {
         let (ender, ending) = watch::channel(false);
         let (committed, changed) = watch::channel(store.newest_event().await?);
         let (ingest, ingesting) = Ingest::start(store.clone(), now, committed.clone());
+        let (wakes, heard, metrics) = (Wakes::default(), Heard::default(), Metrics::default());
+        let tools = Tools {
+            store: store.clone(),
+            wakes: wakes.clone(),
+            heard: heard.clone(),
+            metrics: metrics.clone(),
+            clock: now,
+            committed: committed.clone(),
+        };
+        let (planner, planning) = Planner::new(tools, changed.clone());
+        let planner_name = planner.name().to_owned();
         let app = App {
+            log: store.log().await?.into(),
             store,
             ingest,
-            wakes: Wakes::default(),
+            wakes,
+            planning,
             changed,
             committed,
             ending: ending.clone(),
             first_root,
             clock: now,
-            heard: Heard::default(),
+            heard,
             strangers: Strangers::default(),
-            metrics: Metrics::default(),
+            metrics,
         };
         let mut tasks = vec![
-            tokio::spawn(wake_those_ordered(app.clone())),
+            tokio::spawn(planner.run()),
             tokio::spawn(write_heard(app.clone())),
             tokio::spawn(retain(app.clone(), config.keep_events)),
         ];
@@ -114,7 +126,7 @@ impl Server {
             tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
         }
         let serving = Serving { tls, connections_max: config.connections_max, ending };
-        Ok((Self { listener, app, serving, tasks, ingest: ingesting }, Ender(ender)))
+        Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting }, Ender(ender)))
     }
 
     /// The address that it listens at.
@@ -129,9 +141,13 @@ impl Server {
 
     /// Serves until the end is announced, answers what is being asked, and writes what is in memory.
     pub async fn run(self) {
-        let Self { listener, app, serving, tasks, ingest } = self;
+        let Self { listener, app, serving, tasks, planner_name, ingest } = self;
         serve(listener, router(app.clone()), serving).await;
-        tasks.iter().for_each(JoinHandle::abort);
+        for task in tasks {
+            task.abort();
+            // A write in progress is given up before the lease is.
+            let _ = task.await;
+        }
         let (store, heard) = (app.store.clone(), app.heard.clone());
         drop(app);
         // It ends when nobody can hand in any more, after what was handed in.
@@ -139,42 +155,11 @@ impl Server {
         if let Err(error) = heard.flush(&store).await {
             say::error("signs of life could not be written", &error);
         }
+        if let Err(error) = store.give_back(LEASE, &planner_name).await {
+            say::error("the lease of the planner could not be given back; it ends by itself", &error);
+        }
         store.close().await;
     }
-}
-
-/// Follows the log, whoever writes to it, and wakes the polls of the hosts that are asked for something.
-async fn wake_those_ordered(app: App) {
-    let mut changed = app.changed.clone();
-    let mut after = *changed.borrow_and_update();
-    loop {
-        match wake_page(&app, after).await {
-            Ok(newest) if newest > after => {
-                after = newest;
-                app.tell(newest);
-                continue;
-            }
-            Ok(_) => {}
-            Err(error) => say::error("the log cannot be followed", &error),
-        }
-        tokio::select! {
-            // Safe to cancel: a change stays noted. Closed means the end.
-            closed = changed.changed() => if closed.is_err() { return },
-            // Other replicas, and commands at the side of this process.
-            () = sleep(OTHERS_EVERY) => {}
-        }
-    }
-}
-
-async fn wake_page(app: &App, after: u64) -> Result<u64, StoreError> {
-    let filter = EventFilter { after, host: None };
-    let events = app.store.events(&filter, PAGE_MAX).await?;
-    for event in &events {
-        if let (About::Host(host), Fact::Ordered { .. }) = (&event.about, &event.fact) {
-            app.wakes.wake(host);
-        }
-    }
-    Ok(events.last().map_or(after, |event| event.id))
 }
 
 async fn write_heard(app: App) {
@@ -215,6 +200,7 @@ async fn watch_folder(app: App, path: PathBuf) {
     let mut said = String::new();
     loop {
         let mut trouble = String::new();
+        let changes = folder::watch(&path);
         for outcome in folder::look(&path, &app.store, &app.first_root, (app.clock)()).await {
             match outcome {
                 Ok(Taken::New(release)) => {
@@ -233,10 +219,10 @@ async fn watch_folder(app: App, path: PathBuf) {
             Ok(newest) => app.tell(newest),
             Err(error) => say::error("the log cannot be read", &error),
         }
-        folder::changed(&path).await;
+        changes.next().await;
     }
 }
 
 fn say_refused(refused: &FolderRefused) -> String {
-    format!("error: {}\n", say::chain(refused))
+    format!("error: {}\n", chain(refused))
 }

@@ -7,7 +7,8 @@
 //! Readers do not wait for writers.
 //!
 //! [`schema`] has the tables, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
-//! projections, [`ingest`] takes in what agents report, many hosts in one transaction, the others read.
+//! projections, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
+//! others read.
 
 pub mod backup;
 pub mod documents;
@@ -15,6 +16,7 @@ pub mod fact;
 pub mod fleet;
 pub mod ingest;
 pub mod lease;
+pub mod planned;
 pub mod retention;
 mod schema;
 pub mod tokens;
@@ -32,6 +34,8 @@ use nixfleet_sys::fs::{self, FsError};
 
 /// How long a query waits for a connection of the pool before it is an error: longer than any write of ours takes.
 const POOL_WAIT: Duration = Duration::from_secs(30);
+/// The setting with the name of the log.
+const LOG: &str = "log";
 /// Connections that read, per process. Reading takes microseconds; more would only wait for the cores.
 const READERS: u32 = 4;
 
@@ -79,6 +83,9 @@ pub enum StoreError {
         /// What.
         what: String,
     },
+    /// What was decided or asked for does not fit to how things are. Nothing was written.
+    #[error(transparent)]
+    Unfit(#[from] nixfleet_core::rollout::NotFolded),
     /// The task that writes is gone; the process is ending.
     #[error("nothing is written any more: the process is ending")]
     Ending,

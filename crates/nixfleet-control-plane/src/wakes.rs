@@ -43,6 +43,11 @@ impl Wakes {
         }
     }
 
+    /// The hosts that wait.
+    pub fn hosts(&self) -> Vec<HostName> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     /// How many hosts wait.
     pub fn waiting(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()

@@ -7,6 +7,7 @@ mod gate;
 pub mod phase;
 pub mod probing;
 pub mod retry;
+mod said;
 pub mod saved;
 pub mod state;
 mod step;

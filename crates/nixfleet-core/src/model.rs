@@ -19,8 +19,10 @@
 //! - [`policy`]: how a rollout goes.
 //! - [`release`]: the release of a channel, and the entry of one host.
 //! - [`faults`]: what can be wrong with either.
+//! - [`circles`]: hosts that would wait for each other.
 //! - [`layout`]: where a release source has which document.
 
+pub mod circles;
 pub mod faults;
 pub mod layout;
 pub mod names;

@@ -14,17 +14,20 @@
 
 pub mod fact;
 mod fold;
+pub mod hosts;
 pub mod object;
 pub mod order;
 pub mod planner;
 pub mod progress;
 pub mod reason;
+mod said;
 pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
+pub use hosts::Hosts;
 pub use object::{Objection, object};
 pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};
-pub use reason::{PlanReport, Reason};
-pub use snapshot::{Channel, Host, Snapshot, Standing};
+pub use reason::{Held, HeldIn, PlanReport, Reason};
+pub use snapshot::{Channel, Host, Remembered, Snapshot, Standing};

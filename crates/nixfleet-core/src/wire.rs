@@ -5,14 +5,20 @@
 //! policy's earliest time. Neither side trusts the other with more than that, so every size has a limit here.
 //!
 //! Fields may be added that may be missing; a reader passes over fields that it does not know, since both sides are
-//! updated at different times.
+//! updated at different times. What people's programs are told is in [`people`], [`rollouts`] and [`log`].
+
+pub mod log;
+pub mod people;
+pub mod rollouts;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::saved::SavedState;
 use crate::host::{Event, HostState, Record};
 use crate::model::names::{ReleaseId, Sha256};
-use crate::model::time::UnixMs;
+use crate::model::time::{Date, UnixMs};
 
 /// The most records in one batch; fewer than [`crate::host::follow::WINDOW`].
 pub const BATCH_RECORDS_MAX: usize = 500;
@@ -83,6 +89,11 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
 pub enum Wish {
+    /// To look at the source at once and to fetch this release. It is no event of the host: that it fetches is one.
+    Stage {
+        /// Which one.
+        release: ReleaseId,
+    },
     /// To switch to this release: it is its turn.
     Go {
         /// Which one.
@@ -91,6 +102,11 @@ pub enum Wish {
     /// To restart for this release, which it runs already.
     Reboot {
         /// Which one.
+        release: ReleaseId,
+    },
+    /// To go back from this release: its rollout halted, and the signed policy says that all go back then.
+    Revert {
+        /// From which one.
         release: ReleaseId,
     },
     /// To forget what was ordered for this release, unless it has begun: the rollout was halted, paused or aborted.
@@ -123,8 +139,10 @@ impl Wish {
     /// The event by which an agent notes that it was asked.
     pub fn event(&self) -> Event {
         match self.clone() {
+            Self::Stage { release: _ } => Event::Woke,
             Self::Go { release } => Event::OrderedToGo { release },
             Self::Reboot { release } => Event::OrderedToReboot { release },
+            Self::Revert { release } => Event::OrderedToRevert { release },
             Self::Withdraw { release } => Event::OrderWithdrawn { release },
             Self::Hold { by, why, until_ms } => Event::Held { by, why, until_ms },
             Self::Unhold { by } => Event::Unheld { by },
@@ -137,6 +155,7 @@ impl Wish {
         match event.clone() {
             Event::OrderedToGo { release } => Some(Self::Go { release }),
             Event::OrderedToReboot { release } => Some(Self::Reboot { release }),
+            Event::OrderedToRevert { release } => Some(Self::Revert { release }),
             Event::OrderWithdrawn { release } => Some(Self::Withdraw { release }),
             Event::Held { by, why, until_ms } => Some(Self::Hold { by, why, until_ms }),
             Event::Unheld { by } => Some(Self::Unhold { by }),
@@ -177,10 +196,31 @@ impl Wish {
     /// What it is about: a newer order about the same takes the place of an older one.
     pub fn topic(&self) -> Topic {
         match self {
+            Self::Stage { .. } => Topic::Stage,
             Self::Go { .. } | Self::Withdraw { .. } => Topic::Go,
             Self::Reboot { .. } => Topic::Reboot,
+            Self::Revert { .. } => Topic::Revert,
             Self::Hold { .. } | Self::Unhold { .. } => Topic::Hold,
             Self::Retry { .. } => Topic::Retry,
+        }
+    }
+}
+
+impl fmt::Display for Wish {
+    /// In words, after "it is asked".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Go { release } => write!(f, "to go to release {release}"),
+            Self::Stage { release } => write!(f, "to fetch release {release}"),
+            Self::Reboot { release } => write!(f, "to restart for release {release}"),
+            Self::Revert { release } => write!(f, "to go back from release {release}"),
+            Self::Withdraw { release } => write!(f, "to forget the order for release {release}"),
+            Self::Hold { until_ms: None, .. } => f.write_str("to stay where it is"),
+            Self::Hold { until_ms: Some(until), .. } => {
+                write!(f, "to stay where it is until {}", Date(*until))
+            }
+            Self::Unhold { .. } => f.write_str("to stay no longer"),
+            Self::Retry { .. } => f.write_str("to try again"),
         }
     }
 }
@@ -188,10 +228,14 @@ impl Wish {
 /// What an order is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
+    /// The fetch.
+    Stage,
     /// The switch.
     Go,
     /// The restart.
     Reboot,
+    /// The way back.
+    Revert,
     /// The hold.
     Hold,
     /// Another try.
@@ -202,8 +246,10 @@ impl Topic {
     /// Its name in a database; never changed.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Stage => "stage",
             Self::Go => "go",
             Self::Reboot => "reboot",
+            Self::Revert => "revert",
             Self::Hold => "hold",
             Self::Retry => "retry",
         }
@@ -218,6 +264,10 @@ pub struct Orders {
     pub orders: Vec<Order>,
     /// What the agent is asked to do besides.
     pub then: Then,
+    /// Which log the numbers are of. An agent says it back with its `after`; numbers of another log mean nothing, as after a
+    /// database was lost or put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Nothing here decides anything. [`exec`] gives every program an argument vector, a deadline, bounded output and
 //! an error that says the whole line; [`fs`] replaces files so that a reader or a power cut sees the old or the new
 //! one; [`watch`] wakes on a change in a folder; [`session`] ends what shares a session;
-//! [`leash`] ends all that a program started; [`clock`] is the only place that asks what time it is, and [`random`] the only
+//! [`leash`] ends all that a program started; `pin` knows a server by its key; [`clock`] is the only place that asks what time it is, and [`random`] the only
 //! one that asks for chance.
 //! Used by the agent, the testbed and the operator's CLI; it knows none of them.
 
@@ -11,6 +11,8 @@ pub mod clock;
 pub mod exec;
 pub mod fs;
 pub mod leash;
+#[cfg(feature = "tls")]
+pub mod pin;
 pub mod random;
 pub mod session;
 pub mod text;

@@ -1,4 +1,10 @@
-//! Bounded text from outside: tails that never cut a character (lesson 13) and never carry terminal controls.
+//! Words for people. Text from outside is bounded: tails never cut a character (lesson 13) and never carry terminal
+//! controls. Errors are joined with their causes here and nowhere else, and so is it told which name was meant.
+
+use std::error::Error;
+
+/// The most characters of a name that are compared: no name of ours is longer.
+const NAME_CHARS_MAX: usize = 200;
 
 /// The last `bytes_max` bytes of `bytes` as text, cut at a character and, where one is near, at a line.
 ///
@@ -23,6 +29,41 @@ pub fn last_lines(text: &str, lines_max: usize) -> Vec<String> {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     let from = lines.len().saturating_sub(lines_max);
     lines[from..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// The error and its causes in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // A transparent error and its inner one say the same.
+        if !out.ends_with(&words) {
+            out.push_str(": ");
+            out.push_str(&words);
+        }
+        cause = error.source();
+    }
+    out
+}
+
+/// The known name that is nearest to `got`; `None` if nothing is near enough to be meant.
+///
+/// One letter in three may be wrong, missing, too much, or swapped with its neighbour, and never more than three, since
+/// then anything would be near. Names that differ only in case, `-`, `_`, `.` and spaces are as near as can be.
+pub fn nearest<'a>(got: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let far = (got.chars().count() / 3).clamp(1, 3);
+    let got = folded(got);
+    let near = known.into_iter().filter_map(|name| {
+        let distance = strsim::osa_distance(&got, &folded(name));
+        (distance <= far).then_some((distance, name))
+    });
+    near.min().map(|(_, name)| name)
+}
+
+fn folded(name: &str) -> String {
+    let fold = |c: char| if matches!(c, '-' | '_' | '.' | ' ') { '-' } else { c.to_ascii_lowercase() };
+    name.chars().take(NAME_CHARS_MAX).map(fold).collect()
 }
 
 fn is_continuation(byte: u8) -> bool {
@@ -53,6 +94,43 @@ mod tests {
     fn the_last_lines_are_the_last_ones() {
         assert_eq!(last_lines("a\nb\nc\n\n", 2), ["b", "c"]);
         assert!(last_lines("", 3).is_empty());
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    enum Trouble {
+        #[error("cannot read `a`")]
+        Read(#[source] std::io::Error),
+        #[error(transparent)]
+        Same(std::io::Error),
+    }
+
+    #[test]
+    fn an_error_is_joined_with_its_causes_and_says_nothing_twice() {
+        let gone = || std::io::Error::other("it is gone");
+        assert_eq!(chain(&Trouble::Read(gone())), "cannot read `a`: it is gone");
+        assert_eq!(chain(&Trouble::Same(gone())), "it is gone");
+    }
+
+    #[test]
+    fn what_was_meant_is_found() {
+        let known = ["channel", "system", "key", "keys", "max_in_flight"];
+        for (got, want) in [
+            ("chanel", Some("channel")),
+            ("chnanel", Some("channel")),
+            ("maxInFlight", Some("max_in_flight")),
+            ("max-in-flight", Some("max_in_flight")),
+            ("kez", Some("key")),
+            ("nothing-like-it", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(got, known), want, "{got}");
+        }
+    }
+
+    #[test]
+    fn a_short_name_is_not_mistaken_for_any_other() {
+        assert_eq!(nearest("x", ["web", "db"]), None);
+        assert_eq!(nearest("web2", ["web-1"]), None);
     }
 
     proptest! {

@@ -80,17 +80,7 @@ impl StaticFleet {
 
     /// Has a host follow this source from now on: an address, or a folder of its own.
     pub fn follow(&self, host: &Host, source: &str) -> Result<()> {
-        host.write_file(
-            CONFIG,
-            &format!(
-                "host = \"{}\"\nchannel = \"{CHANNEL}\"\nsource = \"{source}\"\nroot = \"{ROOT}\"\n\
-                 host-key = \"{HOST_KEY}\"\npoll = \"10s\"\n",
-                host.name()
-            ),
-        )?;
-        let restarted = host.run(&["systemctl", "restart", UNIT])?.success();
-        restarted.with_context(|| host.journal(UNIT).unwrap_or_default())?;
-        Ok(())
+        configure(host, source, "")
     }
 
     /// The public key of a host, as the fleet description has it.
@@ -195,6 +185,29 @@ impl StaticFleet {
     pub fn net(&self) -> &Net {
         &self.net
     }
+}
+
+/// Has a host follow a source to which it proves who it is, with more lines in its configuration.
+pub(crate) fn follow_as(host: &Host, source: &str, private_key: &str, lines: &str) -> Result<()> {
+    let file = HOST_KEY.trim_end_matches(".pub");
+    host.write_file(file, private_key)?;
+    host.run(&["chmod", "600", file])?.success()?;
+    configure(host, source, lines)
+}
+
+/// Writes the agent's configuration, and has the agent read it.
+fn configure(host: &Host, source: &str, lines: &str) -> Result<()> {
+    host.write_file(
+        CONFIG,
+        &format!(
+            "host = \"{}\"\nchannel = \"{CHANNEL}\"\nsource = \"{source}\"\nroot = \"{ROOT}\"\n\
+                 host-key = \"{HOST_KEY}\"\npoll = \"10s\"\n{lines}",
+            host.name()
+        ),
+    )?;
+    let restarted = host.run(&["systemctl", "restart", UNIT])?.success();
+    restarted.with_context(|| host.journal(UNIT).unwrap_or_default())?;
+    Ok(())
 }
 
 /// `status --json` of a host, the part of what it follows; nothing while it cannot be had.

@@ -26,6 +26,7 @@ pub use vm::{Clock, Cut, Unflushed, Vm, VmBuilder, prepare_vm};
 pub use wait::wait_until;
 
 mod cache;
+pub mod control_plane;
 mod fault;
 mod files;
 pub mod fleet;

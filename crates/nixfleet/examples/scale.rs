@@ -167,7 +167,7 @@ fn infos() -> Result<Vec<PathInfo>> {
             nar_size,
             download_size: None,
             references,
-            signed_by: Vec::new(),
+            signatures: Vec::new(),
             content_address: None,
             ultimate: false,
         }

@@ -3,13 +3,20 @@
 //! Exit codes: 0 done; 1 refused or failed, and nothing is half done; 2 called in a way that has no meaning; 3 something
 //! outside does not answer; 70 a mistake of ours.
 
+mod acts;
+mod asking;
+mod events;
 mod folder;
 mod generate;
+mod hosts;
 mod init;
 mod keys;
+mod plan;
 mod release;
+mod rollout;
 mod root;
 mod sign;
+mod status;
 mod ui;
 
 use std::path::PathBuf;
@@ -21,7 +28,7 @@ use nixfleet_core::model::time::UnixMs;
 
 use folder::Folder;
 
-/// Release NixOS systems to a fleet: keys, roots and signed releases
+/// Release NixOS systems to a fleet, and see and steer how they go out
 #[derive(Debug, Parser)]
 #[command(name = "nixfleet", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -65,6 +72,27 @@ enum Verb {
     Release(release::ReleaseVerb),
     /// Check the fleet description and show what it says
     Check(release::check::CheckArgs),
+    /// Show how far the fleet is
+    Status(status::StatusArgs),
+    /// Show what would move now, and why the rest would not
+    Plan(plan::PlanArgs),
+    /// List the hosts
+    Hosts(hosts::HostsArgs),
+    /// Show a host and what happened on it
+    Host(hosts::HostArgs),
+    /// Say why a host does not move
+    Why(hosts::WhyArgs),
+    /// See and steer rollouts
+    #[command(subcommand)]
+    Rollout(rollout::RolloutVerb),
+    /// Have hosts try again what failed
+    Retry(acts::ActArgs),
+    /// Keep hosts where they are
+    Hold(acts::HoldArgs),
+    /// Let hosts go that were held
+    Unhold(acts::ActArgs),
+    /// Show what happened in the fleet
+    Events(events::EventsArgs),
     /// Write a shell's completions to standard output
     Completions(generate::CompletionsArgs),
     /// Write the manual pages into a folder
@@ -88,6 +116,16 @@ pub(crate) fn main() -> ExitCode {
         Verb::Root(verb) => root::root(&folder, verb),
         Verb::Release(verb) => release::release(&folder, verb),
         Verb::Check(args) => release::check::check(&folder, &args),
+        Verb::Status(args) => status::status(&args),
+        Verb::Plan(args) => plan::plan(&args),
+        Verb::Hosts(args) => hosts::hosts(&args),
+        Verb::Host(args) => hosts::host(&args),
+        Verb::Why(args) => hosts::why(&args),
+        Verb::Rollout(verb) => rollout::rollout(&verb),
+        Verb::Retry(args) => acts::retry(&args),
+        Verb::Hold(args) => acts::hold(&args),
+        Verb::Unhold(args) => acts::unhold(&args),
+        Verb::Events(args) => events::events(&args),
         Verb::Completions(args) => {
             generate::completions::<Cli>(&args);
             Ok(())

@@ -8,6 +8,7 @@
 //! - [`diff`] says what a release changes;
 //! - [`served`] is the folder, written so that a reader never sees half a release;
 //! - [`signers`] signs: key files, `ssh-agent`, signature files and command hooks;
+//! - [`remote`] asks a control plane;
 //! - [`authority`] is the fleet's root: the one in force, and the next one while it collects signatures.
 //!
 //! Decisions about trust are `nixfleet-trust`'s; nothing here verifies a signature by itself. The verbs are in the binary.
@@ -17,6 +18,7 @@ pub mod diff;
 pub mod fleet;
 pub mod nix;
 pub mod release;
+pub mod remote;
 pub mod served;
 pub mod signers;
 pub mod spanned;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::ids::StorePath;
+use nixfleet_core::model::circles::{self, Member, Stuck};
 use nixfleet_core::model::faults::ReleaseFault;
 use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq, Sha256, Tag};
 use nixfleet_core::model::policy::Policy;
@@ -66,6 +67,9 @@ pub enum NotAssembled {
     /// Hosts in no wave.
     #[error("{} hosts are in no wave, for example {}", .0.len(), .0[0])]
     LeftOver(Vec<HostName>),
+    /// Hosts that would wait for each other, as the waves were drawn.
+    #[error("{}", stuck(.0))]
+    Stuck(Vec<Stuck>),
     /// Entries that a host would refuse.
     #[error("the entries make no sense: {}", list(.0))]
     Entries(Vec<AssemblyFault>),
@@ -76,6 +80,10 @@ pub enum NotAssembled {
 
 fn list(faults: &[AssemblyFault]) -> String {
     faults.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn stuck(hosts: &[Stuck]) -> String {
+    hosts.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The hosts of a channel.
@@ -97,6 +105,12 @@ pub fn assemble(
     let draw = Draw { fleet: &fleet.fleet, channel, seq: terms.seq };
     let waves = waves::assign(&described.policy.choices, &tags, draw)
         .map_err(|LeftOver(hosts)| NotAssembled::LeftOver(hosts))?;
+    let members: Vec<Member<'_>> =
+        tags.iter().map(|(name, tags)| Member { name, tags, wave: waves[*name] }).collect();
+    let stuck = circles::stuck(&described.policy.policy, &members);
+    if !stuck.is_empty() {
+        return Err(NotAssembled::Stuck(stuck));
+    }
     let entry = |(name, host): (&HostName, &Host)| {
         let Built { system, closure } =
             built.get(name).ok_or_else(|| NotAssembled::NotBuilt(name.clone()))?.clone();

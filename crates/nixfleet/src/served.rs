@@ -96,6 +96,11 @@ impl Served {
         versions.map(|version| Ok((version, self.read(&layout::root(version.get()))?))).collect()
     }
 
+    /// The bytes of a root.
+    pub fn root(&self, version: RootVersion) -> Result<Vec<u8>, ServedError> {
+        self.read(&layout::root(version.get()))
+    }
+
     /// Puts a root there. It is signed, and stands there for ever.
     pub fn put_root(
         &self,

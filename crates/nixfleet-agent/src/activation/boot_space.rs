@@ -195,7 +195,7 @@ mod tests {
             nar_size,
             download_size: None,
             references: vec![],
-            signed_by: vec![],
+            signatures: vec![],
             content_address: None,
             ultimate: false,
         }

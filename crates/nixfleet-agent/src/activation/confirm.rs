@@ -12,14 +12,13 @@ use super::run::{Halt, Run};
 use crate::probes::units::{Since, worse_off};
 use crate::probes::{Prober, address_of, connect};
 use crate::programs::Holder;
-use crate::tools::Tools;
+use crate::tools::nix::NixSettings;
 
 /// Between two rounds of probes.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
 /// The substituters that answer a fresh connection now; what answered before must answer after.
-pub async fn reachable(tools: &Tools) -> Vec<String> {
-    let settings = tools.nix_settings().await.unwrap_or_default();
+pub async fn reachable(settings: &NixSettings) -> Vec<String> {
     let mut out = Vec::new();
     for address in settings.substituters.iter().filter_map(|url| address_of(url)) {
         if !out.contains(&address) && connect(&address).await.is_ok() {

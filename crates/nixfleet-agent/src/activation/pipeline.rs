@@ -12,17 +12,19 @@ use nixfleet_core::activation::inhibit::{Inhibitor, inhibitors, parse_inhibitors
 use nixfleet_core::activation::judge::{Judgement, judge};
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::platform::ProfileSet;
-use nixfleet_core::activation::record::{Activation, Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind};
+use nixfleet_core::activation::record::{
+    Activation, Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind, Unsigned,
+};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::fs;
 use nixfleet_sys::{clock, text};
 
 use super::backend::{Action, ActivationBackend, DeadmanOrder, DeadmanTime};
-use super::confirm::confirm;
+use super::confirm::{confirm, reachable};
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
-use super::realise::{Order, Seen, glance, realise};
+use super::realise::{Order, Seen, closure, realise, seen};
 use super::run::{Before, Halt, Run, journal_failure};
 use super::types::{ActivationOutcome, ActivationTarget};
 use super::verify_poll::aftermath;
@@ -41,18 +43,38 @@ pub async fn activate_with<B: ActivationBackend>(
     target: &ActivationTarget,
 ) -> anyhow::Result<ActivationOutcome> {
     let tools = backend.tools()?;
-    // What only reads is done before anything is decided, and a refusal does not wait for it.
-    let glance = async { Ok(glance(tools, &target.system, target.unsigned).await) };
-    // What must be fetched first takes its time; the host is looked at after it.
-    let is_there = target.system.as_path().exists();
-    let look = Box::pin(async { Ok(if is_there { Some(Before::look(backend, tools).await) } else { None }) });
-    match tokio::try_join!(begin(backend, tools, target), glance, look) {
-        Ok((mut begun, seen, before)) => {
+    // What only reads is done before anything is decided, and a refusal does not wait for it. It comes first: `begin`
+    // reads and syncs files, and its programs run meanwhile.
+    let ahead = Box::pin(async { Ok(look_ahead(backend, tools, target).await) });
+    match tokio::try_join!(ahead, begin(backend, tools, target)) {
+        Ok(((seen, before), mut begun)) => {
             begun.run.before = before.filter(|_| is_recent(&begun, seen));
             Ok(drive(&mut begun.run, seen).await)
         }
         Err(failure) => Ok(refused(backend, target, failure)),
     }
+}
+
+/// What is in the store already, and the host as it is. What must be fetched first takes its time; the host is looked
+/// at after it.
+async fn look_ahead<B: ActivationBackend>(
+    backend: &B,
+    tools: &Tools,
+    target: &ActivationTarget,
+) -> (Seen, Option<Before>) {
+    if !target.system.as_path().exists() {
+        return (Seen::Unknown, None);
+    }
+    let closure = async {
+        match target.unsigned {
+            Unsigned::Refuse => closure(tools, &target.system).await,
+            Unsigned::Accept => None,
+        }
+    };
+    let settings = async { tools.nix_settings().await.unwrap_or_default() };
+    let (closure, settings, units) = tokio::join!(closure, settings, backend.units());
+    let (seen, reachable) = tokio::join!(seen(closure, &settings), reachable(&settings));
+    (seen, Some(Before { units, reachable }))
 }
 
 /// An activation whose first line is written.

@@ -16,7 +16,7 @@ use crate::tools::nix_env::read_generations;
 /// (`facts/nixos.md` D6).
 pub async fn set(tools: &Tools, host: &HostPaths, system: &StorePath) -> Result<Generation, Failure> {
     let refused = |error: String| Failure::ProfileNotSet { last_lines: text::last_lines(&error, 12) };
-    tools.set_profile(&host.profile, system).await.map_err(|error| refused(describe(&error)))?;
+    tools.set_profile(&host.profile, system).await.map_err(|error| refused(text::chain(&error)))?;
     let now = host.generation().filter(|generation| generation.system == *system);
     now.ok_or_else(|| refused(format!("the profile points to {:?} after it was set", host.profile_system())))
 }
@@ -43,26 +43,14 @@ pub async fn put_back(
 }
 
 fn relink(profile: &Path, system: &StorePath, recorded: Option<&Generation>) -> Result<(), String> {
-    let generations = read_generations(profile).map_err(|error| describe(&error))?;
+    let generations = read_generations(profile).map_err(|error| text::chain(&error))?;
     let same = |generation: &&Generation| generation.system == *system;
     let wanted = generations.all.iter().find(|generation| Some(*generation) == recorded);
     let found = wanted.filter(same).or_else(|| generations.all.iter().rfind(same));
     let found = found.ok_or_else(|| format!("no generation of the profile has {system} any more"))?;
     let name = profile.file_name().unwrap_or_default().to_string_lossy();
     let link = format!("{name}-{}-link", found.number);
-    fs::link_atomic(Path::new(&link), profile).map_err(|error| describe(&error))
-}
-
-/// An error with all its causes, in one line each.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        out.push_str(": ");
-        out.push_str(&error.to_string());
-        cause = error.source();
-    }
-    out
+    fs::link_atomic(Path::new(&link), profile).map_err(|error| text::chain(&error))
 }
 
 #[cfg(test)]

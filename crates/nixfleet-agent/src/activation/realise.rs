@@ -11,19 +11,20 @@ use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::nix::closure::closure_digest;
+use nixfleet_core::nix::path_info::PathInfos;
 use nixfleet_sys::exec::{Ended, ExecError};
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
 
 use super::boot_space;
 use super::host::HostPaths;
-use super::profile::describe;
 use super::types::Observer;
 use super::unsynced::Unsynced;
 use crate::failpoint;
-use crate::tools::nix::{NixSettings, Reach, Verified};
+use crate::tools::nix::{NixSettings, Reach, Verified, all_signed};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
+use nixfleet_sys::text::chain;
 
 /// Room that must stay free beside the closure: Nix's database grows, and a rescue needs a few kilobytes.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -62,12 +63,26 @@ pub struct Order<'a> {
 }
 
 /// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
-pub async fn glance(tools: &Tools, system: &StorePath, unsigned: Unsigned) -> Seen {
-    match unsigned {
-        Unsigned::Accept => return Seen::Unknown,
-        Unsigned::Refuse => {}
+pub async fn glance(tools: &Tools, system: &StorePath) -> Seen {
+    let settings = async { tools.nix_settings().await.unwrap_or_default() };
+    let (closure, settings) = tokio::join!(closure(tools, system), settings);
+    seen(closure, &settings).await
+}
+
+/// The closure as the local store knows it, if it does.
+pub async fn closure(tools: &Tools, system: &StorePath) -> Option<PathInfos> {
+    if !system.as_path().exists() {
+        return None;
     }
-    if system.as_path().exists() && tools.is_trusted(system).await { Seen::Trusted } else { Seen::Unknown }
+    tools.path_info(std::slice::from_ref(system), Reach::Closures, None).await.ok()
+}
+
+/// What is known of such a closure on a host with these settings.
+pub async fn seen(closure: Option<PathInfos>, settings: &NixSettings) -> Seen {
+    let Some(closure) = closure else { return Seen::Unknown };
+    let keys = settings.trusted_keys.clone();
+    let signed = tokio::task::spawn_blocking(move || all_signed(&closure, &keys)).await;
+    if signed.unwrap_or(false) { Seen::Trusted } else { Seen::Unknown }
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -115,7 +130,7 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
         let free_bytes = fs::free_bytes(Path::new(at)).unwrap_or(0);
         return Failure::NoSpace { at: at.to_owned(), need_bytes: 4096, free_bytes };
     }
-    Failure::Internal { what: describe(error) }
+    Failure::Internal { what: chain(error) }
 }
 
 /// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
@@ -152,7 +167,7 @@ async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
             Err(Failure::Corrupt { last_lines: text::last_lines(&last_words, 12) })
         }
         Err(error) => {
-            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&describe(&error), 12) })
+            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&chain(&error), 12) })
         }
     }
 }
@@ -226,7 +241,7 @@ async fn says(tools: &Tools, substituter: &str, system: &StorePath) -> Says {
 fn mismatch(settings: NixSettings, paths: Vec<StorePath>, present_before: bool) -> Failure {
     Failure::SignatureMismatch {
         paths,
-        trusted_keys: settings.trusted_keys,
+        trusted_keys: settings.trusted_keys.into_iter().map(|key| key.name).collect(),
         asked: settings.substituters,
         present_before,
     }
@@ -274,7 +289,7 @@ fn not_asked(what: &str, error: &ToolError) -> Failure {
             Failure::Interrupted { at: Step::Realise }
         }
         ToolError::Exec(_) | ToolError::NotUnderstood { .. } => {
-            Failure::Internal { what: format!("{what}: {}", describe(error)) }
+            Failure::Internal { what: format!("{what}: {}", chain(error)) }
         }
     }
 }

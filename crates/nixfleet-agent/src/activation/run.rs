@@ -13,14 +13,15 @@ use nixfleet_sys::fs::{self, Lock};
 use nixfleet_sys::{clock, text};
 
 use super::backend::{Action, ActivationBackend, FireOrder};
+use super::confirm::reachable;
 use super::host::ROOT_KINDS;
 use super::journal::{Journal, JournalError};
-use super::profile::describe;
 use super::realise::no_space_or_internal;
 use super::types::Observer;
 use super::verify_poll::{POLL_BUDGET, Polled, verify_poll};
 use crate::failpoint;
 use crate::tools::Tools;
+use nixfleet_sys::text::chain;
 
 /// Lines of a run's output that go into an outcome.
 const LAST_LINES: u32 = 20;
@@ -46,7 +47,8 @@ pub struct Before {
 impl Before {
     /// Looks now.
     pub async fn look<B: ActivationBackend>(backend: &B, tools: &Tools) -> Self {
-        let (units, reachable) = tokio::join!(backend.units(), super::confirm::reachable(tools));
+        let reachable = async { reachable(&tools.nix_settings().await.unwrap_or_default()).await };
+        let (units, reachable) = tokio::join!(backend.units(), reachable);
         Self { units, reachable }
     }
 }
@@ -358,7 +360,7 @@ pub fn journal_failure(error: &JournalError) -> Failure {
     match error {
         JournalError::File(file) => no_space_or_internal(file, "/var"),
         JournalError::Newer { .. } | JournalError::Damaged { .. } => {
-            Failure::Internal { what: text::printable(&describe(error)) }
+            Failure::Internal { what: text::printable(&chain(error)) }
         }
     }
 }

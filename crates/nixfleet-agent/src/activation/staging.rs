@@ -28,7 +28,7 @@ pub async fn stage<B: ActivationBackend>(
     let host = backend.host();
     let fetch = Order {
         system,
-        seen: glance(tools, system, Unsigned::Refuse).await,
+        seen: glance(tools, system).await,
         host,
         root: &host.wanted_root(system),
         unsynced: &host.unsynced_staging(),

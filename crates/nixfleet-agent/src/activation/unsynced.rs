@@ -15,10 +15,10 @@ use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::ids::{STORE_DIR, StorePath};
 use nixfleet_sys::{fs, text};
 
-use super::profile::describe;
 use super::realise::no_space_or_internal;
 use super::types::Observer;
 use crate::tools::{ToolError, Tools};
+use nixfleet_sys::text::chain;
 
 /// Nix's database, if it is on a file system of its own.
 const NIX_STATE: &str = "/nix/var/nix";
@@ -45,7 +45,7 @@ impl Unsynced {
         let broken = match mend(tools, listed.clone(), observer).await {
             Ok(broken) => broken,
             Err(error) => {
-                observer.remark(&format!("it cannot be read: {}", describe(&error)));
+                observer.remark(&format!("it cannot be read: {}", chain(&error)));
                 listed
             }
         };
@@ -76,7 +76,7 @@ impl Unsynced {
             return Ok(());
         }
         let closure = tools.requisites(system).await;
-        let closure = closure.map_err(|error| Failure::Internal { what: describe(&error) })?;
+        let closure = closure.map_err(|error| Failure::Internal { what: chain(&error) })?;
         match self.broken.iter().find(|path| closure.contains(path)) {
             None => Ok(()),
             Some(path) => Err(Failure::Corrupt {
@@ -132,7 +132,7 @@ async fn mend(
         observer.remark(&format!("{path} is incomplete since a power cut; fetching it again"));
         if let Err(error) = tools.repair(path).await {
             // The others would fail in the same way, each after all its retries.
-            observer.remark(&describe(&error));
+            observer.remark(&chain(&error));
             break;
         }
     }

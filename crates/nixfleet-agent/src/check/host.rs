@@ -6,8 +6,8 @@ use nixfleet_sys::fs;
 
 use super::{About, Finding};
 use crate::activation::ActivationBackend;
-use crate::activation::profile::describe;
 use crate::tools::nix::NixSettings;
+use nixfleet_sys::text::chain;
 
 /// The folder of a file that decides whom to trust: whoever can write it can put another file there.
 pub(super) fn folder_of(file: &Path) -> Option<Finding> {
@@ -79,7 +79,7 @@ pub(super) async fn nix(backend: &impl ActivationBackend) -> Vec<Finding> {
     match tools.nix_settings().await {
         Ok(settings) => nix_settings(&settings),
         Err(error) => {
-            let what = format!("Nix does not tell its settings: {}", describe(&error));
+            let what = format!("Nix does not tell its settings: {}", chain(&error));
             vec![Finding::problem(
                 about,
                 what,
@@ -108,7 +108,8 @@ pub(super) fn nix_settings(settings: &NixSettings) -> Vec<Finding> {
         findings.push(Finding::problem(about, what, "add your cache to `nix.settings.substituters`"));
     }
     if findings.is_empty() {
-        let (keys, caches) = (trusted_keys.join(", "), substituters.join(", "));
+        let keys: Vec<&str> = trusted_keys.iter().map(|key| key.name.as_str()).collect();
+        let (keys, caches) = (keys.join(", "), substituters.join(", "));
         findings
             .push(Finding::good(about, format!("signatures by {keys} are demanded; fetched from {caches}")));
     }

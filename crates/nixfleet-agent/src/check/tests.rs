@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use nixfleet_sys::fs;
 
 use super::*;
-use crate::tools::nix::NixSettings;
+use crate::tools::nix::{NixSettings, TrustedKey};
 
 fn problems(findings: &[Finding]) -> Vec<&str> {
     let bad = findings.iter().filter(|finding| finding.grade == Grade::Problem);
@@ -14,7 +14,7 @@ fn problems(findings: &[Finding]) -> Vec<&str> {
 fn settings_of_nix_that_let_anything_in_or_nothing_are_problems_and_all_are_told() {
     let good = NixSettings {
         substituters: vec!["https://cache.example".into()],
-        trusted_keys: vec!["cache.example-1".into()],
+        trusted_keys: vec![TrustedKey { name: "cache.example-1".into(), base64: "AAAA".into() }],
         require_sigs: true,
         system: "x86_64-linux".into(),
         extra_platforms: Vec::new(),

@@ -8,7 +8,6 @@ use nixfleet_trust::clock::TimeSource;
 use nixfleet_trust::trust::{SavedTrust, Trust};
 
 use super::{About, Finding};
-use crate::activation::profile::describe;
 use crate::config::Config;
 use crate::config::ready::{NotReady, now};
 use crate::runtime::state_file::StateFile;
@@ -16,6 +15,7 @@ use crate::source::documents::NoAnswer;
 use crate::source::look::Found;
 use crate::source::place::Place;
 use crate::source::refused::Refused;
+use nixfleet_sys::text::chain;
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -53,7 +53,7 @@ fn host_key(config: &Config) -> Finding {
         Ok(me) => Finding::good(about, format!("{} has the key {}", me.name, me.key.id())),
         Err(error) => {
             let fix = "start the SSH server once, which makes its key, or set `host-key` to a public key of this host";
-            Finding::problem(about, describe(&error), fix)
+            Finding::problem(about, chain(&error), fix)
         }
     }
 }
@@ -61,14 +61,14 @@ fn host_key(config: &Config) -> Finding {
 /// What was saved; `None` only if there is no state at all.
 fn saved_trust(folder: &Path) -> Result<Option<SavedTrust>, Finding> {
     let saved = StateFile::in_folder(folder).read().map_err(|error| {
-        let what = format!("what was accepted before cannot be read: {}", describe(&error));
+        let what = format!("what was accepted before cannot be read: {}", chain(&error));
         Finding::problem(About::State, what, error.hint())
     })?;
     Ok(saved.and_then(|saved| saved.trust))
 }
 
 fn no_trust(config: &Config, refused: &NotReady) -> Finding {
-    let (what, about) = (describe(refused), About::Root);
+    let (what, about) = (chain(refused), About::Root);
     match refused {
         NotReady::File(error) if error.is_not_found() => {
             let fix = format!("put the fleet's root document at `{}`, or set `root`", config.root.display());
@@ -152,12 +152,12 @@ async fn source(config: &Config, trust: &Trust) -> Vec<Finding> {
         Err(NotReady::File(error)) if error.path == config.host_key => return vec![not_looked_at()],
         Err(error @ (NotReady::NoPrivateHalf(_) | NotReady::Identity { .. })) => {
             let fix = "a control plane knows a host by its key: both halves lie beside each other, the public one with `.pub`";
-            return vec![Finding::problem(About::HostKey, describe(&error), fix)];
+            return vec![Finding::problem(About::HostKey, chain(&error), fix)];
         }
         Err(error @ (NotReady::File(_) | NotReady::NoAuthority(_) | NotReady::Trust(_))) => {
             return vec![Finding::problem(
                 About::Source,
-                describe(&error),
+                chain(&error),
                 "look at the file that `ca-file` names",
             )];
         }

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::activation::recovery;
 use nixfleet_agent::activation::types::{Failure, Observer};
 use nixfleet_agent::activation::unfinished::is_unfinished;
 use nixfleet_agent::runtime::notify;
 use nixfleet_agent::runtime::start::{self, Ended, NotStarted, Orders};
 use nixfleet_core::activation::outcome::Step;
+use nixfleet_sys::text::chain;
 use nixfleet_sys::watch::FolderWatch;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
@@ -114,7 +114,7 @@ async fn follow<B: ActivationBackend + Send + 'static>(
             if !matches!(error, NotStarted::Another) {
                 look(&*backend, voice).await;
             }
-            ui::refuse(code_of(&error), &describe(&error), Some(error.hint()))
+            ui::refuse(code_of(&error), &chain(&error), Some(error.hint()))
         }
     }
 }

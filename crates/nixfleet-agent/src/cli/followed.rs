@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::runtime::notify::in_words;
 use nixfleet_agent::runtime::requests::{self, TAKEN_WITHIN, Taken, Wish};
 use nixfleet_agent::runtime::state_file::StateFile;
@@ -16,6 +15,7 @@ use nixfleet_core::host::waiting::{StateName, WaitingOn};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_sys::clock;
+use nixfleet_sys::text::chain;
 use serde::Serialize;
 
 use super::show::when;
@@ -59,7 +59,7 @@ pub(super) fn read(state: &Path) -> Result<Option<Follows>, ExitCode> {
         Ok(saved) => {
             Ok(saved.filter(|saved| saved.host.setup.is_some()).map(|saved| Follows::of(&saved.host)))
         }
-        Err(error) => Err(ui::refuse(1, &describe(&error), Some(error.hint()))),
+        Err(error) => Err(ui::refuse(1, &chain(&error), Some(error.hint()))),
     }
 }
 
@@ -152,6 +152,6 @@ async fn leave(state: &Path, wish: &Wish) -> ExitCode {
             ui::say("left for the agent, which did not come for it yet; it will when it runs");
             ExitCode::SUCCESS
         }
-        Err(error) => ui::refuse(1, &describe(&error), None),
+        Err(error) => ui::refuse(1, &chain(&error), None),
     }
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nixfleet_agent::activation::profile::describe;
 use nixfleet_agent::config::ready::NotReady;
 use nixfleet_agent::config::{CONFIG_FILE, Config};
 use nixfleet_agent::runtime::start::Orders;
 use nixfleet_core::host::world::Setup;
 use nixfleet_sys::fs;
+use nixfleet_sys::text::chain;
 use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
 
 use super::check::ConfigArgs;
@@ -24,13 +24,12 @@ pub(super) fn read(
         return Ok(None);
     }
     let (_, loaded) = args.load(state_dir);
-    let config =
-        loaded.map_err(|refused| ui::refuse(UNREADABLE, &describe(&refused), Some(refused.hint())))?;
+    let config = loaded.map_err(|refused| ui::refuse(UNREADABLE, &chain(&refused), Some(refused.hint())))?;
     match orders(&config) {
         Ok(orders) => Ok(Some((orders, config.state_dir))),
         Err(not_ready) => {
             let hint = "`nixfleet-agent check` says more";
-            Err(ui::refuse(UNREADABLE, &describe(&not_ready), Some(hint)))
+            Err(ui::refuse(UNREADABLE, &chain(&not_ready), Some(hint)))
         }
     }
 }

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::host::HostPaths;
 use nixfleet_agent::activation::journal;
-use nixfleet_agent::activation::profile::describe;
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Verdict;
 use nixfleet_core::activation::record::{Activation, Fired, Reached, Run};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
+use nixfleet_sys::text::chain;
 use serde::Serialize;
 
 use super::followed::{self, Follows};
@@ -24,7 +24,7 @@ fn known(state: &Path) -> Result<Vec<Activation>, ExitCode> {
     journal::history(&host.journal()).map_err(|error| {
         let hint = matches!(error, journal::JournalError::Newer { .. })
             .then_some("an older agent cannot read it; run the agent that wrote it");
-        ui::refuse(1, &describe(&error), hint)
+        ui::refuse(1, &chain(&error), hint)
     })
 }
 

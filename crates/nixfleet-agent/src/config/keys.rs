@@ -1,5 +1,7 @@
 //! The one table of keys: their names, their flags, what they mean.
 
+use nixfleet_sys::text;
+
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
@@ -120,11 +122,6 @@ impl Key {
 
     /// The key whose name is most like this one, if any is.
     pub fn like(name: &str) -> Option<Self> {
-        /// Two names are alike from here on; found by trying typing mistakes in all names.
-        const ALIKE: f64 = 0.8;
-        let name = name.replace('_', "-").to_lowercase();
-        let likeness = |key: Self| strsim::jaro_winkler(&name, key.name());
-        let best = Self::ALL.into_iter().max_by(|one, other| likeness(*one).total_cmp(&likeness(*other)))?;
-        (likeness(best) >= ALIKE).then_some(best)
+        text::nearest(name, Self::ALL.into_iter().map(Self::name)).and_then(Self::named)
     }
 }

@@ -8,6 +8,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use nixfleet_core::model::probe::{HttpProbe, StatusRange, TlsTrust};
+use nixfleet_sys::text::chain;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
@@ -66,7 +67,7 @@ impl Got {
     pub(super) async fn body(&mut self, bytes_max: usize) -> Result<Body, String> {
         let mut bytes = Vec::new();
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| format!("the body cannot be read: {}", causes(&error)))?;
+            let frame = frame.map_err(|error| format!("the body cannot be read: {}", chain(&error)))?;
             // Trailers are no part of the body.
             let Ok(chunk) = frame.into_data() else { continue };
             let room = bytes_max.saturating_sub(bytes.len());
@@ -98,7 +99,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| causes(&error))?;
+    let (mut sender, connection) = handshake.map_err(|error| chain(&error))?;
     let mut driver = JoinSet::new();
     driver.spawn(async move { drop(connection.await) });
     let request = hyper::Request::get(&target.path)
@@ -107,20 +108,8 @@ where
         .header(hyper::header::USER_AGENT, "nixfleet-agent")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| causes(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| chain(&error))?;
     Ok((response, driver))
-}
-
-/// An error with its causes on one line: hyper's own text leaves them out.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,9 +18,9 @@ use super::roots;
 use super::state_file::{Saved, StateFile};
 use crate::activation::ActivationBackend;
 use crate::activation::host::HostPaths;
-use crate::activation::profile::describe;
 use crate::activation::types::Observer;
 use nixfleet_sys::fs::FsError;
+use nixfleet_sys::text::chain;
 
 /// How much is sent at once, in bytes of JSON: half of what a batch may have, since a record counts by its line here.
 const SENT_BYTES_MAX: usize = nixfleet_core::wire::BATCH_BYTES_MAX / 2;
@@ -73,7 +73,7 @@ impl<B: ActivationBackend + Send + 'static> HostDesk<B> {
             Room::Stretched { bytes, bytes_max } => self.voice.remark(&format!(
                 "the outbox holds {bytes} bytes of what may not be dropped, and {bytes_max} are meant for it"
             )),
-            Room::NotTidied(error) => self.voice.remark(&format!("error: {}", describe(error))),
+            Room::NotTidied(error) => self.voice.remark(&format!("error: {}", chain(error))),
         }
     }
 
@@ -101,7 +101,7 @@ impl<B: ActivationBackend + Send + 'static> HostDesk<B> {
         };
         match noted {
             Ok(written) => self.tell_room(&written),
-            Err(error) => self.voice.remark(&format!("error: {}", describe(&error))),
+            Err(error) => self.voice.remark(&format!("error: {}", chain(&error))),
         }
     }
 
@@ -135,7 +135,7 @@ impl<B: ActivationBackend + Send + 'static> Desk for HostDesk<B> {
         match roots::keep(&self.host, wanted) {
             Ok(()) => self.kept = Some(wanted.iter().map(|system| (*system).clone()).collect()),
             // Tried again at the next turn.
-            Err(error) => self.voice.remark(&format!("error: {}", describe(&error))),
+            Err(error) => self.voice.remark(&format!("error: {}", chain(&error))),
         }
     }
 

@@ -21,8 +21,8 @@ use super::reducer::{Fact, Reducer};
 use super::start::Ended;
 use super::{notify, recovery, timer};
 use crate::activation::ActivationBackend;
-use crate::activation::profile::describe;
 use crate::activation::types::Observer;
+use nixfleet_sys::text::chain;
 
 /// Between two attempts to write what could not be written. Nothing is done meanwhile; on trial the deadman is armed.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             Input::Asked { event, request } => {
                 self.take(event.into()).await;
                 if let Err(error) = fs::remove(&request) {
-                    self.voice.remark(&format!("error: {}", describe(&error)));
+                    self.voice.remark(&format!("error: {}", chain(&error)));
                 }
             }
         }
@@ -137,8 +137,7 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         let mut told = false;
         while let Err(error) = self.reducer.persist(&mut prepared) {
             if !told {
-                self.voice
-                    .remark(&format!("error: {}; nothing is done until it is written", describe(&error)));
+                self.voice.remark(&format!("error: {}; nothing is done until it is written", chain(&error)));
                 notify::status("cannot write its state; nothing is done until it can");
                 self.said.clear();
                 told = true;

@@ -124,13 +124,16 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
 
     let (inputs, taken) = mpsc::channel(INPUTS_MAX);
     let (newest, saved_newest) = watch::channel(saved.host.seq);
+    let asks = source::start((source.clone(), trust), inputs.clone());
     if let Place::ControlPlane(address) = &source.place {
+        let to_look = asks.clone();
         let link = Link {
             address: address.clone(),
             speaking: source.speaking(),
             inputs: inputs.clone(),
             newest: saved_newest,
             random: Arc::clone(&source.random),
+            look: Arc::new(move || to_look.look()),
             voice: Arc::clone(&voice),
         };
         link.start();
@@ -140,7 +143,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         jobs: Jobs::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
         staging: Staging::start(Arc::clone(&backend), Arc::clone(&voice), inputs.clone()).map_err(thread)?,
         probes: Probes::new(Arc::clone(&backend), inputs.clone()),
-        asks: source::start((source, trust), inputs.clone()),
+        asks,
         hooks: Hooks::new(Holder::of(&*backend), inputs.clone()),
         reboot: Reboot::new(backend.tools()?.clone(), inputs.clone()),
     };

@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::documents::{Connection, Documents, Got, NoAnswer, Wanted};
-use crate::activation::profile::describe;
+use nixfleet_sys::text::chain;
 
 /// How long one document may take: a disk that must spin up needs some ten seconds.
 const READ_WITHIN: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ impl Documents for Folder {
         // It has sent its last word, and ends.
         self.reading = None;
         self.watch = read.watch.or(self.watch.take());
-        let (folder, got) = read.got.map_err(|error| NoAnswer::Unreachable { at, why: describe(&error) })?;
+        let (folder, got) = read.got.map_err(|error| NoAnswer::Unreachable { at, why: chain(&error) })?;
         self.resolved = Some(folder);
         Ok(got)
     }

@@ -9,7 +9,7 @@ use nixfleet_trust::check::entry::EntryRefused;
 use nixfleet_trust::check::release::ReleaseRefused;
 use nixfleet_trust::check::root::RootRefused;
 
-use crate::activation::profile::describe;
+use nixfleet_sys::text::chain;
 
 /// The longest text of a refusal, in characters. Parts of it may be from outside.
 const WHY_CHARS_MAX: usize = 600;
@@ -133,7 +133,7 @@ impl Refused {
         attack: Option<Attack>,
         error: &(dyn std::error::Error + 'static),
     ) -> Self {
-        let said = text::printable(&describe(error)).replace(['\n', '\t'], " ");
+        let said = text::printable(&chain(error)).replace(['\n', '\t'], " ");
         let said: String = said.chars().take(WHY_CHARS_MAX).collect();
         let why = match attack {
             Some(attack) => format!("{document}: {said} (this is what an attack looks like: {attack})"),

@@ -19,8 +19,8 @@ use reqwest::{Client, Response, StatusCode};
 
 use super::documents::{Connection, Documents, Got, NoAnswer, Version, Wanted};
 use super::place::WebAddress;
-use crate::activation::profile::describe;
 use identity::ClientIdentity;
+use nixfleet_sys::text::chain;
 use tls::ServerTrust;
 
 /// How long a server has to be connected to, with the handshake of TLS: three tries of TCP over a bad line.
@@ -124,7 +124,7 @@ impl Web {
         if error.is_timeout() && !error.is_connect() {
             return NoAnswer::TooSlow { at, secs: self.limits.whole.as_secs() };
         }
-        NoAnswer::Unreachable { at, why: describe(&error) }
+        NoAnswer::Unreachable { at, why: chain(&error) }
     }
 }
 

@@ -16,8 +16,10 @@ use super::progress::{NixListener, NixWords};
 use super::{ToolError, Tools, bare};
 
 mod settings;
+mod signatures;
 
-pub use settings::{NixSettings, parse_settings};
+pub use settings::{NixSettings, TrustedKey, parse_settings};
+pub use signatures::all_signed;
 
 /// Whose word is asked for: the paths named, or all that they refer to as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +71,6 @@ pub fn path_info(tools: &Tools, paths: &[StorePath], reach: Reach, store: Option
 }
 
 const VERIFY: &[&str] = &["store", "verify", "--no-contents", "--sigs-needed", "1"];
-
-/// [`verify`] of a closure in the local store by the exit code alone: a tenth faster, since Nix has nothing to tell.
-pub fn verify_quietly(tools: &Tools, path: &StorePath) -> Cmd {
-    with_reach(nix(tools, VERIFY), Reach::Closures).args(["--quiet", path.as_str()])
-}
 
 /// `nix store verify --no-contents --sigs-needed 1`: asks for a signature even where this host built the path.
 pub fn verify(tools: &Tools, paths: &[StorePath], reach: Reach, store: Option<&str>) -> Cmd {
@@ -182,12 +179,6 @@ impl Tools {
             })),
             Err(source) => Err(ToolError::NotUnderstood { line, source }),
         }
-    }
-
-    /// Whether the closure is in the local store, and each path of it signed by a key that this host trusts. `false`
-    /// also when it could not be found out: [`Tools::verify`] tells why.
-    pub async fn is_trusted(&self, path: &StorePath) -> bool {
-        matches!(verify_quietly(self, path).run().await, Ok(finished) if finished.ended == Ended::Exited(0))
     }
 
     /// Adds the signatures that the substituter has for the closure of this valid path.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use nixfleet_core::ids::StorePath;
 
 use super::Tools;
-use super::nix::{Reach, Verified};
+use super::nix::{Reach, Verified, all_signed};
 use super::nix_store::{Complaint, REALISE_STALL, Realised, realise};
 
 struct Real {
@@ -57,12 +57,14 @@ async fn a_real_nix_answers_every_question() {
 
     let there =
         tools.path_info(std::slice::from_ref(good), Reach::Closures, Some(&real.cache)).await.expect("infos");
-    assert!(there.known.len() > 1 && there.known.iter().all(|info| !info.signed_by.is_empty()));
+    assert!(there.known.len() > 1 && there.known.iter().all(|info| !info.signatures.is_empty()));
 
     let (realised, told) = real.realise("good").await;
     assert!(matches!(realised, Realised::Present) && told > 0, "{realised:?} {told}");
     assert!(tools.is_valid(good).await.expect("an answer"));
     assert!(matches!(tools.verify(good, Reach::Closures, None).await.expect("a verdict"), Verified::Trusted));
+    let closure = tools.path_info(std::slice::from_ref(good), Reach::Closures, None).await.expect("infos");
+    assert!(all_signed(&closure, &settings.trusted_keys) && !all_signed(&closure, &[]));
     tools.copy_sigs(&real.cache, good).await.expect("signatures");
 
     let closure = tools.requisites(good).await.expect("a closure");

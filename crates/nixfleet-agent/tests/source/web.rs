@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits {
     whole: Duration::from_millis(900),
 };
 /// Far more than [`LIMITS`], and far less than a test may take.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) fn web(url: &str, trust: ServerTrust) -> Web {
     match url.parse().expect(url) {

@@ -28,6 +28,8 @@ pub(super) struct After {
     /// Those above this number.
     #[serde(default)]
     after: u64,
+    /// Which log that number is of, by what came with the orders before.
+    log: Option<String>,
 }
 
 /// What is asked of the host that asks. Answers at once when there is something, else when there is or when the poll
@@ -37,7 +39,10 @@ pub(super) async fn orders(
     State(app): State<App>,
     query: Result<Query<After>, QueryRejection>,
 ) -> Result<Json<Orders>, Problem> {
-    let Query(After { after }) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Query(After { after, log }) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    // A number of another log says nothing here: this database is new, or was put back.
+    let is_ours = log.is_none_or(|log| *log == *app.log) && after <= app.store.newest_event().await?;
+    let after = if is_ours { after } else { 0 };
     let until = Instant::now() + poll();
     let mut ending = app.ending.clone();
     // Registered before the first look, so that what comes after the look wakes us.
@@ -45,8 +50,11 @@ pub(super) async fn orders(
     let mut until_news = Box::pin(woken.news());
     loop {
         let orders = app.store.orders(&host, after).await?;
-        if !orders.is_empty() || *ending.borrow() || Instant::now() >= until {
-            return Ok(Json(Orders { orders, then: Then::GoOn }));
+        // Who is not known here is asked at once, and not when it has something to report, which may be in weeks.
+        let then = if app.store.is_followed(&host).await? { Then::GoOn } else { Then::SendState };
+        let is_over = *ending.borrow() || Instant::now() >= until;
+        if !orders.is_empty() || then == Then::SendState || is_over {
+            return Ok(Json(Orders { orders, then, log: Some(app.log.to_string()) }));
         }
         tokio::select! {
             // Safe to cancel: news that came stays noted until the next look.

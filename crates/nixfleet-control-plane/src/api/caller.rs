@@ -19,6 +19,10 @@ use crate::store::tokens::{Person, Role};
 /// How long a body may take: 1 MiB at 300 kbit/s.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
+/// How a person gets in.
+const MAKE_TOKEN: &str =
+    "`nixfleet-control-plane token add NAME --role viewer|operator` makes one, where the server runs";
+
 /// The host at the other end, by a release that is served.
 #[derive(Debug, Clone)]
 pub(super) struct Host(pub HostName);
@@ -70,7 +74,9 @@ impl FromRequestParts<App> for Operator {
         match person.role {
             Role::Operator => Ok(Self(person)),
             Role::Viewer => {
-                Err(Problem::forbidden(format!("the token `{}` may look and not act", person.name)))
+                let detail = format!("the token `{}` may look and not act", person.name);
+                Err(Problem::forbidden(detail)
+                    .hint(format!("acting needs the token of an operator: {MAKE_TOKEN}")))
             }
         }
     }
@@ -79,10 +85,14 @@ impl FromRequestParts<App> for Operator {
 async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
-        return Err(Problem::unauthenticated("people send a token: `Authorization: Bearer TOKEN`"));
+        return Err(
+            Problem::unauthenticated("people send a token: `Authorization: Bearer TOKEN`").hint(MAKE_TOKEN)
+        );
     };
     let person = app.store.person(token.trim()).await?;
-    person.ok_or_else(|| Problem::unauthenticated("the token is not known here; it may have been removed"))
+    person.ok_or_else(|| {
+        Problem::unauthenticated("the token is not known here; it may have been removed").hint(MAKE_TOKEN)
+    })
 }
 
 /// What was sent, read as JSON: at most `bytes_max`, and within some time.

@@ -23,6 +23,12 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Probl
     Ok("ok\n")
 }
 
+/// What can be asked here.
+pub(super) async fn description() -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], include_str!("../../openapi.json")).into_response()
+}
+
 /// How much of everything there is.
 pub(super) async fn metrics(_: Viewer, State(app): State<App>) -> Result<Response, Problem> {
     let gauges = Gauges {

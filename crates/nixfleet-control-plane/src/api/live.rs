@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::caller::Viewer;
-use super::people::EventView;
+use super::people::event_view;
 use super::problem::Problem;
 use crate::say;
 use crate::store::StoreError;
@@ -101,7 +101,7 @@ async fn page(app: &App, after: &mut u64) -> Result<String, StoreError> {
     let mut out = String::new();
     for event in events {
         *after = event.id;
-        let (id, kind, view) = (event.id, event.fact.kind(), EventView::of(event));
+        let (id, kind, view) = (event.id, event.fact.kind(), event_view(event));
         // JSON has no newline in it.
         let json = serde_json::to_string(&view).expect("texts and numbers are always JSON");
         // Writing to a string cannot fail.

@@ -3,35 +3,27 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use nixfleet_core::rollout::NotFolded;
+use nixfleet_core::wire::people as wire;
 
 use crate::say;
 
 /// What went wrong, for the caller.
-#[derive(Debug, Serialize)]
-pub struct Problem {
-    /// Names the kind of problem; stable, for programs.
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// The kind of problem in words.
-    title: &'static str,
-    /// The HTTP status.
-    status: u16,
-    /// What it was in this case, and what can be done.
-    detail: String,
-}
+#[derive(Debug)]
+pub struct Problem(wire::Problem);
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $kind:literal, $title:literal;)*) => {
         impl Problem {
             $($(#[$doc])*
             pub fn $name(detail: impl Into<String>) -> Self {
-                Self {
-                    kind: concat!("urn:nixfleet:problem:", $kind),
-                    title: $title,
+                Self(wire::Problem {
+                    kind: concat!("urn:nixfleet:problem:", $kind).into(),
+                    title: $title.into(),
                     status: StatusCode::$status.as_u16(),
                     detail: detail.into(),
-                }
+                    hint: None,
+                })
             })*
         }
     };
@@ -65,6 +57,28 @@ problems! {
 }
 
 impl Problem {
+    /// With what can be done.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// What was asked for does not fit to how things are.
+    pub fn unfit(unfit: &NotFolded) -> Self {
+        match unfit {
+            NotFolded::NoHost(_) | NotFolded::NoChannel(_) | NotFolded::NoWave { .. } => {
+                Self::not_found(unfit.to_string())
+            }
+            NotFolded::NotCurrent(_)
+            | NotFolded::NotNewer { .. }
+            | NotFolded::Status { .. }
+            | NotFolded::NotNextWave { .. }
+            | NotFolded::NotFailed(_)
+            | NotFolded::NotHeld(_) => Self::conflict(unfit.to_string()),
+        }
+    }
+
     /// Something of ours does not work. The caller learns that, and no more; `error` goes to our log.
     pub fn ours(error: &(dyn std::error::Error + 'static)) -> Self {
         say::error("a request could not be answered", error);
@@ -74,14 +88,17 @@ impl Problem {
 
 impl From<crate::store::StoreError> for Problem {
     fn from(error: crate::store::StoreError) -> Self {
-        Self::ours(&error)
+        match error {
+            crate::store::StoreError::Unfit(unfit) => Self::unfit(&unfit),
+            error => Self::ours(&error),
+        }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self)).into_response();
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use nixfleet_core::model::names::ReleaseId;
-use serde::{Deserialize, Serialize};
+use nixfleet_core::wire::people::{PushOutcome, Pushed};
+use nixfleet_sys::text::chain;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,23 +23,6 @@ use crate::say;
 const PUSH_WITHIN: Duration = Duration::from_mins(10);
 /// Pushes at the same time: each is in memory until it is whole.
 static PUSHES: Semaphore = Semaphore::const_new(1);
-
-/// What became of a push.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub(super) struct Pushed {
-    /// Whether it was new.
-    outcome: Outcome,
-    /// Which release it was.
-    release: Option<ReleaseId>,
-}
-
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-enum Outcome {
-    Taken,
-    KnownBefore,
-    RootsOnly,
-}
 
 pub(super) async fn push(
     Operator(person): Operator,
@@ -64,17 +47,17 @@ pub(super) async fn push(
         Taken::New(release) => {
             say::line(&format!("release {release} was pushed by {}", person.name));
             app.tell(app.store.newest_event().await?);
-            (Outcome::Taken, Some(release))
+            (PushOutcome::Taken, Some(release))
         }
-        Taken::Known(release) => (Outcome::KnownBefore, Some(release)),
-        Taken::RootsOnly => (Outcome::RootsOnly, None),
+        Taken::Known(release) => (PushOutcome::KnownBefore, Some(release)),
+        Taken::RootsOnly => (PushOutcome::RootsOnly, None),
     };
     Ok(Json(Pushed { outcome, release }))
 }
 
 async fn receive(mut push: Push, mut body: Body) -> Result<Draft, Problem> {
     let until = Instant::now() + PUSH_WITHIN;
-    let told = |error: crate::releases::stream::PushRefused| Problem::refused(say::chain(&error));
+    let told = |error: crate::releases::stream::PushRefused| Problem::refused(chain(&error));
     loop {
         let frame = timeout_at(until, body.frame()).await;
         let frame =
@@ -104,6 +87,7 @@ fn refused(error: &IntakeRefused) -> Problem {
         | IntakeRefused::HostTwice(_)
         | IntakeRefused::Order
         | IntakeRefused::Incomplete { .. }
-        | IntakeRefused::TooLarge => Problem::refused(say::chain(error)),
+        | IntakeRefused::Stuck(_)
+        | IntakeRefused::TooLarge => Problem::refused(chain(error)),
     }
 }

@@ -1,25 +1,26 @@
-//! What people do to one host: hold, let go, try again. Each is an event with who and why, and an order to the host, which
-//! notes it as its own event when it has it.
+//! What people do: to a rollout (pause, resume, abort, approve) and to one host (hold, let go, try again, leave out). Each is
+//! an event with who and why, refused if it does not fit to how things are; the planner acts on it, and a host that is held
+//! is told as well.
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
-use nixfleet_core::host::phase::StateName;
-use nixfleet_core::model::names::HostName;
-use nixfleet_core::model::time::UnixMs;
-use nixfleet_core::wire::Wish;
-use serde::{Deserialize, Serialize};
+use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::rollout::{RolloutId, Verb};
+use nixfleet_core::wire::people::{Because, HoldBody, Noted};
+use nixfleet_core::wire::rollouts::ApproveBody;
 
 use super::App;
 use super::caller::{self, Operator};
 use super::people::named;
 use super::problem::Problem;
-use crate::store::fact::{About, Fact};
+use crate::store::fact::{Fact, about};
+use crate::store::tokens::Person;
 
 /// The largest body of a verb, in bytes.
-const BYTES_MAX: usize = 16 << 10;
+pub(super) const BYTES_MAX: usize = 16 << 10;
 /// The longest reason: a line or two.
 const WHY_CHARS_MAX: usize = 500;
 
@@ -28,32 +29,14 @@ pub(super) fn router() -> Router<App> {
         .route("/v1/hosts/{host}/hold", post(hold))
         .route("/v1/hosts/{host}/unhold", post(unhold))
         .route("/v1/hosts/{host}/retry", post(retry))
+        .route("/v1/hosts/{host}/skip", post(skip))
+        .route("/v1/rollouts/{channel}/{seq}/pause", post(pause))
+        .route("/v1/rollouts/{channel}/{seq}/resume", post(resume))
+        .route("/v1/rollouts/{channel}/{seq}/abort", post(abort))
+        .route("/v1/rollouts/{channel}/{seq}/approve", post(approve))
 }
 
-/// Why somebody acts.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Because {
-    /// The reason.
-    why: String,
-}
-
-/// Why and for how long a host is kept.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HoldBody {
-    /// The reason.
-    why: String,
-    /// Until then, in milliseconds since 1970; without it, until somebody lets it go.
-    until_ms: Option<UnixMs>,
-}
-
-/// What became of a verb.
-#[derive(Debug, Serialize, Deserialize)]
-struct Noted {
-    /// The event that says so; the host has it when its own event follows.
-    event: u64,
-}
+type Answer = Result<(StatusCode, Json<Noted>), Problem>;
 
 async fn hold(
     Operator(person): Operator,
@@ -61,57 +44,113 @@ async fn hold(
     Path(host): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Noted>), Problem> {
+) -> Answer {
     let HoldBody { why, until_ms } = caller::json(&headers, body, BYTES_MAX).await?;
-    let why = reason(why)?;
     if until_ms.is_some_and(|until| until <= (app.clock)()) {
         return Err(Problem::bad_request("`until_ms` is past"));
     }
-    let wish = Wish::Hold { by: person.name.clone(), why: why.clone(), until_ms };
-    order(&app, &named(&host)?, wish, person.name, why).await
+    act(&app, person, Verb::Hold { host: named(&host)?, until_ms }, why).await
 }
 
 async fn unhold(
-    Operator(person): Operator,
-    State(app): State<App>,
-    Path(host): Path<String>,
+    operator: Operator,
+    app: State<App>,
+    host: Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Noted>), Problem> {
-    let Because { why } = caller::json(&headers, body, BYTES_MAX).await?;
-    let wish = Wish::Unhold { by: person.name.clone() };
-    order(&app, &named(&host)?, wish, person.name, reason(why)?).await
+) -> Answer {
+    to_host(operator, app, host, (headers, body), |host| Verb::Unhold { host }).await
 }
 
 async fn retry(
+    operator: Operator,
+    app: State<App>,
+    host: Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    to_host(operator, app, host, (headers, body), |host| Verb::Retry { host }).await
+}
+
+async fn skip(
+    operator: Operator,
+    app: State<App>,
+    host: Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    to_host(operator, app, host, (headers, body), |host| Verb::Skip { host }).await
+}
+
+async fn pause(
+    operator: Operator,
+    app: State<App>,
+    rollout: Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    to_rollout(operator, app, rollout, (headers, body), |rollout| Verb::Pause { rollout }).await
+}
+
+async fn resume(
+    operator: Operator,
+    app: State<App>,
+    rollout: Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    to_rollout(operator, app, rollout, (headers, body), |rollout| Verb::Resume { rollout }).await
+}
+
+async fn abort(
+    operator: Operator,
+    app: State<App>,
+    rollout: Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    to_rollout(operator, app, rollout, (headers, body), |rollout| Verb::Abort { rollout }).await
+}
+
+async fn approve(
+    Operator(person): Operator,
+    State(app): State<App>,
+    Path(rollout): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let ApproveBody { why, wave } = caller::json(&headers, body, BYTES_MAX).await?;
+    act(&app, person, Verb::Approve { rollout: id(&rollout)?, wave }, why).await
+}
+
+async fn to_host(
     Operator(person): Operator,
     State(app): State<App>,
     Path(host): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<Noted>), Problem> {
+    (headers, body): (HeaderMap, Body),
+    verb: impl FnOnce(HostName) -> Verb,
+) -> Answer {
     let Because { why } = caller::json(&headers, body, BYTES_MAX).await?;
-    let host: HostName = named(&host)?;
-    let (why, wish) = (reason(why)?, Wish::Retry { by: person.name.clone() });
-    let known = app.store.state(&host).await?;
-    let state = known.map(|(state, _)| state.phase.name());
-    match state {
-        Some(StateName::Failed | StateName::Reverted) | None => {}
-        Some(
-            state @ (StateName::Converged
-            | StateName::Staging
-            | StateName::Staged
-            | StateName::Activating
-            | StateName::AwaitingReboot
-            | StateName::Confirming
-            | StateName::Soaking
-            | StateName::Reverting),
-        ) => {
-            let detail = format!("host {host} is {state}: there is nothing that failed to be tried again");
-            return Err(Problem::conflict(detail));
-        }
-    }
-    order(&app, &host, wish, person.name, why).await
+    act(&app, person, verb(named(&host)?), why).await
+}
+
+async fn to_rollout(
+    Operator(person): Operator,
+    State(app): State<App>,
+    Path(rollout): Path<(String, String)>,
+    (headers, body): (HeaderMap, Body),
+    verb: impl FnOnce(RolloutId) -> Verb,
+) -> Answer {
+    let Because { why } = caller::json(&headers, body, BYTES_MAX).await?;
+    act(&app, person, verb(id(&rollout)?), why).await
+}
+
+fn id((channel, seq): &(String, String)) -> Result<RolloutId, Problem> {
+    let channel: ChannelName = named(channel)?;
+    let seq = seq.parse().ok().and_then(|seq| Seq::new(seq).ok());
+    let seq = seq
+        .ok_or_else(|| Problem::bad_request("a rollout is named by its channel and the release's number"))?;
+    Ok(RolloutId { channel, seq })
 }
 
 /// A reason that can be shown.
@@ -123,19 +162,10 @@ fn reason(why: String) -> Result<String, Problem> {
     Ok(why)
 }
 
-async fn order(
-    app: &App,
-    host: &HostName,
-    wish: Wish,
-    by: String,
-    why: String,
-) -> Result<(StatusCode, Json<Noted>), Problem> {
+async fn act(app: &App, person: Person, verb: Verb, why: String) -> Answer {
+    let why = reason(why)?;
     let mut write = app.store.begin((app.clock)()).await?;
-    if write.host(host).await?.is_none() {
-        return Err(Problem::not_found(format!("no release that is served names host {host}")));
-    }
-    let fact = Fact::Ordered { wish, by: Some(by), why: Some(why) };
-    let event = write.append(&About::Host(host.clone()), &fact).await?;
+    let event = write.append(&about(&verb), &Fact::Acted { by: person.name, verb, why }).await?;
     app.tell(write.commit().await?.newest);
     Ok((StatusCode::ACCEPTED, Json(Noted { event })))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use nixfleet_sys::text::printable;
+use nixfleet_sys::text::{nearest, printable};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -140,22 +140,12 @@ pub fn read(text: &str) -> (Written, Vec<Fault>) {
 
 fn known(text: &str, name: &Spanned<DeString<'_>>) -> Result<Key, Fault> {
     let wanted = name.get_ref().as_ref();
-    Key::ALL.into_iter().find(|key| key.name() == wanted).ok_or_else(|| {
-        let meant = Key::ALL.into_iter().find(|key| is_near(key.name(), wanted));
+    let named = |name: &str| Key::ALL.into_iter().find(|key| key.name() == name);
+    named(wanted).ok_or_else(|| {
+        let meant = nearest(wanted, Key::ALL.into_iter().map(Key::name)).and_then(named);
         let what = What::UnknownKey { name: shown(wanted), meant };
         Fault { at: place(text, name.span().start), what }
     })
-}
-
-/// Whether one becomes the other by leaving out, adding or changing one character, or by another spelling of the dash.
-fn is_near(one: &str, other: &str) -> bool {
-    let (one, other): (Vec<char>, Vec<char>) =
-        (one.chars().collect(), other.replace('_', "-").to_lowercase().chars().collect());
-    let head = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
-    let tail = |skip_one: usize, skip_other: usize| {
-        one.get(head + skip_one..).zip(other.get(head + skip_other..)).is_some_and(|(a, b)| a == b)
-    };
-    one == other || tail(1, 0) || tail(0, 1) || tail(1, 1)
 }
 
 fn one(text: &str, key: Key, value: &Spanned<DeValue<'_>>) -> Result<Located, Fault> {

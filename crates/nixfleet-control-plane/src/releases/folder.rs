@@ -150,17 +150,28 @@ async fn on_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(job).await.expect("reading a file does not panic")
 }
 
-/// Returns when the folder may have changed, or after a while.
-pub async fn changed(folder: &Path) {
+/// Changes of a folder from when this was made on: made before a look, so that what comes during it is not missed.
+#[derive(Debug)]
+pub struct Changes(Option<FolderWatch>);
+
+/// Watches a folder.
+pub fn watch(folder: &Path) -> Changes {
     let channels = folder.join("channels");
     let mut watched = vec![folder.to_owned(), folder.join("root"), channels.clone()];
     watched.extend(fs::names_in(&channels).unwrap_or_default().iter().map(|name| channels.join(name)));
     watched.retain(|path| path.is_dir());
     let paths: Vec<&Path> = watched.iter().map(PathBuf::as_path).collect();
-    let Ok(mut watch) = FolderWatch::new(&paths) else { return sleep(LOOK_EVERY).await };
-    tokio::select! {
-        // Safe to cancel: what is missed is seen by the next look.
-        _ = watch.changed() => sleep(SETTLE).await,
-        () = sleep(LOOK_EVERY) => {}
+    Changes(FolderWatch::new(&paths).ok())
+}
+
+impl Changes {
+    /// Returns when there is one, or after a while.
+    pub async fn next(self) {
+        let Some(mut watch) = self.0 else { return sleep(LOOK_EVERY).await };
+        tokio::select! {
+            // Safe to cancel: what is missed is seen by the next look.
+            _ = watch.changed() => sleep(SETTLE).await,
+            () = sleep(LOOK_EVERY) => {}
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nixfleet_sys::fs;
 
-use super::{Engine, Store, StoreError, sql};
+use super::{Engine, LOG, Store, StoreError, sql};
 use crate::config::Database;
 
 const ASK_POSTGRES: &str =
@@ -45,6 +45,8 @@ pub async fn restore(database: &Database, from: &Path) -> Result<(), StoreError>
     std::fs::copy(from, &fresh).map_err(|source| renaming(&fresh, source))?;
     let copy = Store::open(&Database::Sqlite(fresh.clone())).await?;
     let whole: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&copy.readers).await?;
+    // Its numbers will be given again, so agents must not compare those that they know.
+    sql("DELETE FROM settings WHERE name = $1").bind(LOG).execute(&copy.writer).await?;
     copy.close().await;
     if whole != "ok" {
         return Err(StoreError::corrupt(format!("the backup: {whole}")));

@@ -1,9 +1,10 @@
 //! The documents that are served, byte for byte as they were verified, by their path in the layout; and what is trusted.
 
+use nixfleet_sys::random;
 use sqlx::Row;
 
 use super::write::Write;
-use super::{Store, StoreError, sql};
+use super::{LOG, Store, StoreError, sql};
 
 /// The folder of a document, by which those of one release are found.
 pub(super) fn part_of(path: &str) -> &str {
@@ -27,6 +28,20 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.map(|row| row.try_get("value")).transpose()?)
+    }
+}
+
+impl Store {
+    /// Which log this is: drawn when it is begun, and drawn anew when a backup is put back.
+    pub async fn log(&self) -> Result<String, StoreError> {
+        let fresh = format!("{:016x}", random::number());
+        sql("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+            .bind(LOG)
+            .bind(fresh.into_bytes())
+            .execute(&self.writer)
+            .await?;
+        let known = self.setting(LOG).await?.unwrap_or_default();
+        String::from_utf8(known).map_err(|_| StoreError::corrupt("the name of the log"))
     }
 }
 

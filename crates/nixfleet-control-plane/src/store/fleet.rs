@@ -121,10 +121,11 @@ impl Store {
         rows.iter().map(host_of).collect()
     }
 
-    /// How many hosts are in which state, by channel.
+    /// How many hosts are in which state, by channel. One that never reported is in none: absence of data is no state.
     pub async fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
-        let rows = sql("SELECT channel, phase, COUNT(*) AS hosts FROM hosts GROUP BY channel, phase \
-                        ORDER BY channel, phase")
+        let rows = sql("SELECT channel, state, COUNT(*) AS hosts FROM \
+                        (SELECT channel, CASE WHEN reported_ms = 0 THEN 'never-reported' ELSE phase END AS state \
+                        FROM hosts) AS h GROUP BY channel, state ORDER BY channel, state")
         .fetch_all(&self.readers)
         .await?;
         let count = |row: &AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, uint(row.try_get(2)?)));
@@ -139,6 +140,16 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some((state_of(&row)?, row.try_get("fault")?)))
+    }
+
+    /// Whether a host's state is known here, and its events can be followed.
+    pub async fn is_followed(&self, name: &HostName) -> Result<bool, StoreError> {
+        let known: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE name = $1 AND seq > 0 AND fault IS NULL")
+                .bind(name.to_string())
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(known > 0)
     }
 
     /// What is asked of a host and has a number above `after`, oldest first.

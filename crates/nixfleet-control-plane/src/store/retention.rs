@@ -1,14 +1,14 @@
 //! Storage is bounded (lesson 32): old events go, and the log that is left still gives every projection back.
 //!
 //! Before the events of a host go, its state is written into the log as it is, and only what lies before such a state
-//! goes. So `rebuild` begins there. Of the fleet's own events the newest rollout of each channel, the newest release of
-//! each channel and orders that still stand are kept.
+//! goes. So `rebuild` begins there. It is the same with the rollouts. The newest release of each channel and what hosts still
+//! have to hear of are kept.
 //!
 //! The documents of a release go when the one after it was taken in that long ago. Hosts only verify the newest one, so
 //! none needs them; the late report of a host that was away for longer cannot be folded, and it is asked for its state.
 
 use nixfleet_core::host::saved::SavedState;
-use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::model::time::UnixMs;
 use sqlx::Row;
 
@@ -42,19 +42,21 @@ impl Store {
             }
         }
         let mut write = self.begin(now).await?;
+        keep_rollouts(&mut write, before).await?;
         for statement in [
-            // Everything of a host before its newest state in the log.
+            // Everything that a host reported before its newest state in the log.
             "DELETE FROM events WHERE at_ms < $1 AND host IS NOT NULL AND kind IN ('reported', 'state-sent', 'compacted') \
-             AND id < (SELECT MAX(e.id) FROM events AS e WHERE e.host = events.host \
-                       AND e.kind IN ('state-sent', 'compacted'))",
+             AND id < (SELECT MAX(e.id) FROM events AS e WHERE e.host = events.host AND e.kind = 'compacted')",
             // Hosts that no release names any more.
             "DELETE FROM events WHERE at_ms < $1 AND host IS NOT NULL \
              AND NOT EXISTS (SELECT 1 FROM hosts WHERE hosts.name = events.host)",
-            "DELETE FROM events WHERE at_ms < $1 AND kind = 'ordered' \
+            // What was asked of a host, before its newest state in the log, unless the host still has to hear of it.
+            "DELETE FROM events WHERE at_ms < $1 AND host IS NOT NULL AND kind IN ('ordered', 'acted') \
+             AND id < (SELECT MAX(e.id) FROM events AS e WHERE e.host = events.host AND e.kind = 'compacted') \
              AND NOT EXISTS (SELECT 1 FROM orders WHERE orders.number = events.id)",
-            "DELETE FROM events WHERE at_ms < $1 AND kind = 'decided' \
-             AND id < (SELECT MAX(e.id) FROM events AS e WHERE e.channel = events.channel AND e.kind = 'decided')",
-            "DELETE FROM events WHERE at_ms < $1 AND kind IN ('acted', 'token-changed')",
+            "DELETE FROM events WHERE at_ms < $1 AND kind IN ('decided', 'acted', 'kept') AND channel IS NOT NULL \
+             AND id < (SELECT MAX(e.id) FROM events AS e WHERE e.channel = events.channel AND e.kind = 'kept')",
+            "DELETE FROM events WHERE at_ms < $1 AND kind IN ('token-changed', 'objected')",
             "DELETE FROM events WHERE at_ms < $1 AND kind = 'release-taken' \
              AND id < (SELECT MAX(e.id) FROM events AS e WHERE e.channel = events.channel AND e.kind = 'release-taken')",
         ] {
@@ -69,10 +71,11 @@ impl Store {
     /// Writes the state of some hosts into the log that have old events and no newer state there.
     async fn compact_some(&self, now: UnixMs, before: UnixMs) -> Result<u64, StoreError> {
         let mut write = self.begin(now).await?;
-        let rows = sql("SELECT DISTINCT host FROM events WHERE at_ms < $1 AND kind = 'reported' \
+        let rows = sql("SELECT DISTINCT host FROM events WHERE at_ms < $1 \
+                        AND kind IN ('reported', 'state-sent', 'ordered', 'acted') \
                         AND EXISTS (SELECT 1 FROM hosts WHERE hosts.name = events.host) \
                         AND NOT EXISTS (SELECT 1 FROM events AS e WHERE e.host = events.host AND e.id > events.id \
-                                        AND e.kind IN ('state-sent', 'compacted')) \
+                                        AND e.kind = 'compacted') \
                         ORDER BY host LIMIT $2")
         .bind(int(before.get()))
         .bind(STRIDE)
@@ -84,12 +87,32 @@ impl Store {
             let host: HostName = host.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
             let Some(row) = write.host(&host).await? else { continue };
             let state = Box::new(SavedState(row.state().clone()));
-            write.append(&About::Host(host), &Fact::Compacted { state }).await?;
+            let remembered = Box::new(row.remembered().clone());
+            write.append(&About::Host(host), &Fact::Compacted { state, remembered }).await?;
             count += 1;
         }
         write.commit().await?;
         Ok(count)
     }
+}
+
+/// Writes the rollouts into the log as they are, where older events of them are about to go.
+async fn keep_rollouts(write: &mut Write, before: UnixMs) -> Result<(), StoreError> {
+    let rows = sql("SELECT DISTINCT channel FROM events WHERE at_ms < $1 AND channel IS NOT NULL \
+                    AND kind IN ('decided', 'acted') \
+                    AND NOT EXISTS (SELECT 1 FROM events AS e WHERE e.channel = events.channel AND e.id > events.id \
+                                    AND e.kind = 'kept') ORDER BY channel")
+    .bind(int(before.get()))
+    .fetch_all(write.raw())
+    .await?;
+    for row in &rows {
+        let channel: String = row.try_get("channel")?;
+        let channel: ChannelName = channel.parse().map_err(|_| StoreError::corrupt("a channel's name"))?;
+        if let Some(progress) = write.progress(&channel).await? {
+            write.append(&About::Channel(channel), &Fact::Kept { progress: Box::new(progress) }).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the releases of which the next was taken in before `before`.

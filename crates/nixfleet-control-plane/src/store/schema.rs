@@ -7,39 +7,45 @@
 use super::{Engine, StoreError, sql};
 
 /// The steps; never edited after a release, only added to.
-const STEPS: &[&[&str]] = &[&[
-    // The newest number of an event. Every writer updates it first, so it is also what puts writers in a row.
-    "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
-    "INSERT INTO counters (name, value) VALUES ('event', 0)",
-    "CREATE TABLE settings (name TEXT PRIMARY KEY, value {bytes} NOT NULL)",
-    // The truth.
-    "CREATE TABLE events (id BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, host TEXT, channel TEXT, \
+const STEPS: &[&[&str]] = &[
+    &[
+        // The newest number of an event. Every writer updates it first, so it is also what puts writers in a row.
+        "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
+        "INSERT INTO counters (name, value) VALUES ('event', 0)",
+        "CREATE TABLE settings (name TEXT PRIMARY KEY, value {bytes} NOT NULL)",
+        // The truth.
+        "CREATE TABLE events (id BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, host TEXT, channel TEXT, \
      body TEXT NOT NULL)",
-    "CREATE INDEX events_of_host ON events (host, id)",
-    // What is served, byte for byte as it was verified.
-    "CREATE TABLE documents (path TEXT PRIMARY KEY, part_of TEXT NOT NULL, bytes {bytes} NOT NULL)",
-    "CREATE INDEX documents_of ON documents (part_of)",
-    // From here on projections, which `rebuild` makes again. The newest release of a channel is the one that was taken in
-    // last: after its owner has set the channel back, it has not the highest number.
-    "CREATE TABLE releases (channel TEXT NOT NULL, seq BIGINT NOT NULL, digest TEXT NOT NULL, created_ms BIGINT NOT NULL, \
+        "CREATE INDEX events_of_host ON events (host, id)",
+        // What is served, byte for byte as it was verified.
+        "CREATE TABLE documents (path TEXT PRIMARY KEY, part_of TEXT NOT NULL, bytes {bytes} NOT NULL)",
+        "CREATE INDEX documents_of ON documents (part_of)",
+        // From here on projections, which `rebuild` makes again. The newest release of a channel is the one that was taken in
+        // last: after its owner has set the channel back, it has not the highest number.
+        "CREATE TABLE releases (channel TEXT NOT NULL, seq BIGINT NOT NULL, digest TEXT NOT NULL, created_ms BIGINT NOT NULL, \
      taken_ms BIGINT NOT NULL, event BIGINT NOT NULL, PRIMARY KEY (channel, seq))",
-    "CREATE TABLE hosts (name TEXT PRIMARY KEY, channel TEXT NOT NULL, release_seq BIGINT NOT NULL, \
+        "CREATE TABLE hosts (name TEXT PRIMARY KEY, channel TEXT NOT NULL, release_seq BIGINT NOT NULL, \
      wave BIGINT NOT NULL, tags TEXT NOT NULL, system TEXT NOT NULL, seq BIGINT NOT NULL, phase TEXT NOT NULL, \
      state TEXT NOT NULL, reported_ms BIGINT NOT NULL, fault TEXT)",
-    "CREATE INDEX hosts_of_channel ON hosts (channel, name)",
-    "CREATE TABLE host_keys (key_id TEXT PRIMARY KEY, host TEXT NOT NULL)",
-    "CREATE INDEX keys_of_host ON host_keys (host)",
-    "CREATE TABLE orders (host TEXT NOT NULL, topic TEXT NOT NULL, number BIGINT NOT NULL, body TEXT NOT NULL, \
+        "CREATE INDEX hosts_of_channel ON hosts (channel, name)",
+        "CREATE TABLE host_keys (key_id TEXT PRIMARY KEY, host TEXT NOT NULL)",
+        "CREATE INDEX keys_of_host ON host_keys (host)",
+        "CREATE TABLE orders (host TEXT NOT NULL, topic TEXT NOT NULL, number BIGINT NOT NULL, body TEXT NOT NULL, \
      PRIMARY KEY (host, topic))",
-    "CREATE TABLE rollouts (channel TEXT PRIMARY KEY, body TEXT NOT NULL)",
-    // From here on what is in no event: who may act, who plans, who was heard.
-    "CREATE TABLE heard (host TEXT PRIMARY KEY, at_ms BIGINT NOT NULL)",
-    "CREATE TABLE tokens (name TEXT PRIMARY KEY, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, \
+        "CREATE TABLE rollouts (channel TEXT PRIMARY KEY, body TEXT NOT NULL)",
+        // From here on what is in no event: who may act, who plans, who was heard.
+        "CREATE TABLE heard (host TEXT PRIMARY KEY, at_ms BIGINT NOT NULL)",
+        "CREATE TABLE tokens (name TEXT PRIMARY KEY, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, \
      created_ms BIGINT NOT NULL)",
-    "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_ms BIGINT NOT NULL)",
-    "CREATE TABLE strangers (key_id TEXT PRIMARY KEY, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, \
+        "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_ms BIGINT NOT NULL)",
+        "CREATE TABLE strangers (key_id TEXT PRIMARY KEY, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, \
      times BIGINT NOT NULL, address TEXT NOT NULL)",
-]];
+    ],
+    &[
+        // What the planner remembers of a host.
+        "ALTER TABLE hosts ADD COLUMN remembered TEXT",
+    ],
+];
 
 /// Tables that `rebuild` empties and fills again.
 pub(super) const PROJECTIONS: [&str; 5] = [

@@ -3,19 +3,21 @@
 //! Hosts are folded in memory and written once at the commit, however many events of theirs a transaction has.
 
 mod host;
+mod plan;
 mod release;
 
 use std::collections::BTreeMap;
 
 use nixfleet_core::model::names::{ChannelName, HostName, Seq};
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_core::wire::Wish;
 use sqlx::{Any, Row, Transaction};
 
-use super::fact::{About, Fact};
+use super::fact::{self, About, Fact};
 use super::schema::PROJECTIONS;
 use super::{Store, StoreError, int, sql, uint};
 pub use host::{Folding, HostRow};
+pub(super) use host::{read_placed, read_remembered};
+use plan::ChannelRow;
 use release::KnownRelease;
 
 /// How many events `rebuild` folds between two writes of the hosts: a few MB of them.
@@ -32,6 +34,7 @@ pub struct Write {
     newest: u64,
     hosts: BTreeMap<HostName, HostRow>,
     releases: BTreeMap<(ChannelName, Seq), Option<KnownRelease>>,
+    channels: BTreeMap<ChannelName, ChannelRow>,
 }
 
 impl Store {
@@ -43,7 +46,8 @@ impl Store {
                 .fetch_one(&mut *tx)
                 .await?;
         let newest = uint(newest);
-        Ok(Write { tx, now, begun: newest, newest, hosts: BTreeMap::new(), releases: BTreeMap::new() })
+        let (hosts, releases, channels) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Write { tx, now, begun: newest, newest, hosts, releases, channels })
     }
 
     /// Makes all projections again from the log, in one transaction. Returns how many events were folded.
@@ -64,10 +68,14 @@ impl Store {
             after = last.try_get::<i64, _>("id")?;
             for row in &rows {
                 let (id, at, about, fact) = super::fleet::event_of(row)?;
-                write.project(id, at, &about, &fact).await?;
-                count += 1;
+                match write.project(id, at, &about, &fact).await {
+                    // What was asked of a host that is gone, or what fitted to events that are gone.
+                    Ok(()) | Err(StoreError::Unfit(_)) => count += 1,
+                    Err(error) => return Err(error),
+                }
             }
             write.flush_hosts().await?;
+            write.flush_channels().await?;
         }
         write.commit().await?;
         Ok(count)
@@ -101,7 +109,7 @@ impl Write {
             .bind(fact.kind())
             .bind(about.host().map(ToString::to_string))
             .bind(about.channel().map(ToString::to_string))
-            .bind(fact.to_json())
+            .bind(fact::to_json(fact))
             .execute(&mut *self.tx)
             .await?;
         self.newest = id;
@@ -115,47 +123,23 @@ impl Write {
             Fact::Reported { record } => self.project_report(at, about, record).await,
             Fact::StateSent { state, agent: _ } => self.project_state(at, about, &state.0).await,
             // What is folded already, and where a rebuild begins. That it was written says nothing of the host.
-            Fact::Compacted { state } => self.project_state(UnixMs::EPOCH, about, &state.0).await,
-            Fact::Ordered { wish, by: _, why: _ } => self.project_order(id, about, wish).await,
-            Fact::Decided { rollout } => self.project_rollout(about, rollout).await,
-            // The planner reads these from the log itself; a token is in no projection.
-            Fact::Acted { .. } | Fact::TokenChanged { .. } => Ok(()),
+            Fact::Compacted { state, remembered } => {
+                self.project_state(UnixMs::EPOCH, about, &state.0).await?;
+                self.project_remembered(about, remembered).await
+            }
+            Fact::Ordered { order } => self.project_order((id, at), order).await,
+            Fact::Acted { .. } => self.project_act((id, at), about, fact).await,
+            Fact::Decided { decision } => self.project_decision(at, about, decision).await,
+            Fact::Kept { progress } => self.project_kept(about, progress).await,
+            // A token is in no projection, and an objection changes nothing.
+            Fact::TokenChanged { .. } | Fact::Objected { .. } => Ok(()),
         }
-    }
-
-    async fn project_order(&mut self, id: u64, about: &About, wish: &Wish) -> Result<(), StoreError> {
-        let Some(host) = about.host() else { return Err(StoreError::corrupt("an order to nobody")) };
-        sql("INSERT INTO orders (host, topic, number, body) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (host, topic) DO UPDATE SET number = excluded.number, body = excluded.body")
-        .bind(host.to_string())
-        .bind(wish.topic().name())
-        .bind(int(id))
-        .bind(json(wish))
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
-    }
-
-    async fn project_rollout(
-        &mut self,
-        about: &About,
-        rollout: &serde_json::Value,
-    ) -> Result<(), StoreError> {
-        let Some(channel) = about.channel() else {
-            return Err(StoreError::corrupt("a rollout of no channel"));
-        };
-        sql("INSERT INTO rollouts (channel, body) VALUES ($1, $2) \
-             ON CONFLICT (channel) DO UPDATE SET body = excluded.body")
-        .bind(channel.to_string())
-        .bind(rollout.to_string())
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
     }
 
     /// Puts it on the disk. Returns the newest event's number, and whether there are new ones.
     pub async fn commit(mut self) -> Result<Committed, StoreError> {
         self.flush_hosts().await?;
+        self.flush_channels().await?;
         if self.newest != self.begun {
             sql("UPDATE counters SET value = $1 WHERE name = 'event'")
                 .bind(int(self.newest))

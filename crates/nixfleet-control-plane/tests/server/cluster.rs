@@ -72,6 +72,18 @@ impl Cluster {
         tokio::time::timeout(SOON, connected).await.expect("it comes up");
     }
 
+    /// Ends every connection of everybody, as a restart does.
+    pub(crate) async fn end_connections(&self) {
+        let mut connection = sqlx::AnyConnection::connect(&self.address("postgres")).await.expect("it is up");
+        sqlx::query(
+            "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+        .execute(&mut connection)
+        .await
+        .expect("it ends them");
+    }
+
     /// An empty database in it.
     pub(crate) async fn database(&self, name: &str) -> Database {
         let mut connection = sqlx::AnyConnection::connect(&self.address("postgres")).await.expect("it is up");

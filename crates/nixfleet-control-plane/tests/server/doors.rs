@@ -19,7 +19,7 @@ enum Who {
 /// Whether a caller may use an endpoint of this kind.
 type May = fn(Who) -> bool;
 
-const ENDPOINTS: [(Method, &str, Who); 20] = [
+const ENDPOINTS: [(Method, &str, Who); 32] = [
     (Method::GET, "/root/1.json", Who::HostOrViewer),
     (Method::GET, "/channels/stable/latest", Who::HostOrViewer),
     (Method::GET, "/channels/stable/1/release.json", Who::HostOrViewer),
@@ -35,6 +35,18 @@ const ENDPOINTS: [(Method, &str, Who); 20] = [
     (Method::POST, "/v1/hosts/web-1/hold", Who::Operator),
     (Method::POST, "/v1/hosts/web-1/unhold", Who::Operator),
     (Method::POST, "/v1/hosts/web-1/retry", Who::Operator),
+    (Method::POST, "/v1/hosts/web-1/skip", Who::Operator),
+    (Method::GET, "/v1/hosts/web-1/why", Who::Viewer),
+    (Method::GET, "/v1/rollouts", Who::Viewer),
+    (Method::GET, "/v1/rollouts/stable", Who::Viewer),
+    (Method::GET, "/v1/rollouts/stable/hosts", Who::Viewer),
+    (Method::POST, "/v1/rollouts/stable/1/pause", Who::Operator),
+    (Method::POST, "/v1/rollouts/stable/1/resume", Who::Operator),
+    (Method::POST, "/v1/rollouts/stable/1/abort", Who::Operator),
+    (Method::POST, "/v1/rollouts/stable/1/approve", Who::Operator),
+    (Method::GET, "/v1/plan", Who::Viewer),
+    (Method::POST, "/v1/plan", Who::Viewer),
+    (Method::GET, "/v1/openapi.json", Who::Anybody),
     (Method::GET, "/readyz", Who::Anybody),
     (Method::GET, "/v1/strangers", Who::Viewer),
     (Method::GET, "/v1/events", Who::Viewer),

@@ -221,12 +221,20 @@ pub(crate) struct Host {
     pub(crate) state: HostState,
     pub(crate) log: Vec<Record>,
     up: u64,
+    /// How far its clock is ahead, in hours; behind, if negative.
+    ahead_hours: i64,
 }
 
 impl Host {
     /// An agent that just started, on a host that runs release 0.
     pub(crate) fn started(name: &str) -> Self {
-        let mut host = Self { name: host_name(name), state: HostState::fresh(), log: Vec::new(), up: 1_000 };
+        Self::started_at(name, 0)
+    }
+
+    /// One whose clock is so many hours ahead.
+    pub(crate) fn started_at(name: &str, ahead_hours: i64) -> Self {
+        let (state, log) = (HostState::fresh(), Vec::new());
+        let mut host = Self { name: host_name(name), state, log, up: 1_000, ahead_hours };
         let runs = system(&host.name, 0);
         let setup = Setup {
             agent: "0.1.0".to_owned(),
@@ -248,7 +256,8 @@ impl Host {
 
     pub(crate) fn take(&mut self, event: &Event, terms: Option<&Terms>) {
         self.up += 1_000;
-        let at = Now { at: now(), up: UpMs(self.up) };
+        let clock = now().get().saturating_add_signed(self.ahead_hours * 3_600_000);
+        let at = Now { at: UnixMs::new(clock).expect("a time in range"), up: UpMs(self.up) };
         let context = Context { seed: seed_of(&self.name), terms };
         let advanced = advance(&self.state, event, &context, at).expect("it fits");
         self.state = advanced.next;

@@ -1,9 +1,11 @@
 //! Releases come in by a push or by a folder, and are served byte for byte.
 
 use nixfleet_core::model::layout;
+use nixfleet_core::model::policy::{Edge, Policy};
+use nixfleet_core::model::select::Selector;
 use reqwest::{Method, StatusCode};
 
-use crate::fleet::{Fleet, channel, host_name};
+use crate::fleet::{Fleet, channel, host_name, policy};
 use crate::running::{Running, SOON};
 
 #[tokio::test]
@@ -79,6 +81,25 @@ async fn what_a_host_would_refuse_is_refused_at_the_door_and_changes_nothing() {
     let (status, answer) = operator.push(two.pushed()).await;
     assert_eq!((status, answer["outcome"].as_str()), (StatusCode::OK, Some("known-before")));
     running.push(&three).await;
+}
+
+#[tokio::test]
+async fn a_release_whose_hosts_would_wait_for_each_other_is_refused_whoever_signed_it() {
+    let fleet = Fleet::of(&["web-1", "web-2"]);
+    let running = Running::start(&fleet).await;
+    let after = |host: &str, after: &str| Edge {
+        hosts: Selector::Host(host_name(host)),
+        after: Selector::Host(host_name(after)),
+    };
+    // The second host is in the second wave.
+    let edges = vec![after("web-1", "web-2")];
+    let against = fleet.release_with(1, Policy { edges, ..policy() });
+    let (status, problem) = running.person(&running.operator).push(against.pushed()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    let said = problem["detail"].as_str().expect("a detail");
+    assert!(said.contains("web-1 would wait for ever: web-2 must be done before it"), "{said}");
+    let along = Policy { edges: vec![after("web-2", "web-1")], ..policy() };
+    running.push(&fleet.release_with(1, along)).await;
 }
 
 #[tokio::test]

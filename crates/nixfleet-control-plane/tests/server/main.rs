@@ -2,10 +2,14 @@
 
 mod agents;
 mod cluster;
+mod described;
 mod doors;
 mod fleet;
 mod intake;
+mod living;
 mod people;
+mod plans;
+mod replicas;
 mod restarts;
 mod running;
 mod stores;

@@ -39,26 +39,20 @@ pub(crate) struct Running {
 impl Running {
     /// A server for `fleet`, with an empty database and a folder that it watches.
     pub(crate) async fn start(fleet: &Fleet) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (certificate, authority) = certificate(dir.path());
-        let root = dir.path().join("root.json");
-        fs::write_atomic(&root, &fleet.root(1)).expect("a file");
-        let releases = dir.path().join("releases");
-        fs::make_dir(&releases).expect("a folder");
-        let config = Config {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            certificate: certificate.clone(),
-            certificate_key: certificate,
-            root,
-            database: Database::Sqlite(dir.path().join("control-plane.db")),
-            releases: Some(releases),
-            keep_events: Duration::from_hours(24),
-            connections_max: 1_000,
-        };
+        let (dir, authority, config) = prepared(fleet, None);
         let (address, store, server) = serve(&config).await;
         let operator = token(&store, "ann", Role::Operator).await;
         let viewer = token(&store, "vic", Role::Viewer).await;
         Self { dir, config, authority, server: Some(server), store, address, operator, viewer }
+    }
+
+    /// Servers for `fleet` that others start, over this database, which are reached at this address.
+    pub(crate) async fn apart(fleet: &Fleet, database: Database, address: SocketAddr) -> Self {
+        let (dir, authority, config) = prepared(fleet, Some(database));
+        let store = Store::open(&config.database).await.expect("a database");
+        let operator = token(&store, "ann", Role::Operator).await;
+        let viewer = token(&store, "vic", Role::Viewer).await;
+        Self { dir, config, authority, server: None, store, address, operator, viewer }
     }
 
     /// Ends it in order.
@@ -68,8 +62,9 @@ impl Running {
         tokio::time::timeout(SOON, serving).await.expect("it ends").expect("it does not panic");
     }
 
-    /// Starts it again, after [`Running::stop`].
+    /// Starts it again at the same address, after [`Running::stop`].
     pub(crate) async fn again(&mut self) {
+        self.config.listen = self.address;
         let (address, store, server) = serve(&self.config).await;
         (self.address, self.store, self.server) = (address, store, Some(server));
     }
@@ -118,6 +113,40 @@ impl Running {
         let (status, answer) = self.person(&self.operator).push(documents.pushed()).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
     }
+
+    /// [`Running::push`], again and again while no answer comes.
+    pub(crate) async fn push_until_there(&self, documents: &Documents) {
+        let pushed = async {
+            loop {
+                match self.person(&self.operator).try_push(documents.pushed()).await {
+                    Some((StatusCode::OK, _)) => return,
+                    Some(_) | None => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        tokio::time::timeout(SOON, pushed).await.expect("it is taken");
+    }
+}
+
+/// A folder with what the configuration names. Without another database there is a file in it, and a folder of releases.
+fn prepared(fleet: &Fleet, database: Option<Database>) -> (TempDir, CertificateDer<'static>, Config) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (certificate, authority) = certificate(dir.path());
+    let root = dir.path().join("root.json");
+    fs::write_atomic(&root, &fleet.root(1)).expect("a file");
+    let releases = dir.path().join("releases");
+    fs::make_dir(&releases).expect("a folder");
+    let config = Config {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        certificate: certificate.clone(),
+        certificate_key: certificate,
+        root,
+        releases: database.is_none().then_some(releases),
+        database: database.unwrap_or_else(|| Database::Sqlite(dir.path().join("control-plane.db"))),
+        keep_events: Duration::from_hours(24),
+        connections_max: 1_000,
+    };
+    (dir, authority, config)
 }
 
 async fn serve(config: &Config) -> (SocketAddr, Store, (Ender, JoinHandle<()>)) {
@@ -140,6 +169,18 @@ pub(crate) async fn token(store: &Store, name: &str, role: Role) -> String {
     match store.make_token(name, role, now()).await.expect("it is kept") {
         Made::Token(token) => token,
         Made::NameTaken => panic!("{name} is taken"),
+    }
+}
+
+fn said(host: &Host, oldest: u64, with_state: bool) -> Hello {
+    let state = with_state.then(|| Box::new(nixfleet_core::host::saved::SavedState(host.state.clone())));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &state_bytes(&host.state));
+    Hello {
+        agent: "0.1.0".to_owned(),
+        seq: host.state.seq,
+        digest: nixfleet_core::model::names::Sha256::new(digest.as_ref().try_into().expect("32 bytes")),
+        oldest,
+        state,
     }
 }
 
@@ -168,6 +209,36 @@ impl Caller {
         (status, value.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
     }
 
+    /// What `get` brings, if an answer comes.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<(StatusCode, Value)> {
+        self.try_send(Method::GET, path, Vec::new()).await
+    }
+
+    async fn try_send(&self, method: Method, path: &str, body: Vec<u8>) -> Option<(StatusCode, Value)> {
+        let request = self.request(method, path).header("content-type", "application/json").body(body);
+        let response = request.send().await.ok()?;
+        let status = response.status();
+        Some((status, serde_json::from_slice(&response.bytes().await.ok()?).ok()?))
+    }
+
+    /// Reports `records`, if an answer comes.
+    pub(crate) async fn try_report(&self, records: &[nixfleet_core::host::Record]) -> Option<EventsTaken> {
+        let batch = serde_json::to_vec(&EventBatch { records: records.to_vec() }).expect("JSON");
+        match self.try_send(Method::POST, "/v1/agent/events", batch).await? {
+            (StatusCode::OK, value) => serde_json::from_value(value).ok(),
+            _ => None,
+        }
+    }
+
+    /// Sends the state of `host`, if an answer comes.
+    pub(crate) async fn try_hello(&self, host: &Host) -> Option<EventsTaken> {
+        let hello = serde_json::to_vec(&said(host, 1, true)).expect("JSON");
+        match self.try_send(Method::POST, "/v1/agent/hello", hello).await? {
+            (StatusCode::OK, value) => serde_json::from_value(value).ok(),
+            _ => None,
+        }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
         self.send(Method::GET, path, Vec::new()).await
     }
@@ -176,12 +247,18 @@ impl Caller {
         self.send(Method::POST, path, body.to_string().into_bytes()).await
     }
 
+    /// Pushes, and is answered.
     pub(crate) async fn push(&self, lines: Vec<u8>) -> (StatusCode, Value) {
+        self.try_push(lines).await.expect("an answer")
+    }
+
+    /// Pushes, if an answer comes.
+    async fn try_push(&self, lines: Vec<u8>) -> Option<(StatusCode, Value)> {
         let request =
             self.request(Method::POST, "/v1/releases").header("content-type", "application/x-ndjson");
-        let response = request.body(lines).send().await.expect("an answer");
+        let response = request.body(lines).send().await.ok()?;
         let status = response.status();
-        (status, serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON"))
+        Some((status, serde_json::from_slice(&response.bytes().await.ok()?).ok()?))
     }
 
     fn good<T: DeserializeOwned>(answer: (StatusCode, Value)) -> T {
@@ -198,15 +275,7 @@ impl Caller {
 
     /// Says hello for `host`, which can still send from `oldest` on.
     pub(crate) async fn hello(&self, host: &Host, oldest: u64, with_state: bool) -> EventsTaken {
-        let state = with_state.then(|| Box::new(nixfleet_core::host::saved::SavedState(host.state.clone())));
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &state_bytes(&host.state));
-        let hello = Hello {
-            agent: "0.1.0".to_owned(),
-            seq: host.state.seq,
-            digest: nixfleet_core::model::names::Sha256::new(digest.as_ref().try_into().expect("32 bytes")),
-            oldest,
-            state,
-        };
+        let hello = said(host, oldest, with_state);
         Self::good(self.post("/v1/agent/hello", &serde_json::to_value(hello).expect("JSON")).await)
     }
 

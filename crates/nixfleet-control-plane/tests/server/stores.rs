@@ -5,12 +5,14 @@ use std::pin::Pin;
 
 use nixfleet_control_plane::config::Database;
 use nixfleet_control_plane::releases::{self, Draft, Taken};
-use nixfleet_control_plane::store::fact::{About, Fact};
+use nixfleet_control_plane::store::fact::{About, Fact, TokenChange};
 use nixfleet_control_plane::store::fleet::EventFilter;
 use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
+use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::rollout::{Order, Verb, What};
 use nixfleet_core::wire::Wish;
 
 use crate::cluster::Cluster;
@@ -31,6 +33,7 @@ stories![
     bytes_come_back_as_they_were,
     hosts_are_listed_by_the_bytes_of_their_names_page_by_page,
     a_newer_order_on_the_same_topic_takes_the_place_of_the_older,
+    what_is_taken_back_or_superseded_is_not_delivered_any_more,
     a_lease_has_one_holder_and_ends,
     a_token_has_one_name_and_is_found_by_itself_only,
     strangers_are_counted_and_bounded,
@@ -82,8 +85,14 @@ async fn served(database: &Database, names: &[&str]) -> (Store, Fleet, Vec<u8>, 
     (store, fleet, root, documents)
 }
 
-fn acted(by: &str) -> Fact {
-    Fact::Acted { by: by.to_owned(), verb: serde_json::Value::Null, why: "a test".to_owned() }
+/// What a plan orders.
+fn ordered(host: &HostName, documents: &Documents, what: What) -> Fact {
+    Fact::Ordered { order: Order { host: host.clone(), release: documents.id.clone(), what } }
+}
+
+/// An event that leads to nothing.
+fn filler(name: &str) -> Fact {
+    Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made }
 }
 
 async fn numbers_have_no_gaps_whoever_writes_at_the_same_time(database: Database) {
@@ -96,7 +105,7 @@ async fn numbers_have_no_gaps_whoever_writes_at_the_same_time(database: Database
             for _ in 0..10 {
                 let mut write = store.begin(now()).await.expect("its turn");
                 for _ in 0..3 {
-                    write.append(&About::Fleet, &acted(&writer.to_string())).await.expect("kept");
+                    write.append(&About::Fleet, &filler(&writer.to_string())).await.expect("kept");
                 }
                 write.commit().await.expect("on the disk");
             }
@@ -117,13 +126,13 @@ async fn numbers_have_no_gaps_whoever_writes_at_the_same_time(database: Database
 async fn a_write_that_is_dropped_leaves_nothing(database: Database) {
     let store = open(&database).await;
     let mut write = store.begin(now()).await.expect("a write");
-    write.append(&About::Fleet, &acted("ann")).await.expect("kept");
+    write.append(&About::Fleet, &filler("ann")).await.expect("kept");
     write.put_document("root/9.json", b"x").await.expect("kept");
     drop(write);
     assert_eq!(store.newest_event().await.expect("read"), 0);
     assert_eq!(store.document("root/9.json").await.expect("read"), None);
     let mut write = store.begin(now()).await.expect("the next has its turn");
-    assert_eq!(write.append(&About::Fleet, &acted("bob")).await.expect("kept"), 1);
+    assert_eq!(write.append(&About::Fleet, &filler("bob")).await.expect("kept"), 1);
     write.commit().await.expect("on the disk");
 }
 
@@ -155,17 +164,21 @@ async fn hosts_are_listed_by_the_bytes_of_their_names_page_by_page(database: Dat
     assert_eq!(seen, sorted);
     let other = "edge".parse().expect("a name");
     assert_eq!(store.hosts("", Some(&other), 3).await.expect("read"), []);
-    assert_eq!(store.counts().await.expect("read"), [("stable".to_owned(), "converged".to_owned(), 8)]);
+    assert_eq!(store.counts().await.expect("read"), [("stable".to_owned(), "never-reported".to_owned(), 8)]);
 }
 
 async fn a_newer_order_on_the_same_topic_takes_the_place_of_the_older(database: Database) {
     let (store, _, _, documents) = served(&database, &["web-1"]).await;
     let host = host_name("web-1");
     let hold = |why: &str| Wish::Hold { by: "ann".to_owned(), why: why.to_owned(), until_ms: None };
+    let by_ann = |why: &str| Fact::Acted {
+        by: "ann".to_owned(),
+        verb: Verb::Hold { host: host.clone(), until_ms: None },
+        why: why.to_owned(),
+    };
     let go = Wish::Go { release: documents.id.clone() };
-    for wish in [hold("one"), go.clone(), hold("two")] {
+    for fact in [by_ann("one"), ordered(&host, &documents, What::Go), by_ann("two")] {
         let mut write = store.begin(now()).await.expect("a write");
-        let fact = Fact::Ordered { wish, by: None, why: None };
         write.append(&About::Host(host.clone()), &fact).await.expect("kept");
         write.commit().await.expect("on the disk");
     }
@@ -175,6 +188,31 @@ async fn a_newer_order_on_the_same_topic_takes_the_place_of_the_older(database: 
     assert!(orders[0].number < orders[1].number);
     assert_eq!(store.orders(&host, orders[0].number).await.expect("read"), orders[1..]);
     assert_eq!(store.orders(&host_name("web-2"), 0).await.expect("read"), []);
+}
+
+async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Database) {
+    let (store, fleet, root, first) = served(&database, &["web-1"]).await;
+    let host = host_name("web-1");
+    let give = async |documents: &Documents, what: What| {
+        let mut write = store.begin(now()).await.expect("a write");
+        let fact = ordered(&host, documents, what);
+        write.append(&About::Host(host.clone()), &fact).await.expect("kept");
+        write.commit().await.expect("on the disk");
+    };
+    let wishes = async || {
+        let orders = store.orders(&host, 0).await.expect("read");
+        orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
+    };
+    for what in [What::Stage, What::Go, What::Reboot, What::Revert] {
+        give(&first, what).await;
+    }
+    assert_eq!(wishes().await.len(), 4);
+    give(&first, What::Withdraw).await;
+    assert_eq!(wishes().await, [Wish::Withdraw { release: first.id.clone() }]);
+    give(&first, What::Go).await;
+    assert_eq!(wishes().await, [Wish::Go { release: first.id.clone() }], "it may be ordered again");
+    take(&store, &root, &fleet.release(2)).await;
+    assert_eq!(wishes().await, [], "an order for an older release is not delivered after a newer one");
 }
 
 async fn a_lease_has_one_holder_and_ends(database: Database) {
@@ -285,8 +323,7 @@ async fn rebuild_and_retention_keep_what_is_known(database: Database) {
             for record in host.log.clone() {
                 write.report(&host.name, record).await.expect("asked");
             }
-            let fact =
-                Fact::Ordered { wish: Wish::Go { release: documents.id.clone() }, by: None, why: None };
+            let fact = ordered(&host.name, documents, What::Go);
             write.append(&About::Host(host.name.clone()), &fact).await.expect("kept");
             write.commit().await.expect("on the disk");
         }

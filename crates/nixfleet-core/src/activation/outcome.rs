@@ -65,7 +65,7 @@ impl fmt::Display for Step {
 }
 
 /// What kind of failure it was: decides whether to retry, to quarantine, and whom to tell (`host.md`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureClass {
     /// Somebody served what nobody trusted signed.

@@ -91,6 +91,12 @@ pub enum Event {
         /// For which release.
         release: ReleaseId,
     },
+    /// The control plane wants the host to go back from this release, since its rollout halted. It is done only if the signed
+    /// policy says so (`revert-all`), and only by a host that was brought there by a switch of ours.
+    OrderedToRevert {
+        /// From which release.
+        release: ReleaseId,
+    },
     /// The control plane takes back what it ordered for this release: it was halted, paused or aborted. What has begun
     /// goes on; the same order may come again.
     OrderWithdrawn {
@@ -311,6 +317,7 @@ impl Event {
             | Self::StageFailed { .. }
             | Self::OrderedToGo { .. }
             | Self::OrderedToReboot { .. }
+            | Self::OrderedToRevert { .. }
             | Self::OrderWithdrawn { .. }
             | Self::Held { .. }
             | Self::Unheld { .. }
@@ -353,6 +360,7 @@ impl Event {
             Self::StageFailed { .. } => "stage-failed",
             Self::OrderedToGo { .. } => "ordered-to-go",
             Self::OrderedToReboot { .. } => "ordered-to-reboot",
+            Self::OrderedToRevert { .. } => "ordered-to-revert",
             Self::OrderWithdrawn { .. } => "order-withdrawn",
             Self::Held { .. } => "held",
             Self::Unheld { .. } => "unheld",

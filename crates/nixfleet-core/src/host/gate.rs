@@ -10,8 +10,9 @@ use super::time::Now;
 use super::waiting::WaitingOn;
 use super::window::{Opening, opening};
 use super::world::{Reboots, SourceKind};
+use crate::ids::StorePath;
 use crate::model::names::ReleaseId;
-use crate::model::policy::Approval;
+use crate::model::policy::{Approval, OnFailure};
 use crate::model::schedule::{RebootMode, Window};
 use crate::model::time::UnixMs;
 
@@ -96,6 +97,14 @@ fn reboot_mode(state: &HostState, terms: &Terms) -> RebootMode {
         Reboots::AsReleased => terms.reboot.mode,
         Reboots::Never => RebootMode::Never,
     }
+}
+
+/// Where the host goes since the control plane wants it to go back from what is done: nowhere, unless the signed policy of
+/// that release says that a halt brings all hosts back, and there is a system that a switch of ours took the place of.
+pub(super) fn ordered_back<'a>(state: &HostState, done: &'a Done) -> Option<&'a StorePath> {
+    let ordered = state.revert_go.as_ref() == Some(&done.terms.release);
+    let signed = done.terms.on_failure == OnFailure::RevertAll;
+    done.previous.as_ref().filter(|previous| ordered && signed && **previous != done.terms.system)
 }
 
 /// Whether a reboot that waits may be tried now: its pause is over, and the gate is open.

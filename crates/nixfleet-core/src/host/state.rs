@@ -34,6 +34,9 @@ pub struct HostState {
     pub go: Option<ReleaseId>,
     /// The release for which the control plane lets the host restart.
     pub reboot_go: Option<ReleaseId>,
+    /// The release from which the control plane wants the host to go back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert_go: Option<ReleaseId>,
     /// The person who keeps the host where it is.
     pub hold: Option<Hold>,
     /// When it came into the state that it is in, by the host's clock.

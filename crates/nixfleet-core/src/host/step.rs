@@ -161,9 +161,13 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
             let newest = draft.state.newest.as_deref();
             order(&mut draft.state.reboot_go, release, newest);
         }
+        Event::OrderedToRevert { release } => {
+            let newest = draft.state.newest.as_deref();
+            order(&mut draft.state.revert_go, release, newest);
+        }
         Event::OrderWithdrawn { release } => {
             let state = &mut draft.state;
-            for order in [&mut state.go, &mut state.reboot_go] {
+            for order in [&mut state.go, &mut state.reboot_go, &mut state.revert_go] {
                 order.take_if(|order| order == release);
             }
         }
@@ -267,7 +271,7 @@ fn agent_started(draft: &mut Draft<'_>, setup: &Setup, world: &World) -> bool {
     let rebooted = !first && state.world.boot != world.boot;
     if state.setup.as_ref().is_some_and(|before| before.channel != setup.channel) {
         // Numbers of two channels cannot be compared; what is verified next counts. Floors are kept by the trust state.
-        (state.newest, state.go, state.reboot_go) = (None, None, None);
+        (state.newest, state.go, state.reboot_go, state.revert_go) = (None, None, None, None);
     }
     (state.setup, state.world) = (Some(setup.clone()), world.clone());
     if let Some(done) = state.settled.as_mut().filter(|_| rebooted)
@@ -313,7 +317,8 @@ fn release_verified(draft: &mut Draft<'_>, release: &ReleaseId, resets: u32) -> 
         let terms = terms.ok_or_else(|| Refused::NoTerms { release: release.clone() })?;
         if draft.state.newest.as_deref().is_some_and(|have| have.resets < resets) {
             // Orders compare by number, and those of before the reset would stand in the way of all that come.
-            (draft.state.go, draft.state.reboot_go) = (None, None);
+            let state = &mut draft.state;
+            (state.go, state.reboot_go, state.revert_go) = (None, None, None);
         }
         draft.state.newest = Some(Box::new(terms.clone().after_resets(resets)));
     }

@@ -15,7 +15,7 @@ use crate::activation::outcome::{Failure, FailureClass, Step};
 use crate::ids::StorePath;
 use crate::model::names::{ReleaseId, WaveName};
 use crate::model::policy::WaveIndex;
-use crate::model::time::UnixMs;
+use crate::model::time::{Date, UnixMs};
 
 pub use super::phase::StateName;
 
@@ -216,19 +216,6 @@ impl fmt::Display for WaitingOn {
             Self::WayBack { to } => write!(f, "the way back to {to}"),
             Self::Retry { at_ms, attempt } => write!(f, "try {attempt} at {}", Date(*at_ms)),
             Self::NewerReleaseOrRetry => f.write_str("a newer release, or a person's `retry`"),
-        }
-    }
-}
-
-/// A time for people, in UTC to the second.
-struct Date(UnixMs);
-
-impl fmt::Display for Date {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let second = i64::try_from(self.0.get() / 1_000).ok();
-        match second.and_then(|second| jiff::Timestamp::from_second(second).ok()) {
-            Some(at) => at.fmt(f),
-            None => write!(f, "{} ms since 1970", self.0),
         }
     }
 }

@@ -65,6 +65,11 @@ impl fmt::Display for NeverOpens {
     }
 }
 
+/// Whether this program knows the zone. A window in one that nobody knows never opens.
+pub fn knows(zone: &ZoneName) -> bool {
+    self::zone(zone).is_some()
+}
+
 /// Whether one of `windows` is open at `now`, and when that changes. No windows at all are always open.
 pub fn opening(windows: &[Window], now: UnixMs) -> Result<Opening, NeverOpens> {
     if windows.is_empty() {

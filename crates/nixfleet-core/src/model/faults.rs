@@ -37,6 +37,9 @@ pub enum ReleaseFault {
     /// Nothing could ever be on its way.
     #[error("the budget of {0} lets no host move")]
     BudgetOfNobody(Selector),
+    /// Nothing could ever be fetched.
+    #[error("its `stage_in_flight` lets no host fetch")]
+    NobodyMayFetch,
     /// No host could ever be confirmed.
     #[error("nothing can be confirmed within 0 s")]
     NoTimeToConfirm,
@@ -166,6 +169,9 @@ impl Policy {
         let nobody = |limit| matches!(limit, Amount::Count(0) | Amount::Percent(0));
         let idle = self.max_in_flight.iter().filter(|budget| nobody(budget.limit));
         faults.extend(idle.map(|budget| ReleaseFault::BudgetOfNobody(budget.hosts.clone())));
+        if self.stage_in_flight.is_some_and(nobody) {
+            faults.push(ReleaseFault::NobodyMayFetch);
+        }
         if self.confirm_within_secs == Secs(0) {
             faults.push(ReleaseFault::NoTimeToConfirm);
         }

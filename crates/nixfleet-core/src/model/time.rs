@@ -65,6 +65,20 @@ impl fmt::Display for UnixMs {
     }
 }
 
+/// A time for people, in UTC to the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Date(pub UnixMs);
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let second = i64::try_from(self.0.get() / 1_000).ok();
+        match second.and_then(|second| jiff::Timestamp::from_second(second).ok()) {
+            Some(at) => at.fmt(f),
+            None => write!(f, "{} ms since 1970", self.0),
+        }
+    }
+}
+
 /// A span of whole seconds, up to 136 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

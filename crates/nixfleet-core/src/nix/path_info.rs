@@ -8,6 +8,8 @@
 //!
 //! Hashes are SRI or base32 in the first two. All shapes are read by one function, since later ones keep the names.
 
+use std::collections::BTreeSet;
+
 use crate::ids::{STORE_DIR, StorePath};
 use serde_json::{Map, Value};
 
@@ -27,12 +29,31 @@ pub struct PathInfo {
     pub download_size: Option<u64>,
     /// What it refers to, itself perhaps included.
     pub references: Vec<StorePath>,
-    /// The names of the keys that signed it. A name is a claim: only `nix store verify` checks a signature.
-    pub signed_by: Vec<String>,
+    /// Who claims to have signed it. Nothing here is checked: a signature covers [`PathInfo::fingerprint`].
+    pub signatures: Vec<PathSignature>,
     /// How its contents make its name, if they do; such a path needs no signature.
     pub content_address: Option<String>,
     /// Whether this very store built it.
     pub ultimate: bool,
+}
+
+/// A signature as a store keeps it beside a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathSignature {
+    /// The name of the key, which anybody may write there.
+    pub key: String,
+    /// The signature in base64; empty where a version of Nix writes it in a form that we do not know.
+    pub base64: String,
+}
+
+impl PathInfo {
+    /// The bytes that signatures of this path are made over: Nix's `ValidPathInfo::fingerprint`, version 1.
+    pub fn fingerprint(&self) -> String {
+        // Nix keeps references as a set, so they are sorted and none stands twice.
+        let references: BTreeSet<&str> = self.references.iter().map(StorePath::as_str).collect();
+        let references: Vec<&str> = references.into_iter().collect();
+        format!("1;{};{};{};{}", self.path, self.nar_hash, self.nar_size, references.join(","))
+    }
 }
 
 /// What a store says of the paths that it was asked for.
@@ -107,7 +128,7 @@ fn info(path: StorePath, fields: &Map<String, Value>) -> Result<PathInfo, NotUnd
             .iter()
             .map(|value| value.as_str().ok_or_else(|| at("a reference is not a text")).and_then(named))
             .collect::<Result<_, _>>()?,
-        signed_by: list(fields, "signatures")?.iter().map(key_name).collect::<Result<_, _>>()?,
+        signatures: list(fields, "signatures")?.iter().map(signature).collect::<Result<_, _>>()?,
         content_address: content_address(fields.get("ca"))?,
         ultimate: match fields.get("ultimate") {
             None | Some(Value::Null) => false,
@@ -166,15 +187,19 @@ fn hash(value: &Value) -> Result<NarHash, NotUnderstood> {
     format!("sha256:{digits}").parse()
 }
 
-/// The key's name: before the colon of a text, or `keyName` of an object.
-fn key_name(value: &Value) -> Result<String, NotUnderstood> {
-    let name = match value {
-        Value::String(text) => text.split_once(':').map(|(name, _)| name),
-        Value::Object(fields) => text(fields, "keyName")?.or(text(fields, "name")?),
+/// `NAME:BASE64`, or an object with `keyName` and `sig`.
+fn signature(value: &Value) -> Result<PathSignature, NotUnderstood> {
+    let parts = match value {
+        Value::String(text) => text.split_once(':'),
+        Value::Object(fields) => text(fields, "keyName")?
+            .or(text(fields, "name")?)
+            .zip(Some(text(fields, "sig")?.unwrap_or_default())),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
     };
-    let name = name.filter(|name| !name.is_empty());
-    name.map(str::to_owned).ok_or_else(|| NotUnderstood::new("a signature has no key name", &shown(value)))
+    let (key, base64) = parts
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| NotUnderstood::new("a signature has no key name", &shown(value)))?;
+    Ok(PathSignature { key: key.to_owned(), base64: base64.to_owned() })
 }
 
 /// How the contents make the name: a text as it is, or an object as compact JSON.

@@ -1,14 +1,15 @@
 //! How facts change a snapshot. Each but a new release touches one host and one rollout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fact::{Current, Fact, NotFolded, Placed, Verb};
+use super::hosts::Hosts;
 use super::order::{Decision, Order, Transition, What};
 use super::progress::{By, Quarantine, Rollout, RolloutId, Status};
 use super::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
 use crate::host::state::Hold;
 use crate::host::waiting::StateName;
-use crate::model::names::HostName;
+use crate::model::names::{ChannelName, HostName};
 use crate::model::policy::WaveIndex;
 use crate::model::time::UnixMs;
 
@@ -19,7 +20,7 @@ impl Snapshot {
             Fact::ReleaseTaken { release, hosts } => self.release_taken(release, hosts),
             Fact::HostStands { host, standing } => {
                 let host = self.host_mut(host)?;
-                if host.ordered.as_ref().is_some_and(|ordered| is_over(ordered, standing)) {
+                if host.ordered.as_ref().is_some_and(|ordered| ordered.is_over(standing)) {
                     host.ordered = None;
                 }
                 host.standing = Some((**standing).clone());
@@ -67,22 +68,37 @@ impl Snapshot {
         if let Some(have) = self.channels.get(name).filter(|have| have.current.id.seq >= release.id.seq) {
             return Err(NotFolded::NotNewer { release: release.id.clone(), have: have.current.id.seq });
         }
-        let mut known = BTreeMap::new();
-        for (host, placed) in hosts {
-            let old = self.home_mut(host).ok().and_then(|home| home.hosts.remove(host));
+        let known = hosts.iter().map(|(host, placed)| {
+            let old = self.host(host).map(|(_, old)| old.clone());
             let old = old.unwrap_or_else(|| Host::new(placed.clone()));
-            known.insert(host.clone(), Host { placed: placed.clone(), skip: None, retry: None, ..old });
-            self.homes.insert(host.clone(), name.clone());
-        }
-        let before = self.channels.remove(name);
-        for gone in before.iter().flat_map(|before| before.hosts.keys()) {
+            (host.clone(), Host { placed: placed.clone(), skip: None, retry: None, ..old })
+        });
+        let hosts: Hosts = known.collect();
+        let before = self.channels.get(name);
+        let (rollout, quarantine) = before
+            .map_or_else(Default::default, |before| (before.rollout.clone(), before.quarantine.clone()));
+        self.put(Channel { current: release.clone(), hosts, rollout, quarantine });
+        Ok(())
+    }
+
+    /// Puts a channel in, in place of the one that it was. It becomes the home of its hosts and of no others.
+    pub fn put(&mut self, channel: Channel) {
+        let name = channel.current.id.channel.clone();
+        for gone in self.channels.get(&name).iter().flat_map(|before| before.hosts.keys()) {
             self.homes.remove(gone);
         }
-        let (rollout, quarantine) =
-            before.map_or_else(Default::default, |before| (before.rollout, before.quarantine));
-        let channel = Channel { current: release.clone(), hosts: known, rollout, quarantine };
-        self.channels.insert(name.clone(), channel);
-        Ok(())
+        let mut moved: BTreeMap<ChannelName, BTreeSet<&HostName>> = BTreeMap::new();
+        for host in channel.hosts.keys() {
+            if let Some(old) = self.homes.insert(host.clone(), name.clone()) {
+                moved.entry(old).or_default().insert(host);
+            }
+        }
+        for (old, gone) in moved {
+            if let Some(old) = self.channels.get_mut(&old) {
+                old.hosts.take_out(&gone);
+            }
+        }
+        self.channels.insert(name, channel);
     }
 
     fn asked(&mut self, verb: &Verb, by: By) -> Result<(), NotFolded> {
@@ -113,8 +129,12 @@ impl Snapshot {
                 Ok(())
             }
             Verb::Unhold { host } => {
-                let held = self.host_mut(host)?.hold.take();
-                held.map(|_| ()).ok_or_else(|| NotFolded::NotHeld(host.clone()))
+                let found = self.host_mut(host)?;
+                // By its own word it may be held although nothing of that is known here, after a database was lost.
+                let own = found.standing.as_ref().and_then(|standing| standing.hold.as_ref());
+                let held = found.hold.is_some() || own.is_some();
+                found.hold = None;
+                if held { Ok(()) } else { Err(NotFolded::NotHeld(host.clone())) }
             }
         }
     }
@@ -180,7 +200,8 @@ impl Snapshot {
     fn opened(&mut self, id: &RolloutId, rollout: Rollout) -> Result<(), NotFolded> {
         let channel = self.channels.get_mut(&id.channel);
         let channel = channel.ok_or_else(|| NotFolded::NoChannel(id.channel.clone()))?;
-        let known = channel.rollout.as_ref().is_some_and(|known| known.release.seq >= id.seq);
+        // Not by its number: after its owner has set a channel back, a lower one is the newer.
+        let known = channel.rollout.as_ref().is_some_and(|known| known.release == rollout.release);
         if known || rollout.release != channel.current.id || rollout.id() != *id {
             return Err(NotFolded::NotCurrent(id.clone()));
         }
@@ -205,24 +226,26 @@ impl Snapshot {
     }
 }
 
-/// Whether what was ordered is seen to have begun, or has lost its meaning.
-fn is_over(ordered: &Ordered, standing: &Standing) -> bool {
-    use StateName as S;
-    let Some(about) = &standing.about else { return false };
-    if about.channel != ordered.release.channel || about.seq > ordered.release.seq {
-        return true;
-    }
-    let here = *about == ordered.release;
-    match ordered.what {
-        What::Stage => here,
-        What::Go => here && !matches!(standing.state, S::Staging | S::Staged),
-        What::Retry => {
-            let failed = matches!(standing.state, S::Failed | S::Reverted);
-            here && (!failed || Some(standing.since_ms) != ordered.since_ms)
+impl Ordered {
+    /// Whether what was ordered is seen to have begun in a host that stands so, or has lost its meaning there.
+    pub fn is_over(&self, standing: &Standing) -> bool {
+        use StateName as S;
+        let Some(about) = &standing.about else { return false };
+        if about.channel != self.release.channel || about.seq > self.release.seq {
+            return true;
         }
-        What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
-        What::Revert => !here || matches!(standing.state, S::Reverting | S::Reverted | S::Failed),
-        What::Withdraw => true,
+        let here = *about == self.release;
+        match self.what {
+            What::Stage => here,
+            What::Go => here && !matches!(standing.state, S::Staging | S::Staged),
+            What::Retry => {
+                let failed = matches!(standing.state, S::Failed | S::Reverted);
+                here && (!failed || Some(standing.since_ms) != self.since_ms)
+            }
+            What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
+            What::Revert => !here || matches!(standing.state, S::Reverting | S::Reverted | S::Failed),
+            What::Withdraw => true,
+        }
     }
 }
 

@@ -1,21 +1,26 @@
 //! The second pair of eyes: what is wrong with a plan, by the rules alone.
 //!
 //! Nothing of the planner is used here, and none of its ideas: each rule is asked of the plan by itself, in the plainest
-//! way that is fast enough to run on every plan. An objection stops the plan and calls for a person; it means a mistake in
+//! way that is fast enough to run on every plan: [`decisions`] one after the other, [`orders`] each by itself, and what they
+//! do [`together`]. An objection stops the plan and calls for a person; it means a mistake in
 //! our program, never one of the fleet.
 
-mod rules;
+mod decisions;
+mod orders;
+mod together;
 mod view;
 
 use std::collections::BTreeMap;
 
-use super::order::{Order, Plan};
+use self::orders::Case;
+use self::together::Told;
+use super::order::Plan;
 use super::progress::RolloutId;
 use super::snapshot::Snapshot;
-use crate::model::names::HostName;
+use crate::ids::StorePath;
+use crate::model::names::{ChannelName, HostName};
 use crate::model::policy::WaveIndex;
 use crate::model::select::Selector;
-use view::Hindsight;
 
 /// What is wrong with a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +108,9 @@ pub enum Objection {
     /// A rollout goes on with too many failures.
     #[error("{0} has to halt")]
     MustHalt(RolloutId),
+    /// A system is quarantined, and no failure that counts speaks against it.
+    #[error("there is no reason to quarantine {0}")]
+    NoReasonToQuarantine(StorePath),
     /// A failure is counted of a host that has not failed.
     #[error("{0} has not failed")]
     NotFailed(HostName),
@@ -111,32 +119,40 @@ pub enum Objection {
 /// Everything that is wrong with `plan`, which was made of `snapshot`. Empty if nothing is.
 pub fn object(plan: &Plan, snapshot: &Snapshot) -> Vec<Objection> {
     let mut out = Vec::new();
-    let hindsight = rules::decisions(plan, snapshot, &mut out);
-    let orders = known_orders(plan, snapshot, &mut out);
-    for order in orders.values() {
-        rules::order(order, plan.at_ms, snapshot, &hindsight, &mut out);
+    let after = decisions::take(plan, snapshot, &mut out);
+    let told = told(plan, snapshot, &mut out);
+    for Told { channel, orders } in told.iter().filter(|told| told.orders.iter().any(Option::is_some)) {
+        let case = Case::new(plan.at_ms, snapshot, channel, after.get(&channel.current.id.channel));
+        for (order, host) in orders.iter().zip(channel.hosts.rows()) {
+            if let Some(order) = order {
+                orders::check(&case, order, host, &mut out);
+            }
+        }
     }
-    rules::edges(&orders, plan.at_ms, snapshot, &mut out);
-    rules::budgets(&orders, plan.at_ms, snapshot, &mut out);
+    together::check(&told, plan.at_ms, snapshot, &mut out);
     out
 }
 
-/// The orders by host, where each host is known and ordered once.
-fn known_orders<'a>(
-    plan: &'a Plan,
-    snapshot: &Snapshot,
-    out: &mut Vec<Objection>,
-) -> BTreeMap<&'a HostName, &'a Order> {
-    let mut orders = BTreeMap::new();
+/// The channels with their orders. Every host that is ordered is known, and is ordered once.
+fn told<'a>(plan: &'a Plan, snapshot: &'a Snapshot, out: &mut Vec<Objection>) -> Vec<Told<'a>> {
+    let mut told: Vec<Told<'_>> = snapshot.channels.values().map(Told::new).collect();
+    let numbers: BTreeMap<&ChannelName, usize> = snapshot.channels.keys().zip(0..).collect();
     for order in &plan.orders {
-        if snapshot.host(&order.host).is_none() {
+        // Where the order says, or else where the host is: then it is for another release, and that is said elsewhere.
+        let place = |channel: &ChannelName| {
+            let number = *numbers.get(channel)?;
+            Some((number, told.get(number)?.channel.hosts.place(&order.host)?))
+        };
+        let home = || snapshot.homes.get(&order.host);
+        let Some((number, place)) = place(&order.release.channel).or_else(|| place(home()?)) else {
             out.push(Objection::UnknownHost(order.host.clone()));
-        } else if orders.insert(&order.host, order).is_some() {
+            continue;
+        };
+        if let Some(slot) = told.get_mut(number).and_then(|told| told.orders.get_mut(place))
+            && slot.replace(order).is_some()
+        {
             out.push(Objection::OrderedTwice(order.host.clone()));
         }
     }
-    orders
+    told
 }
-
-/// The rollouts by channel, as they will be once the plan's decisions are taken.
-type Rollouts = BTreeMap<crate::model::names::ChannelName, Hindsight>;

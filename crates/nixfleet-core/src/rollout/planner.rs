@@ -1,66 +1,68 @@
-//! The planner: four passes over the fleet, each over what the one before found out.
+//! The planner: passes over the fleet, each over what the one before found out.
 //!
-//! 1. [`seen`]: how each host stands to the newest release of its channel, and who is excused.
+//! 1. [`seen`]: how each host stands to the newest release of its channel, who is excused, and which [`groups`] it is
+//!    in. Nobody looks into the snapshot's hosts after that, but for those that are ordered or kept.
 //! 2. [`failures`]: which failures count, which rollouts halt, which systems are quarantined.
 //! 3. [`waves`]: which waves open and which rollouts have converged; repeated until nothing changes, since channels wait
 //!    for one another.
-//! 4. [`turns`]: who gets an order and why everybody else does not, with [`gauges`] counting the budgets.
+//! 4. [`turns`]: who gets an order and why everybody else does not, by the channel's [`rules`], with [`gauges`] counting
+//!    the budgets and [`deadlock`] looking for who can never be done.
 //!
 //! Each pass works on what the decisions before it will have made of the snapshot. So whoever folds a plan's decisions
 //! and orders and plans again at the same time finds nothing more to do.
+//!
+//! Hosts are known by their place in their channel and nothing is allocated for one that does not move: reasons are
+//! small while they are looked for ([`why`]), and told in full once for all hosts that share one.
 
+mod deadlock;
 mod failures;
 mod gauges;
+mod groups;
+mod rules;
 mod seen;
 mod turns;
 mod waves;
+mod why;
 
 use std::collections::BTreeMap;
 
+use self::groups::Groups;
 use self::seen::Seen;
 use self::waves::Tally;
-use super::order::{Decision, Order, Plan, Transition};
+use super::order::{Decision, Plan, Transition};
 use super::progress::{Rollout, RolloutId};
-use super::reason::{PlanReport, Reason, WaveWaits};
+use super::reason::{PlanReport, WaveWaits};
 use super::snapshot::{Channel, Snapshot};
 use crate::ids::StorePath;
 use crate::model::names::{ChannelName, HostName};
+use crate::model::select::Selector;
 use crate::model::time::UnixMs;
 
 /// What is to be done at `now`, and why nothing is done with everybody else.
 pub fn plan(snapshot: &Snapshot, now: UnixMs) -> (Plan, PlanReport) {
     let mut wake = Wake { now, next: None };
-    let mut views: BTreeMap<&ChannelName, View<'_>> = BTreeMap::new();
-    for (name, channel) in &snapshot.channels {
-        let mut view = View::begin(channel, now);
-        view.seen = seen::all(snapshot, channel, &view.rollout, &mut wake);
-        failures::count(&mut view, now);
-        view.tallies = waves::tallies(&view);
-        views.insert(name, view);
-    }
+    let fleet = groups::of_fleet(snapshot);
+    let channels = snapshot.channels.iter();
+    let mut views: Vec<View<'_>> =
+        channels.map(|(name, channel)| View::new(name, channel, snapshot, &fleet, &mut wake)).collect();
     waves::open(&mut views, &mut wake);
-    let mut out = Out { orders: Vec::new(), held: Vec::with_capacity(snapshot.homes.len()) };
-    turns::give(&views, &mut wake, &mut out);
-    out.orders.sort_by(|a, b| a.0.cmp(&b.0));
-    out.held.sort_unstable_by(|a, b| a.0.cmp(b.0));
-    let held = out.held.into_iter().map(|(host, reason)| (host.clone(), reason)).collect();
-    let plan = Plan {
-        at_ms: now,
-        decisions: views.into_values().flat_map(|view| view.decisions).collect(),
-        orders: out.orders.into_iter().map(|(_, order)| order).collect(),
-    };
-    (plan, PlanReport { held, again_ms: wake.next })
+    let (orders, held) = turns::give(&views, &mut wake);
+    let decisions = views.into_iter().flat_map(|view| view.decisions).collect();
+    (Plan { at_ms: now, decisions, orders }, PlanReport { held, again_ms: wake.next })
 }
 
 /// A channel, with what the decisions so far have made of it.
 struct View<'a> {
+    name: &'a ChannelName,
     channel: &'a Channel,
     rollout: Rollout,
     /// Systems that this plan quarantines, with where they failed.
     quarantined: BTreeMap<StorePath, HostName>,
     decisions: Vec<Decision>,
-    /// The hosts, by name.
+    /// The hosts by place.
     seen: Vec<Seen<'a>>,
+    /// Which groups they are in.
+    groups: Groups,
     /// How far each wave is, by what its hosts show.
     tallies: Vec<Tally<'a>>,
     /// What the next wave waits for; `None` if all are open.
@@ -68,24 +70,23 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The rollout that the newest release calls for, which may be one that begins now.
-    fn begin(channel: &'a Channel, now: UnixMs) -> Self {
-        let release = &channel.current.id;
-        let mut decisions = Vec::new();
-        let rollout = match &channel.rollout {
-            Some(rollout) if rollout.release == *release => rollout.clone(),
-            older => {
-                if let Some(older) = older.as_ref().filter(|older| older.converged_ms.is_none()) {
-                    let becomes = Transition::Superseded { by: release.seq };
-                    decisions.push(Decision { rollout: older.id(), becomes });
-                }
-                let becomes = Transition::Opened { release: release.clone() };
-                decisions.push(Decision { rollout: RolloutId::from(release), becomes });
-                Rollout::new(release.clone(), now)
-            }
-        };
-        let (quarantined, seen, tallies) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { channel, rollout, quarantined, decisions, seen, tallies, waits: None }
+    /// A channel with all that can be told without the others.
+    fn new(
+        name: &'a ChannelName,
+        channel: &'a Channel,
+        snapshot: &'a Snapshot,
+        fleet: &[&Selector],
+        wake: &mut Wake,
+    ) -> Self {
+        let (rollout, decisions) = begin(channel, wake.now);
+        let seen = seen::all(snapshot, channel, &rollout, wake);
+        let groups = Groups::new(&channel.current.policy, &channel.hosts, fleet);
+        let (quarantined, tallies) = (BTreeMap::new(), Vec::new());
+        let mut view =
+            Self { name, channel, rollout, quarantined, decisions, seen, groups, tallies, waits: None };
+        failures::count(&mut view, wake.now);
+        view.tallies = waves::tallies(&view);
+        view
     }
 
     fn decide(&mut self, becomes: Transition) {
@@ -103,6 +104,21 @@ impl<'a> View<'a> {
     }
 }
 
+/// The rollout that the newest release calls for, which may be one that begins now.
+fn begin(channel: &Channel, now: UnixMs) -> (Rollout, Vec<Decision>) {
+    let release = &channel.current.id;
+    if let Some(rollout) = channel.rollout.as_ref().filter(|rollout| rollout.release == *release) {
+        return (rollout.clone(), Vec::new());
+    }
+    let mut decisions = Vec::new();
+    if let Some(older) = channel.rollout.as_ref().filter(|older| older.converged_ms.is_none()) {
+        decisions.push(Decision { rollout: older.id(), becomes: Transition::Superseded { by: release.seq } });
+    }
+    let becomes = Transition::Opened { release: release.clone() };
+    decisions.push(Decision { rollout: RolloutId::from(release), becomes });
+    (Rollout::new(release.clone(), now), decisions)
+}
+
 /// The time, and when it will next make a difference.
 struct Wake {
     now: UnixMs,
@@ -116,11 +132,4 @@ impl Wake {
             self.next = Some(self.next.map_or(at, |next| next.min(at)));
         }
     }
-}
-
-/// What comes out, in the order in which it was found.
-struct Out<'a> {
-    /// With the place of each in the plan.
-    orders: Vec<((&'a ChannelName, u16, &'a HostName), Order)>,
-    held: Vec<(&'a HostName, Reason)>,
 }

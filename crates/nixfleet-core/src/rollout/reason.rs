@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +14,97 @@ use crate::host::window::NeverOpens;
 use crate::model::names::{ChannelName, HostName, ReleaseId, WaveName};
 use crate::model::policy::{Scope, WaveIndex};
 use crate::model::select::Selector;
-use crate::model::time::UnixMs;
+use crate::model::time::{Date, UnixMs};
 
 /// Why hosts do not move.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[must_use = "a host held back for a reason nobody reads is held back for ever"]
 pub struct PlanReport {
     /// The reason of every host that the plan has no order for.
-    pub held: BTreeMap<HostName, Reason>,
+    pub held: Held,
     /// When a plan may say something else although nothing happened: a wave, a window, a hold, or a silence that gets
     /// too long. `None` if only news can change it.
     pub again_ms: Option<UnixMs>,
+}
+
+/// The hosts that a plan has no order for, by channel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    pub(super) channels: BTreeMap<ChannelName, HeldIn>,
+}
+
+impl Held {
+    /// Those of one channel.
+    pub fn of(&self, channel: &ChannelName) -> Option<&HeldIn> {
+        self.channels.get(channel)
+    }
+
+    /// Why this host does not move; `None` if it was ordered, or nobody knows it. Every channel is asked, so whoever has
+    /// many hosts to ask about takes them channel by channel.
+    pub fn get(&self, host: &HostName) -> Option<&Reason> {
+        self.channels.values().find_map(|held| held.get(host))
+    }
+
+    /// Every host with its reason, by channel and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&HostName, &Reason)> {
+        self.channels.values().flat_map(HeldIn::iter)
+    }
+
+    /// Every host, by channel and name.
+    pub fn keys(&self) -> impl Iterator<Item = &HostName> {
+        self.iter().map(|(host, _)| host)
+    }
+}
+
+/// Why hosts of one channel do not move. Each reason stands here once, however many hosts share it: hosts have four
+/// bytes each, and their names are those of the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldIn {
+    names: Arc<[HostName]>,
+    /// By place; `None` for a host that was ordered.
+    which: Vec<Option<ReasonId>>,
+    reasons: Vec<Reason>,
+}
+
+/// The place of a reason among those of its channel, counted from 1 so that a missing one takes no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReasonId(NonZeroU32);
+
+impl HeldIn {
+    /// Nobody yet, of these hosts.
+    pub(super) fn new(names: Arc<[HostName]>) -> Self {
+        let which = vec![None; names.len()];
+        Self { names, which, reasons: Vec::new() }
+    }
+
+    /// A reason that hosts may have from now on.
+    pub(super) fn reason(&mut self, reason: Reason) -> ReasonId {
+        self.reasons.push(reason);
+        let count = u32::try_from(self.reasons.len()).ok().and_then(NonZeroU32::new);
+        ReasonId(count.unwrap_or(NonZeroU32::MAX))
+    }
+
+    /// The host at `place` has this reason.
+    pub(super) fn hold(&mut self, place: usize, id: ReasonId) {
+        if let Some(which) = self.which.get_mut(place) {
+            *which = Some(id);
+        }
+    }
+
+    /// Why this host does not move; `None` if it was ordered, or is of another channel.
+    pub fn get(&self, host: &HostName) -> Option<&Reason> {
+        let place = self.names.binary_search(host).ok()?;
+        self.told(*self.which.get(place)?)
+    }
+
+    /// Every host of the channel that was not ordered, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&HostName, &Reason)> {
+        self.names.iter().zip(&self.which).filter_map(|(name, which)| Some((name, self.told(*which)?)))
+    }
+
+    fn told(&self, which: Option<ReasonId>) -> Option<&Reason> {
+        self.reasons.get(usize::try_from(which?.0.get()).ok()?.checked_sub(1)?)
+    }
 }
 
 /// Why a host does not move.
@@ -144,6 +225,37 @@ pub enum Reason {
         /// Why.
         never: NeverOpens,
     },
+    /// It can never be its turn: the policy contradicts itself, and only another one helps.
+    Deadlock {
+        /// In which way.
+        on: Deadlock,
+    },
+}
+
+/// How a policy contradicts itself. Such a release is refused before it is signed and where it is taken in, so a planner
+/// meets one only if somebody got round both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "deadlock", rename_all = "kebab-case")]
+pub enum Deadlock {
+    /// Edges, or edges and waves, form a circle.
+    Circle {
+        /// The host that must be done before it, and cannot be; the first by name, if there are several.
+        after: HostName,
+    },
+    /// A budget lets no host move.
+    Budget {
+        /// The group.
+        hosts: Selector,
+        /// Where the group is looked for.
+        scope: Scope,
+    },
+    /// No host may fetch.
+    StageBudget,
+    /// Channels wait for each other.
+    Channels {
+        /// The one that this channel waits for.
+        channel: ChannelName,
+    },
 }
 
 /// What a wave waits for.
@@ -195,6 +307,8 @@ pub enum ChannelLacks {
     SameRevision,
     /// Its rollout has not converged.
     Convergence,
+    /// Its rollout has not converged, and waits for this channel in turn.
+    Circle,
 }
 
 impl fmt::Display for Reason {
@@ -210,14 +324,16 @@ impl fmt::Display for Reason {
             Self::Paused(By { who, why, at_ms: _ }) => write!(f, "{who} paused the rollout: {why}"),
             Self::Halted { host, failure } => write!(f, "the rollout halted: {host} failed ({failure})"),
             Self::Aborted(By { who, why, at_ms: _ }) => write!(f, "{who} ended the rollout: {why}"),
-            Self::Expired { since_ms } => write!(f, "the release expired at {since_ms}"),
+            Self::Expired { since_ms } => write!(f, "the release expired at {}", Date(*since_ms)),
             Self::Held { by, why, until_ms: None } => write!(f, "{by} keeps it: {why}"),
-            Self::Held { by, why, until_ms: Some(until) } => write!(f, "{by} keeps it until {until}: {why}"),
+            Self::Held { by, why, until_ms: Some(until) } => {
+                write!(f, "{by} keeps it until {}: {why}", Date(*until))
+            }
             Self::Skipped(By { who, why, at_ms: _ }) => write!(f, "{who} left it out: {why}"),
             Self::Quarantined { host } => write!(f, "its system failed on {host}"),
             Self::Failed { failure } => write!(f, "it failed ({failure})"),
             Self::TriesAgain { class } => write!(f, "it failed ({class}) and tries again"),
-            Self::Offline { since_ms: Some(since) } => write!(f, "it was last heard of at {since}"),
+            Self::Offline { since_ms: Some(since) } => write!(f, "it was last heard of at {}", Date(*since)),
             Self::Offline { since_ms: None } => f.write_str("it was never heard of"),
             Self::NeverReported => f.write_str("it never reported"),
             Self::NotStaged => f.write_str("it has not fetched the release yet"),
@@ -232,8 +348,25 @@ impl fmt::Display for Reason {
                 write!(f, "{used} of {limit} hosts of `{hosts}`{over} are on their way")
             }
             Self::Edge { after } => write!(f, "{after} must be done first"),
-            Self::Window { opens_ms } => write!(f, "the next window opens at {opens_ms}"),
+            Self::Window { opens_ms } => write!(f, "the next window opens at {}", Date(*opens_ms)),
             Self::WindowNeverOpens { never } => write!(f, "no window will open: {never}"),
+            Self::Deadlock { on } => write!(f, "it can never move under this policy: {on}"),
+        }
+    }
+}
+
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Circle { after } => write!(f, "{after} must be done first, and cannot be"),
+            Self::Budget { hosts, scope: Scope::Channel } => {
+                write!(f, "the budget of `{hosts}` lets no host move")
+            }
+            Self::Budget { hosts, scope: Scope::Fleet } => {
+                write!(f, "the budget of `{hosts}` in the fleet lets no host move")
+            }
+            Self::StageBudget => f.write_str("no host may fetch"),
+            Self::Channels { channel } => write!(f, "its channel and {channel} wait for each other"),
         }
     }
 }
@@ -245,7 +378,7 @@ impl fmt::Display for WaveWaits {
                 write!(f, "{missing} hosts of wave {wave} are not done, {first} for one")
             }
             Self::Evidence { wave } => write!(f, "no host of wave {wave} has shown that the release is good"),
-            Self::Time { wave, opens_ms } => write!(f, "wave {wave} opens at {opens_ms}"),
+            Self::Time { wave, opens_ms } => write!(f, "wave {wave} opens at {}", Date(*opens_ms)),
             Self::Approval { wave } => write!(f, "wave {wave} waits for a person's approval"),
             Self::Channel { channel, lacks } => write!(
                 f,
@@ -254,6 +387,7 @@ impl fmt::Display for WaveWaits {
                     ChannelLacks::AnyRelease => "has no release",
                     ChannelLacks::SameRevision => "is at another revision",
                     ChannelLacks::Convergence => "has not converged",
+                    ChannelLacks::Circle => "waits for this one in turn",
                 }
             ),
         }

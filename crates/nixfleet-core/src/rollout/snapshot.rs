@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::fact::{Current, Placed};
+use super::hosts::Hosts;
 use super::order::What;
 use super::progress::{By, Quarantine, Rollout};
 use crate::activation::outcome::FailureClass;
@@ -35,7 +36,7 @@ pub struct Channel {
     /// Its newest verified release.
     pub current: Current,
     /// The hosts that this release names.
-    pub hosts: BTreeMap<HostName, Host>,
+    pub hosts: Hosts,
     /// The newest rollout; it may still be that of an older release.
     pub rollout: Option<Rollout>,
     /// Systems that failed here. They outlive their rollout: a newer release with the same system does not move.
@@ -66,6 +67,37 @@ impl Host {
     /// A host of which nothing is known but its entry.
     pub fn new(placed: Placed) -> Self {
         Self { placed, standing: None, heard_ms: None, ordered: None, hold: None, skip: None, retry: None }
+    }
+}
+
+/// What is remembered of a host beside its newest entry and its own reports: what was ordered, and what people asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Remembered {
+    /// What was ordered and is not yet seen to have begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<Ordered>,
+    /// The person who keeps it, by a verb.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// The person who left it out of the current rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<By>,
+    /// The person who wants it tried again, until that is ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<By>,
+}
+
+impl Remembered {
+    /// The host of which this is remembered.
+    pub fn host(self, placed: Placed, standing: Option<Standing>, heard_ms: Option<UnixMs>) -> Host {
+        let Self { ordered, hold, skip, retry } = self;
+        Host { placed, standing, heard_ms, ordered, hold, skip, retry }
+    }
+
+    /// What is remembered of `host`.
+    pub fn of(host: Host) -> Self {
+        let Host { placed: _, standing: _, heard_ms: _, ordered, hold, skip, retry } = host;
+        Self { ordered, hold, skip, retry }
     }
 }
 

@@ -7,7 +7,7 @@ use nixfleet_core::host::waiting::WaitingOn;
 use nixfleet_core::host::world::SourceKind;
 use nixfleet_core::host::{Effect, Event, Refused, Terms};
 use nixfleet_core::model::names::Sha256;
-use nixfleet_core::model::policy::Approval;
+use nixfleet_core::model::policy::{Approval, OnFailure};
 use nixfleet_core::model::schedule::Window;
 
 use crate::support::{GOOD_FOR, Host, START_MS, ms, outage, release, setup, terms, world};
@@ -69,6 +69,47 @@ fn an_order_for_a_release_that_nobody_signed_stands_in_the_way_of_none_that_come
     assert_eq!(host.name(), StateName::Activating);
     host.feed(Event::OrderedToReboot { release: release(1) });
     assert_eq!(host.state.reboot_go, Some(release(1)));
+}
+
+#[test]
+fn an_order_to_go_back_is_followed_only_where_the_signed_policy_says_so() {
+    for (on_failure, soaks, back) in [
+        (OnFailure::Revert, false, false),
+        (OnFailure::Halt, false, false),
+        (OnFailure::RevertAll, false, true),
+        (OnFailure::RevertAll, true, true),
+        (OnFailure::Revert, true, false),
+    ] {
+        let mut host = Host::started(SourceKind::ControlPlane);
+        host.feed(Event::OrderedToGo { release: release(1) });
+        let terms = Terms { on_failure, ..terms(1) };
+        if soaks {
+            host.soaking(terms, "s0");
+        } else {
+            host.converged(terms, "s0");
+        }
+        let before = host.name();
+        // Of another release than the one that is here: nothing.
+        host.feed(Event::OrderedToRevert { release: release(7) });
+        assert_eq!(host.name(), before);
+        host.feed(Event::OrderedToRevert { release: release(1) });
+        assert_eq!(host.name() == StateName::Reverting, back, "{on_failure:?} while {before}");
+        if back {
+            host.ends("s0", "s1", Verdict::Converged);
+            assert_eq!(host.name(), StateName::Reverted);
+        }
+    }
+}
+
+#[test]
+fn an_order_to_go_back_that_is_withdrawn_or_has_nowhere_to_lead_moves_nothing() {
+    let all = |seq| Terms { on_failure: OnFailure::RevertAll, ..terms(seq) };
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToRevert { release: release(1) });
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    host.feed(Event::OrderedToGo { release: release(1) });
+    host.converged(all(1), "s0");
+    assert_eq!(host.name(), StateName::Converged);
 }
 
 #[test]

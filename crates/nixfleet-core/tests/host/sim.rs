@@ -415,9 +415,10 @@ impl Sim {
     fn orders(&mut self) {
         if self.offered > 0 {
             let release = release(self.offered);
-            let order = match self.dice.throw(4) {
+            let order = match self.dice.throw(5) {
                 0 | 1 => Event::OrderedToGo { release },
                 2 => Event::OrderedToReboot { release },
+                3 => Event::OrderedToRevert { release },
                 _ => Event::OrderWithdrawn { release },
             };
             self.feed(order);
@@ -470,9 +471,11 @@ impl Sim {
             2 => terms.probes.clear(),
             _ => {}
         }
-        if self.dice.throw(2) == 1 {
-            terms.on_failure = OnFailure::Halt;
-        }
+        terms.on_failure = match self.dice.throw(4) {
+            0 | 1 => OnFailure::Halt,
+            2 => OnFailure::RevertAll,
+            _ => OnFailure::Revert,
+        };
         if self.dice.throw(4) == 3 {
             terms.commit = CommitPolicy::Immediately;
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use nixfleet_core::host::waiting::StateName;
+use nixfleet_core::model::circles::{self, Member};
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::policy::{Policy, WaveIndex};
 use nixfleet_core::model::select::Selector;
@@ -11,7 +12,8 @@ use nixfleet_core::model::time::Secs;
 use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::snapshot::Then;
 use nixfleet_core::rollout::{
-    Decision, Order, Plan, Reason, RolloutId, Snapshot, Status, Transition, Verb, What, object, plan,
+    Decision, Order, Plan, PlanReport, Reason, RolloutId, Snapshot, Status, Transition, Verb, What, object,
+    plan,
 };
 use proptest::prelude::*;
 
@@ -159,7 +161,7 @@ fn happens(world: &mut World, hosts: &[HostLike], policy: &Policy, seq: &mut u64
 fn moving(snapshot: &Snapshot, means: &Selector, channel: Option<&str>) -> usize {
     let channels =
         snapshot.channels.iter().filter(|(name, _)| channel.is_none_or(|own| own == name.as_str()));
-    let hosts = channels.flat_map(|(_, channel)| &channel.hosts);
+    let hosts = channels.flat_map(|(_, channel)| channel.hosts.iter());
     hosts
         .filter(|(name, host)| means.means(name, &host.placed.tags) && host.skip.is_none())
         .filter(|(_, host)| {
@@ -206,6 +208,7 @@ proptest! {
             if moved {
                 prop_assert!(moving(&world.snapshot, &Selector::All, None) <= 4);
             }
+            edges_hold(&before, &made)?;
             for order in &made.orders {
                 let (channel, found) = world.snapshot.host(&order.host).unwrap();
                 let rollout = channel.rollout.as_ref().unwrap();
@@ -221,8 +224,105 @@ proptest! {
                     prop_assert!(world.now.ms_since(current.created_ms) >= hours * 3_600_000, "signed time");
                 }
             }
-            every_order_more_is_objected_to(&made, &report.held, &before)?;
+            every_order_more_is_objected_to(&made, &report, &before)?;
         }
+    }
+
+    #[test]
+    fn the_order_in_which_hosts_are_given_changes_nothing(
+        hosts in fleet(), steps in prop::collection::vec(step(), 1..40), order in Just((0..12).collect::<Vec<usize>>()).prop_shuffle(),
+    ) {
+        let policy = rules(2, 2, 1, "revert");
+        let (mut world, mut seq) = (World::new(), 1);
+        take(&mut world, &hosts, seq, &policy, false);
+        for step in &steps {
+            happens(&mut world, &hosts, &policy, &mut seq, step);
+            let _ = world.plan();
+        }
+        // The same is known, and was heard in another order.
+        let mut told = World::new();
+        told.now = world.now;
+        for channel in world.snapshot.channels.values() {
+            let placed = channel.hosts.iter().map(|(name, host)| (name.clone(), host.placed.clone()));
+            told.release(channel.current.clone(), placed.collect());
+        }
+        for at in order.iter().filter(|at| **at < hosts.len()) {
+            let (_, found) = world.snapshot.host(&host(*at)).unwrap();
+            if let Some(standing) = &found.standing {
+                told.report(&host(*at), standing.clone());
+            }
+        }
+        let mut plain = told.snapshot.clone();
+        for channel in plain.channels.values_mut() {
+            let shuffled = order.iter().map(|at| host(*at));
+            let rows = shuffled.filter_map(|name| Some((name.clone(), channel.hosts.get(&name)?.clone())));
+            channel.hosts = rows.collect();
+        }
+        prop_assert_eq!(&plain, &told.snapshot);
+        prop_assert_eq!(plan(&plain, world.now), plan(&told.snapshot, world.now));
+    }
+
+    #[test]
+    fn a_host_that_waits_for_ever_is_told_so_and_no_other_is(
+        hosts in prop::collection::vec((0u16..3, 0usize..4), 1..9),
+        edges in prop::collection::vec((0usize..4, 0usize..4), 0..4),
+    ) {
+        let tag = |tag: usize| format!(r#"{{ "tag": "t{tag}" }}"#);
+        let edges: Vec<String> = edges
+            .iter()
+            .map(|(hosts, after)| format!(r#"{{ "hosts": {}, "after": {} }}"#, tag(*hosts), tag(*after)))
+            .collect();
+        let wave = |name: &str| format!(r#"{{ "name": "{name}", "opens_after_secs": 0, "soak_secs": 0 }}"#);
+        let waves = ["one", "two", "three"].map(wave).join(",");
+        let policy = policy(&format!(r#"{{ "waves": [{waves}], "edges": [{}] }}"#, edges.join(",")));
+        let placed: BTreeMap<_, _> = hosts
+            .iter()
+            .enumerate()
+            .map(|(at, (wave, tag))| {
+                let (wave, tags) = (WaveIndex(*wave), [format!("t{tag}").parse().unwrap()].into());
+                (host(at), Placed { wave, tags, system: system("same") })
+            })
+            .collect();
+        let members: Vec<Member<'_>> =
+            placed.iter().map(|(name, Placed { wave, tags, .. })| Member { name, tags, wave: *wave }).collect();
+        let refused = circles::stuck(&policy, &members);
+        let mut world = World::new();
+        let now = world.now;
+        world.release(release("all", 1, now, policy), placed.clone());
+        for at in 0..hosts.len() {
+            world.stands(&host(at), StateName::Staging, world.current(&host(at)));
+            world.stands(&host(at), StateName::Staged, world.current(&host(at)));
+        }
+        let (_, first) = world.plan();
+        let told: Vec<&HostName> = first
+            .held
+            .iter()
+            .filter(|(_, reason)| matches!(reason, Reason::Deadlock { .. }))
+            .map(|(host, _)| host)
+            .collect();
+        // Everybody does as ordered until nobody is ordered any more.
+        loop {
+            let (made, _) = world.plan();
+            for at in 0..hosts.len() {
+                if world.snapshot.host(&host(at)).unwrap().1.ordered.is_some() {
+                    world.stands(&host(at), StateName::Converged, world.current(&host(at)));
+                }
+            }
+            if made.is_empty() && plan(&world.snapshot, world.now).0.is_empty() {
+                break;
+            }
+        }
+        let (_, last) = plan(&world.snapshot, world.now);
+        for (name, reason) in last.held.iter() {
+            let late = matches!(reason, Reason::Wave { .. } | Reason::Edge { .. });
+            let done = matches!(reason, Reason::Done);
+            prop_assert!(done || late || matches!(reason, Reason::Deadlock { .. }), "{name}: {reason}");
+            prop_assert!(!(done && told.contains(&name)), "{name} was called stuck");
+        }
+        let stuck = last.held.iter().any(|(_, reason)| matches!(reason, Reason::Deadlock { .. }));
+        let all_done = last.held.iter().all(|(_, reason)| *reason == Reason::Done);
+        prop_assert_eq!(all_done, !stuck, "nobody waits in silence");
+        prop_assert_eq!(all_done, refused.is_empty(), "such a policy is refused: {:?}", refused);
     }
 
     #[test]
@@ -255,14 +355,40 @@ proptest! {
     }
 }
 
+/// Nobody who is late is told to switch while somebody early is told to, or does.
+fn edges_hold(before: &Snapshot, made: &Plan) -> Result<(), TestCaseError> {
+    let turn = |order: &&Order| matches!(order.what, What::Go | What::Retry);
+    let has = |host: &HostName, tag: &str| {
+        let tags = before.host(host).map(|(_, found)| found.placed.tags.clone()).unwrap_or_default();
+        tags.iter().any(|one| one.as_str() == tag)
+    };
+    for late in made.orders.iter().filter(turn).filter(|order| has(&order.host, "late")) {
+        let (channel, _) = before.host(&late.host).unwrap();
+        let early = channel.hosts.iter().filter(|(name, host)| has(name, "early") && host.skip.is_none());
+        for (name, early) in early {
+            let told = made.orders.iter().filter(turn).any(|order| order.host == *name);
+            let newest = Some(&channel.current.id);
+            let moves = early.standing.as_ref().is_some_and(|at| {
+                at.about.as_ref() == newest
+                    && matches!(
+                        at.state,
+                        StateName::Activating | StateName::Confirming | StateName::Reverting
+                    )
+            });
+            prop_assert!(!told && !moves, "{} before {name}", late.host);
+        }
+    }
+    Ok(())
+}
+
 /// Whoever was held back must not be ordered, and what was not decided must not be: else the planner was too strict, or
 /// the second pair of eyes is blind.
 fn every_order_more_is_objected_to(
     made: &Plan,
-    held: &BTreeMap<HostName, Reason>,
+    report: &PlanReport,
     before: &Snapshot,
 ) -> Result<(), TestCaseError> {
-    for (host, reason) in held {
+    for (host, reason) in report.held.iter() {
         for what in [What::Stage, What::Go, What::Retry, What::Reboot, What::Withdraw] {
             let release = before.host(host).unwrap().0.current.id.clone();
             let mut worse = made.clone();

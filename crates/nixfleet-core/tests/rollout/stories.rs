@@ -199,8 +199,8 @@ impl Telling {
             let what = serde_json::to_value(order.what).unwrap();
             writeln!(self.out, "  {}: {} {}", order.host, what.as_str().unwrap(), order.release).unwrap();
         }
-        let PlanReport { held, again_ms: _ } = report;
-        for (host, reason) in held {
+        let by_name: BTreeMap<_, _> = report.held.iter().collect();
+        for (host, reason) in by_name {
             writeln!(self.out, "  {host} stays: {reason}").unwrap();
         }
     }

@@ -35,8 +35,19 @@ impl World {
         self.now = self.now.plus(span);
     }
 
+    /// Folds a fact, and counts what it touched: one host and one rollout at most, however large the fleet is. Only a new
+    /// release concerns more.
     pub(crate) fn fold(&mut self, fact: &Fact) -> Result<(), NotFolded> {
-        self.snapshot.fold(fact, self.now)
+        let before = self.snapshot.clone();
+        let folded = self.snapshot.fold(fact, self.now);
+        if !matches!(fact, Fact::ReleaseTaken { .. }) {
+            let (hosts, rollouts) = touched(&before, &self.snapshot);
+            assert!(
+                hosts + rollouts <= 2 && hosts <= 1,
+                "{fact:?} touched {hosts} hosts, {rollouts} rollouts"
+            );
+        }
+        folded
     }
 
     pub(crate) fn release(&mut self, current: Current, hosts: BTreeMap<HostName, Placed>) {
@@ -53,7 +64,7 @@ impl World {
         assert_eq!(object(&made, &self.snapshot), [], "{made:#?}");
         let ordered: BTreeSet<&HostName> = made.orders.iter().map(|order| &order.host).collect();
         for host in self.snapshot.homes.keys() {
-            assert_ne!(ordered.contains(host), report.held.contains_key(host), "{host} has one answer");
+            assert_ne!(ordered.contains(host), report.held.get(host).is_some(), "{host} has one answer");
         }
         for decision in &made.decisions {
             self.fold(&Fact::Decided(decision.clone())).unwrap();
@@ -125,6 +136,18 @@ impl World {
         }
         panic!("it never settles");
     }
+}
+
+/// How many hosts, and how many channels beside their hosts, are not as they were.
+fn touched(before: &Snapshot, after: &Snapshot) -> (usize, usize) {
+    assert_eq!((&before.homes, before.channels.len()), (&after.homes, after.channels.len()));
+    let (mut hosts, mut rollouts) = (0, 0);
+    for (old, new) in before.channels.values().zip(after.channels.values()) {
+        assert_eq!(old.hosts.names(), new.hosts.names());
+        hosts += old.hosts.rows().iter().zip(new.hosts.rows()).filter(|(old, new)| old != new).count();
+        rollouts += usize::from((&old.rollout, &old.quarantine) != (&new.rollout, &new.quarantine));
+    }
+    (hosts, rollouts)
 }
 
 /// A system, by a word of its own.

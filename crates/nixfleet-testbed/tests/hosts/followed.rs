@@ -168,7 +168,9 @@ fn dies_at_each(point: &str) {
     assert_eq!(fires(&host, host.system(System::Probe404)), 1, "fired once, whoever died when");
     let deaths: u32 = host.read_file(DEATHS).expect("somebody died").trim().parse().expect("a number");
     println!("{point}: {deaths} agents died");
-    assert!(deaths > 8, "{deaths} agents died");
+    // The nth dies at its nth passing, so that n deaths take n (n + 1) / 2 of them; two releases take some thirty at the
+    // least, and more when the machine is slow enough for more looks at the probes.
+    assert!(deaths > 4, "{deaths} agents died");
 }
 
 #[test]
@@ -303,9 +305,10 @@ fn an_agent_that_is_stopped_leaves_at_once_and_its_switch_goes_on() {
     let slow = host.system(System::Slow).to_owned();
     fleet.publish(&host, 1, &slow, &Saying::default());
     host.wait_until("the switch runs", LIMIT, |host| fires(host, &slow) == 1).expect("it does");
-    let since = std::time::Instant::now();
     host.run(&["systemctl", "stop", UNIT]).expect("it runs");
-    assert!(since.elapsed() < Duration::from_secs(2), "it took {:?}", since.elapsed());
+    assert_ne!(host.current_system().as_ref(), Some(&slow), "the agent did not wait for the switch");
+    let result = host.run(&["systemctl", "show", "--property=Result", UNIT]).expect("it runs");
+    assert_eq!(result.text(), "Result=success", "nobody had to kill the agent");
     host.wait_until("the switch is over", LIMIT, |host| host.current_system().as_ref() == Some(&slow))
         .expect("nobody cut it off");
     restart_agent(&host);

@@ -6,6 +6,7 @@
 mod asking;
 mod clock;
 mod common;
+mod controlled;
 mod crashes;
 mod darwin;
 mod deadman;
@@ -24,4 +25,5 @@ mod releases;
 mod serverless;
 mod slow_caches;
 mod soak;
+mod steered;
 mod trust;

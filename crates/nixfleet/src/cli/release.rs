@@ -5,6 +5,7 @@ pub(crate) mod check;
 mod build;
 mod diff;
 mod list;
+mod push;
 mod show;
 mod sign;
 mod verify;
@@ -23,6 +24,8 @@ pub(crate) enum ReleaseVerb {
     Sign(sign::ReleaseSignArgs),
     /// Publish a release that enough keys have signed already
     Publish(sign::Which),
+    /// Bring a published release to the control plane
+    Push(push::PushArgs),
     /// List the releases that are here, and which of them are published
     List(list::ReleaseListArgs),
     /// Show what a release says
@@ -38,6 +41,7 @@ pub(crate) fn release(folder: &Folder, verb: ReleaseVerb) -> Done {
         ReleaseVerb::Build(args) => build::build(folder, &args),
         ReleaseVerb::Sign(args) => sign::sign(folder, &args),
         ReleaseVerb::Publish(args) => sign::publish(folder, &args),
+        ReleaseVerb::Push(args) => push::push(folder, &args),
         ReleaseVerb::List(args) => list::list(folder, &args),
         ReleaseVerb::Show(args) => show::show(folder, &args),
         ReleaseVerb::Diff(args) => diff::show(folder, &args),

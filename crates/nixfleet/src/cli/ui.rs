@@ -1,11 +1,16 @@
 //! Named channels: data for scripts on stdout, words for people on stderr, a question only on a terminal.
 
+pub(crate) mod table;
+
 use std::error::Error;
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_sys::text::chain;
+use table::{Cell, Page};
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,6 +28,8 @@ pub(crate) enum Output {
 pub(crate) enum Blame {
     /// What was asked for is refused, or did not work; nothing is half done.
     Refused,
+    /// What was asked about is not there.
+    NotFound,
     /// It was called in a way that has no meaning.
     Usage,
     /// Something outside does not answer.
@@ -32,7 +39,7 @@ pub(crate) enum Blame {
 impl Blame {
     fn code(self) -> u8 {
         match self {
-            Self::Refused => 1,
+            Self::Refused | Self::NotFound => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
         }
@@ -61,6 +68,11 @@ impl Complaint {
         Self { blame: Blame::Usage, what: what.into(), hints: Vec::new() }
     }
 
+    /// Something outside that does not answer, in words.
+    pub(crate) fn silent(what: impl Into<String>) -> Self {
+        Self { blame: Blame::Unreachable, what: what.into(), hints: Vec::new() }
+    }
+
     /// Something outside does not answer.
     pub(crate) fn unreachable(error: &dyn Error) -> Self {
         Self { blame: Blame::Unreachable, what: chain(error), hints: Vec::new() }
@@ -70,6 +82,32 @@ impl Complaint {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// With whom it is about in front.
+    pub(crate) fn about(mut self, whom: &str) -> Self {
+        self.what = format!("{whom}: {}", self.what);
+        self
+    }
+
+    /// What was asked about is not there, in words.
+    pub(crate) fn not_found(what: impl Into<String>) -> Self {
+        Self { blame: Blame::NotFound, what: what.into(), hints: Vec::new() }
+    }
+
+    /// Whether what was asked about is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.blame == Blame::NotFound
+    }
+
+    /// Whether something outside does not answer.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.blame == Blame::Unreachable
+    }
+
+    /// What was refused.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
     }
 
     pub(crate) fn show(&self) -> ExitCode {
@@ -87,26 +125,19 @@ impl<E: Error> From<E> for Complaint {
     }
 }
 
-/// The error and its causes in one line: the only place where they are joined.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // A transparent error and its inner one say the same.
-        if !out.ends_with(&words) {
-            out.push_str(": ");
-            out.push_str(&words);
-        }
-        cause = error.source();
-    }
-    out
-}
-
 /// One line of data.
 pub(crate) fn data(line: &str) {
     // A reader that is gone is no reason to fail: what was asked for is done.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+        STDOUT_GONE.store(true, Ordering::Relaxed);
+    }
+}
+
+static STDOUT_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads the data any more: what goes on for ever ends then.
+pub(crate) fn is_stdout_gone() -> bool {
+    STDOUT_GONE.load(Ordering::Relaxed)
 }
 
 /// One line of words.
@@ -140,19 +171,10 @@ pub(crate) fn say_all(lines: impl IntoIterator<Item = impl AsRef<str>>) {
     }
 }
 
-/// Rows under headings, in columns as wide as their longest cell.
-pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([headings[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let line = |cells: &[String]| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    data(&line(&headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>()));
-    lines(rows.iter().map(|row| line(row)));
+/// Rows under headings.
+pub(crate) fn table<C: Clone + Into<Cell>>(headings: &[&str], rows: &[Vec<C>]) {
+    let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().cloned().map(Into::into).collect()).collect();
+    lines(table::lines(headings, &rows, Page::stdout()));
 }
 
 /// Whether a person can be asked.
@@ -189,6 +211,21 @@ pub(crate) fn at(time: UnixMs) -> String {
     }
 }
 
+/// How long ago that was, for people: `12s`, `5m`, `3h`, `2d`. A time that is yet to come is `0s` ago: clocks differ.
+pub(crate) fn ago(time: UnixMs, now: UnixMs) -> String {
+    span_short(now.ms_since(time))
+}
+
+/// A span for people, in its largest unit.
+pub(crate) fn span_short(ms: u64) -> String {
+    match ms / 1_000 {
+        secs @ 0..=119 => format!("{secs}s"),
+        secs @ 120..=7_199 => format!("{}m", secs / 60),
+        secs @ 7_200..=172_799 => format!("{}h", secs / 3_600),
+        secs => format!("{}d", secs / 86_400),
+    }
+}
+
 /// A size for people.
 pub(crate) fn bytes(bytes: u64) -> String {
     let unit = |shift: u32, name: &str| {
@@ -200,5 +237,19 @@ pub(crate) fn bytes(bytes: u64) -> String {
         1024..=0xf_ffff => unit(10, "KiB"),
         0x10_0000..=0x3fff_ffff => unit(20, "MiB"),
         _ => unit(30, "GiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short_and_never_round_up() {
+        for (secs, wanted) in
+            [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")]
+        {
+            assert_eq!(span_short(secs * 1_000), wanted);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! What can only be seen by looking at several parts of a description: names that nobody has, keys of two hosts, hosts
 //! that wait for each other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
+use nixfleet_core::host::window;
+use nixfleet_core::model::circles::{self, Member, Stuck};
 use nixfleet_core::model::faults::{EntryFault, HOST_KEYS_MAX, ReleaseFault};
 use nixfleet_core::model::names::{ChannelName, FleetId, HostKey, HostName, Seq, Tag};
-use nixfleet_core::model::policy::Edge;
+use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_trust::key::PublicKey;
 
 use super::decode::text;
@@ -35,11 +37,12 @@ pub(super) fn check(fleet: Option<&FleetId>, read: &Read, faults: &mut Faults) {
             .map(|(host, read)| (host, &read.tags))
             .collect();
         policy_faults(policy, faults);
+        window_faults(policy, faults);
         // A channel without hosts is one that is being set up: nothing in it can mean anybody yet.
         if !members.is_empty() {
             selector_faults(name, policy, &members, faults);
             wave_faults(fleet, name, policy, &members, faults);
-            edge_faults(policy, &members, faults);
+            edge_faults(fleet, name, policy, &members, faults);
         }
     }
 }
@@ -136,6 +139,7 @@ fn policy_faults(policy: &ChannelPolicy, faults: &mut Faults) {
                 let at = policy.policy.max_in_flight.iter().position(|budget| budget.hosts == *hosts);
                 at.and_then(|at| places.budgets.get(at)).copied().unwrap_or(whole)
             }
+            ReleaseFault::NobodyMayFetch => places.stage_in_flight.unwrap_or(whole),
             ReleaseFault::NoTimeToConfirm => places.confirm_within.unwrap_or(whole),
             ReleaseFault::Hook(_) => places.hooks.unwrap_or(whole),
             ReleaseFault::NoWaves | ReleaseFault::ExpiresBeforeCreated | ReleaseFault::NoHosts => whole,
@@ -182,66 +186,34 @@ fn wave_faults(
     }
 }
 
-/// Hosts that wait for each other would wait for ever: each edge must be free before the hosts that wait on it.
-fn edge_faults(policy: &ChannelPolicy, members: &Members<'_>, faults: &mut Faults) {
-    let edges = &policy.policy.edges;
-    let holds = waits(edges, members);
-    // Peels off hosts that wait for nobody, then edges whose hosts have all been peeled off, and so on.
-    let mut blocked_by: BTreeMap<&HostName, usize> = members.keys().map(|host| (*host, 0)).collect();
-    for edge in &holds {
-        for host in &edge.waiting {
-            *blocked_by.entry(host).or_default() += 1;
-        }
-    }
-    let mut open_in: Vec<usize> = holds.iter().map(|edge| edge.waited_for.len()).collect();
-    let mut edges_of: BTreeMap<&HostName, Vec<usize>> = BTreeMap::new();
-    for (index, edge) in holds.iter().enumerate() {
-        for host in &edge.waited_for {
-            edges_of.entry(host).or_default().push(index);
-        }
-    }
-    let mut free: VecDeque<&HostName> = VecDeque::new();
-    let mut release = |index: usize, free: &mut VecDeque<_>| {
-        for host in &holds[index].waiting {
-            if let Some(count) = blocked_by.get_mut(*host) {
-                *count -= 1;
-                if *count == 0 {
-                    free.push_back(*host);
-                }
-            }
-        }
-    };
-    let unblocked: Vec<&HostName> = members
-        .keys()
-        .copied()
-        .filter(|host| !holds.iter().any(|edge| edge.waiting.contains(host)))
-        .collect();
-    free.extend(unblocked);
-    for (index, _) in open_in.iter().enumerate().filter(|(_, open)| **open == 0) {
-        release(index, &mut free);
-    }
-    while let Some(host) = free.pop_front() {
-        for index in edges_of.get(host).into_iter().flatten() {
-            open_in[*index] -= 1;
-            if open_in[*index] == 0 {
-                release(*index, &mut free);
-            }
-        }
-    }
-    for (index, _) in open_in.iter().enumerate().filter(|(_, open)| **open > 0) {
-        let span = policy.places.edges.get(index).copied().unwrap_or(Span { from: 0, to: 0 });
-        faults.add(span, "hosts of this edge would wait for each other for ever");
+/// Hosts that wait for each other would wait for ever, and so would a host that waits for one of a later wave. Where
+/// waves take some hosts of many, which host is where is known when a release is made, and it is looked at again then.
+fn edge_faults(
+    fleet: Option<&FleetId>,
+    channel: &ChannelName,
+    policy: &ChannelPolicy,
+    members: &Members<'_>,
+    faults: &mut Faults,
+) {
+    let draw = fleet.map(|fleet| Draw { fleet, channel, seq: Seq::ZERO });
+    let is_drawn = policy.choices.iter().any(|choice| choice.take.is_some());
+    let waves =
+        draw.filter(|_| !is_drawn).and_then(|draw| waves::assign(&policy.choices, members, draw).ok());
+    let wave = |host| waves.as_ref().and_then(|waves| waves.get(host)).copied().unwrap_or(WaveIndex(0));
+    let members: Vec<Member<'_>> =
+        members.iter().map(|(name, tags)| Member { name, tags, wave: wave(name) }).collect();
+    for Stuck { edge, host, after } in circles::stuck(&policy.policy, &members) {
+        let span = policy.places.edges.get(edge).copied().or(policy.places.whole);
+        let what = format!("host {host} would wait for ever: {after} must be done before it, and cannot be");
+        let hint = "no edges in a circle, and none from a host to one of a later wave";
+        faults.add_with_hint(span.unwrap_or(Span { from: 0, to: 0 }), what, Some(hint.to_owned()));
     }
 }
 
-struct Waits<'a> {
-    waiting: BTreeSet<&'a HostName>,
-    waited_for: BTreeSet<&'a HostName>,
-}
-
-fn waits<'a>(edges: &[Edge], members: &Members<'a>) -> Vec<Waits<'a>> {
-    let meant = |selector: &nixfleet_core::model::select::Selector| {
-        members.iter().filter(|(host, tags)| selector.means(host, tags)).map(|(host, _)| *host).collect()
-    };
-    edges.iter().map(|edge| Waits { waiting: meant(&edge.hosts), waited_for: meant(&edge.after) }).collect()
+/// A window in a zone that nobody knows never opens.
+fn window_faults(policy: &ChannelPolicy, faults: &mut Faults) {
+    for (span, zone) in policy.places.zones.iter().filter(|(_, zone)| !window::knows(zone)) {
+        let hint = "write the name of a zone such as Europe/Berlin or UTC, as in the IANA database";
+        faults.add_with_hint(*span, format!("there is no time zone {zone}"), Some(hint.to_owned()));
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::model::names::WaveName;
 use nixfleet_core::model::policy::{Approval, Budget, Edge, OnFailure, Policy, Scope, Wave};
-use nixfleet_core::model::schedule::{Hook, RebootMode, RebootPolicy, Weekday, Window};
+use nixfleet_core::model::schedule::{Hook, RebootMode, RebootPolicy, Weekday, Window, ZoneName};
 use nixfleet_core::model::select::{Amount, Selector};
 use nixfleet_core::model::time::Secs;
 
@@ -37,6 +37,9 @@ pub(super) struct Places {
     pub(super) hosts: Vec<(Span, nixfleet_core::model::names::HostName)>,
     pub(super) edges: Vec<Span>,
     pub(super) budgets: Vec<Span>,
+    pub(super) stage_in_flight: Option<Span>,
+    /// Time zones that windows name.
+    pub(super) zones: Vec<(Span, ZoneName)>,
     pub(super) confirm_within: Option<Span>,
     pub(super) hooks: Option<Span>,
     pub(super) whole: Option<Span>,
@@ -61,7 +64,10 @@ pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
         None => Some(Vec::new()),
     };
     let stage_in_flight = match fields.optional("stage_in_flight") {
-        Some(node) => amount(node, "`stage_in_flight`", faults).map(Some),
+        Some(node) => {
+            places.stage_in_flight = Some(node.span);
+            amount(node, "`stage_in_flight`", faults).map(Some)
+        }
         None => Some(None),
     };
     let max_failures =
@@ -75,7 +81,8 @@ pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
     let confirm = fields.optional("confirm_within");
     places.confirm_within = confirm.map(|node| node.span);
     let confirm_within = confirm.map_or(Some(CONFIRM_WITHIN), |n| secs(n, "`confirm_within`", faults));
-    let windows = fields.optional("windows").map_or(Some(Vec::new()), |node| windows(node, faults));
+    let windows =
+        fields.optional("windows").map_or(Some(Vec::new()), |node| windows(node, &mut places, faults));
     let reboot = match fields.optional("reboot") {
         Some(node) => reboot(node, &mut places, faults),
         None => Some(RebootPolicy::default()),
@@ -208,7 +215,7 @@ fn edges(node: &Node, places: &mut Places, faults: &mut Faults) -> Option<Vec<Ed
     })
 }
 
-fn windows(node: &Node, faults: &mut Faults) -> Option<Vec<Window>> {
+fn windows(node: &Node, places: &mut Places, faults: &mut Faults) -> Option<Vec<Window>> {
     each(node, "`windows`", faults, |node, faults| {
         let mut fields = Fields::of(node, "a window", faults)?;
         let days = match fields.optional("days") {
@@ -217,7 +224,11 @@ fn windows(node: &Node, faults: &mut Faults) -> Option<Vec<Window>> {
         };
         let from = fields.required("from", faults).and_then(|node| parsed(node, "`from`", faults));
         let until = fields.required("until", faults).and_then(|node| parsed(node, "`until`", faults));
-        let zone = fields.required("zone", faults).and_then(|node| parsed(node, "`zone`", faults));
+        let zone = fields.required("zone", faults).and_then(|node| {
+            let zone: ZoneName = parsed(node, "`zone`", faults)?;
+            places.zones.push((node.span, zone.clone()));
+            Some(zone)
+        });
         fields.end(faults);
         Some(Window { days: days?, from: from?, until: until?, zone: zone? })
     })
@@ -227,7 +238,8 @@ fn reboot(node: &Node, places: &mut Places, faults: &mut Faults) -> Option<Reboo
     places.hooks = Some(node.span);
     let mut fields = Fields::of(node, "`reboot` of a policy", faults)?;
     let mode = fields.required("mode", faults).and_then(|node| one_of(node, "`mode`", &REBOOT, faults));
-    let windows = fields.optional("windows").map_or(Some(Vec::new()), |node| self::windows(node, faults));
+    let windows =
+        fields.optional("windows").map_or(Some(Vec::new()), |node| self::windows(node, places, faults));
     let warn = fields.optional("warn").map_or(Some(Secs(0)), |node| secs(node, "`warn`", faults));
     let before = fields.optional("before").map_or(Some(Vec::new()), |node| hooks(node, "`before`", faults));
     let after = fields.optional("after").map_or(Some(Vec::new()), |node| hooks(node, "`after`", faults));

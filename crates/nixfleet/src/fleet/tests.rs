@@ -150,12 +150,33 @@ fn hosts_that_would_wait_for_each_other_are_a_fault() {
     let edge = |hosts: &str, after: &str| json!({ "hosts": { "tag": hosts }, "after": { "tag": after } });
     let circle = wrong(|value| policy(value)["edges"] = json!([edge("web", "db"), edge("db", "web")]));
     assert_eq!(circle.len(), 2, "{circle:?}");
-    let oneself =
-        wrong(|value| policy(value)["edges"] = json!([{ "hosts": "all", "after": { "tag": "db" } }]));
-    assert!(only(&oneself).contains("wait for each other"));
+    assert!(circle[0].contains("would wait for ever: db-1 must be done before it"), "{circle:?}");
+    let of_many = wrong(|value| {
+        value["hosts"]["db-2"] = value["hosts"]["db-1"].clone();
+        value["hosts"]["db-2"]["key"] = value["hosts"]["web-1"]["key"].clone();
+        policy(value)["edges"] = json!([edge("db", "db")]);
+    });
+    assert!(of_many.iter().any(|fault| fault.contains("host db-1 would wait for ever: db-2")), "{of_many:?}");
     let mut fine = good();
     policy(&mut fine)["edges"] = json!([edge("web", "db"), edge("web", "db")]);
     reading(&fine).expect("web waits for db, twice");
+    policy(&mut fine)["edges"] = json!([{ "hosts": "all", "after": { "tag": "db" } }]);
+    reading(&fine).expect("one db does not wait for itself");
+}
+
+#[test]
+fn an_edge_to_a_later_wave_is_a_fault_where_it_is_known_who_is_in_which() {
+    let wave = |name: &str, tag: &str| json!({ "name": name, "hosts": { "tag": tag }, "soak": "1m" });
+    let edges = json!([{ "hosts": { "tag": "web" }, "after": { "tag": "db" } }]);
+    let against = wrong(|value| {
+        policy(value)["waves"] = json!([wave("web", "web"), wave("db", "db")]);
+        policy(value)["edges"] = edges.clone();
+    });
+    assert!(only(&against).starts_with("host web-1 would wait for ever: db-1 must be done before it"));
+    let mut along = good();
+    policy(&mut along)["waves"] = json!([wave("db", "db"), wave("web", "web")]);
+    policy(&mut along)["edges"] = edges;
+    reading(&along).expect("the first wave comes first");
 }
 
 #[test]
@@ -196,6 +217,8 @@ fn a_policy_that_makes_no_sense_is_refused_where_it_stands() {
                 { "name": "a", "soak": "0s", "opens_after": "1h" },
             ],
             "max_in_flight": [{ "limit": "0%" }],
+            "stage_in_flight": 0,
+            "windows": [{ "from": "02:00", "until": "04:00", "zone": "Mars/Olympus" }],
             "confirm_within": "0s",
             "reboot": { "mode": "always", "before": [{ "argv": ["drain"], "deadline": "1m" }] },
         });
@@ -206,8 +229,11 @@ fn a_policy_that_makes_no_sense_is_refused_where_it_stands() {
             "nothing can be confirmed within 0 s []",
             "the budget of all lets no host move []",
             "a reboot hook names a program without its absolute path []",
+            "its `stage_in_flight` lets no host fetch []",
             "two waves are called a []",
             "wave a would open before the one in front of it []",
+            "there is no time zone Mars/Olympus [write the name of a zone such as Europe/Berlin or UTC, as in the IANA \
+             database]",
         ]
     );
 }

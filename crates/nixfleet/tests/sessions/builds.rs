@@ -96,7 +96,7 @@ fn a_build_that_takes_too_long_is_ended() {
     let said = build(&session, Duration::from_mins(1), &["--deadline", "1s"]).expect("it ends");
     assert_eq!(said.code, 1);
     assert!(said.err.contains("its deadline"), "{said:?}");
-    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(started.elapsed() < Duration::from_mins(5));
 }
 
 #[test]
@@ -104,12 +104,12 @@ fn nix_ends_with_a_build_that_is_told_to_end() {
     let session = Session::initialised();
     describe(&session, [".#one", ".#two"]);
     stand_in(&session, "echo \"pid $$\" >> \"$LOG\"\nexec sleep 600");
-    let ended = build(&session, Duration::from_secs(3), &[]);
+    let ended = build(&session, Duration::from_secs(6), &[]);
     assert!(matches!(ended, Err(ExecError::Deadline { .. })), "{ended:?}");
     let log = log(&session);
     let pids: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("pid ")).collect();
     assert_eq!(pids.len(), 2, "{log}");
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_mins(1);
     let alive = || pids.iter().any(|pid| is_running(pid));
     while alive() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));

@@ -6,6 +6,7 @@
 mod builds;
 mod descriptions;
 mod folders;
+mod online;
 mod readers;
 mod releases;
 mod roots;

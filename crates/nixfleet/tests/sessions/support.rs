@@ -121,7 +121,9 @@ impl Session {
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Said {
-        said(self.verb(words).run_blocking())
+        // On a thread of its own, since a test may be on one that has other things to wait for.
+        let cmd = self.verb(words);
+        said(std::thread::spawn(|| cmd.run_blocking()).join().expect("it does not panic"))
     }
 
     /// A verb that must end well; its standard output.

@@ -13,16 +13,16 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::activation::profile::describe;
 use crate::activation::types::Observer;
 use crate::runtime::input::{Errand, Input, WithState};
 use crate::runtime::requests::short;
 use crate::source::pause::{Urgency, after_failures};
 use crate::source::place::WebAddress;
 use crate::source::web::{Limits, Speaking};
+use nixfleet_sys::text::chain;
 
 /// The largest answer that is read, in bytes: orders are some hundred, and there are four topics.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -46,6 +46,8 @@ pub struct Link {
     pub newest: watch::Receiver<u64>,
     /// Any number, each time another.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Has the source looked at without delay.
+    pub look: Arc<dyn Fn() + Send + Sync>,
     /// For people.
     pub voice: Arc<dyn Observer>,
 }
@@ -65,8 +67,10 @@ impl Link {
     /// Starts both halves; they end with the reducer.
     pub fn start(self) {
         let polls = Duration::from_secs(POLL_SECS_MAX) + POLL_SLACK;
-        let ordering = Half { link: self.clone(), within: polls, client: None };
-        let reporting = Half { link: self, within: REPORT_WITHIN, client: None };
+        let to_greet = Arc::new(Notify::new());
+        let ordering =
+            Half { link: self.clone(), within: polls, client: None, to_greet: Arc::clone(&to_greet) };
+        let reporting = Half { link: self, within: REPORT_WITHIN, client: None, to_greet };
         tokio::spawn(async move { drop(reporting.report().await) });
         tokio::spawn(async move { drop(ordering.follow_orders().await) });
     }
@@ -79,6 +83,8 @@ struct Half {
     within: Duration,
     /// Made when it is needed, and anew after a failure: certificates are read then, and may have changed.
     client: Option<Client>,
+    /// The half that follows orders tells the other that the control plane does not know this host's state.
+    to_greet: Arc<Notify>,
 }
 
 impl Half {
@@ -96,8 +102,12 @@ impl Half {
                 }
                 Ok(Sent::Nothing) => {
                     self.well(&mut trouble);
-                    // Safe to cancel: a change stays noted. Closed means that the desk is gone.
-                    self.link.newest.changed().await.map_err(|_| ReducerGone)?;
+                    tokio::select! {
+                        // Safe to cancel: a change stays noted. Closed means that the desk is gone.
+                        changed = self.link.newest.changed() => changed.map_err(|_| ReducerGone)?,
+                        // Safe to cancel: a notice stays until it is taken.
+                        () = self.to_greet.notified() => known = false,
+                    }
                 }
                 // Either side may have lost something meanwhile.
                 Ok(Sent::OutOfStep) => known = false,
@@ -178,21 +188,19 @@ impl Half {
     // Orders.
 
     async fn follow_orders(mut self) -> Result<(), ReducerGone> {
-        let (mut after, mut trouble) = (0, Trouble::default());
+        let (mut known, mut trouble) = (Known::default(), Trouble::default());
         loop {
             let begun = Instant::now();
-            let path = format!("v1/agent/orders?after={after}");
-            match self.request::<Orders>(Method::GET, &path, None).await {
-                Ok(Orders { orders, then: _ }) => {
+            match self.request::<Orders>(Method::GET, &known.path(), None).await {
+                Ok(Orders { orders, then, log }) => {
                     self.well(&mut trouble);
                     let is_empty = orders.is_empty();
+                    if known.is_of(log) || then == Then::SendState {
+                        self.to_greet.notify_one();
+                    }
                     for order in orders {
-                        self.link
-                            .inputs
-                            .send(Input::Told(event_of(&order.what)))
-                            .await
-                            .map_err(|_| ReducerGone)?;
-                        after = after.max(order.number);
+                        self.obey(&order.what).await?;
+                        known.after = known.after.max(order.number);
                     }
                     if is_empty {
                         sleep_until(begun + POLL_PAUSE).await;
@@ -206,6 +214,23 @@ impl Half {
                 return Err(ReducerGone);
             }
         }
+    }
+
+    async fn obey(&self, wish: &Wish) -> Result<(), ReducerGone> {
+        match wish {
+            // What is found is an event; that it was looked for is none.
+            Wish::Stage { release: _ } => (self.link.look)(),
+            Wish::Go { .. }
+            | Wish::Reboot { .. }
+            | Wish::Revert { .. }
+            | Wish::Withdraw { .. }
+            | Wish::Hold { .. }
+            | Wish::Unhold { .. }
+            | Wish::Retry { .. } => {
+                self.link.inputs.send(Input::Told(event_of(wish))).await.map_err(|_| ReducerGone)?;
+            }
+        }
+        Ok(())
     }
 
     // Both.
@@ -228,7 +253,7 @@ impl Half {
         let answer = self.answer(method, path, body).await;
         let (status, bytes) = answer.map_err(|error| {
             self.client = None;
-            NoUse::Later(describe(&error.without_url()))
+            NoUse::Later(chain(&error.without_url()))
         })?;
         match status {
             StatusCode::OK => serde_json::from_slice(&bytes)
@@ -298,6 +323,41 @@ enum Sent {
     Nothing,
     /// The two sides do not know the same.
     OutOfStep,
+}
+
+/// The longest name of a log that is said back.
+const LOG_CHARS_MAX: usize = 64;
+
+/// Which orders are here already.
+#[derive(Default)]
+struct Known {
+    /// Those up to this number,
+    after: u64,
+    /// of this log.
+    log: Option<String>,
+}
+
+impl Known {
+    /// Where to ask for those that are not.
+    fn path(&self) -> String {
+        let log = self.log.as_ref().map(|log| format!("&log={log}")).unwrap_or_default();
+        format!("v1/agent/orders?after={}{log}", self.after)
+    }
+
+    /// The orders that just came are of this log. In another one than before, numbers begin anew: the control plane's
+    /// database was lost or put back. Says whether that is so.
+    fn is_of(&mut self, log: Option<String>) -> bool {
+        let is_name = |log: &String| {
+            log.len() <= LOG_CHARS_MAX && log.chars().all(|letter| letter.is_ascii_alphanumeric())
+        };
+        let log = log.filter(is_name);
+        if log == self.log {
+            return false;
+        }
+        let is_another = self.log.is_some();
+        *self = Self { after: 0, log };
+        is_another
+    }
 }
 
 /// Failures in a row, and what people were told of them.

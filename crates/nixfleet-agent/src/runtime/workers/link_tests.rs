@@ -1,6 +1,7 @@
 //! The link against a control plane with a script: an HTTP server that answers as it is told, and a desk in memory.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::host::{HostState, Record, UpMs};
@@ -92,6 +93,9 @@ struct Desk {
     records: Vec<Record>,
     acknowledged: u64,
     events: Vec<Event>,
+    /// How often the source was to be looked at.
+    looks: Arc<AtomicU32>,
+    hellos: u32,
 }
 
 impl Desk {
@@ -106,6 +110,7 @@ impl Desk {
                     }
                     Input::Errand(Errand::Received { next }) => self.acknowledged = next - 1,
                     Input::Errand(Errand::Hello { state, reply }) => {
+                        self.hellos += 1;
                         let seq = self.records.last().map_or(0, |record| record.seq);
                         let host = HostState { seq, ..HostState::fresh() };
                         let state = match state {
@@ -137,9 +142,14 @@ async fn linked(count: u64, script: impl FnMut(&str, Value) -> (u16, Value) + Se
     });
     let speaking = Speaking { proxies: Proxies::None, ..Speaking::default() };
     let voice: Arc<dyn Observer> = Arc::new(Silent);
-    Link { address, speaking, inputs, newest: changed, random: Arc::new(|| 0), voice }.start();
+    let looks = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&looks);
+    let look = Arc::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    Link { address, speaking, inputs, newest: changed, random: Arc::new(|| 0), look, voice }.start();
     let records = (1..=count).map(record).collect();
-    Desk { inputs: taken, records, acknowledged: 0, events: Vec::new() }
+    Desk { inputs: taken, records, acknowledged: 0, events: Vec::new(), looks, hellos: 0 }
 }
 
 fn taken(next: u64, then: &str) -> (u16, Value) {
@@ -249,4 +259,42 @@ async fn orders_become_events_in_their_order_and_are_asked_for_from_the_last_on(
     assert!(!why.contains(['\u{1b}', '\n']), "a foreign text is shown as it may be: {why:?}");
     assert_eq!(desk.events[1], Event::OrderedToGo { release: release() });
     assert_eq!(desk.events[2].name(), "retry-asked");
+}
+
+#[tokio::test]
+async fn numbers_of_another_log_begin_anew_and_the_state_is_told_again() {
+    let order = |number: u64| json!([{ "number": number, "what": { "order": "retry", "by": "ann" } }]);
+    let mut desk = linked(0, move |path, _| match path {
+        "/v1/agent/hello" => taken(1, "go-on"),
+        "/v1/agent/orders?after=0" => (200, json!({ "orders": order(90), "then": "go-on", "log": "a1" })),
+        // The database is a new one, and its numbers are low.
+        "/v1/agent/orders?after=90&log=a1" => {
+            (200, json!({ "orders": order(4), "then": "go-on", "log": "b2" }))
+        }
+        "/v1/agent/orders?after=4&log=b2" => {
+            (200, json!({ "orders": order(5), "then": "go-on", "log": "b2" }))
+        }
+        _ => (0, Value::Null),
+    })
+    .await;
+    desk.until(|desk| desk.events.len() == 3).await;
+    desk.until(|desk| desk.hellos >= 2).await;
+}
+
+#[tokio::test]
+async fn who_is_told_to_stage_looks_at_the_source_and_who_is_not_known_tells_its_state() {
+    let release = json!({ "channel": "stable", "seq": 7, "digest": format!("sha256:{}", "ab".repeat(32)) });
+    let mut desk = linked(0, move |path, _| match path {
+        "/v1/agent/hello" => taken(1, "go-on"),
+        "/v1/agent/orders?after=0" => {
+            let orders = json!([{ "number": 9, "what": { "order": "stage", "release": release } }]);
+            (200, json!({ "orders": orders, "then": "go-on" }))
+        }
+        "/v1/agent/orders?after=9" => (200, json!({ "orders": [], "then": "send-state" })),
+        _ => (0, Value::Null),
+    })
+    .await;
+    desk.until(|desk| desk.hellos >= 3).await;
+    assert_eq!(desk.looks.load(Ordering::SeqCst), 1);
+    assert_eq!(desk.events, [], "that it was to look is no event");
 }

@@ -18,6 +18,12 @@ const SAID_MAX: usize = 4;
 pub struct Asks(mpsc::Sender<Ask>);
 
 impl Asks {
+    /// Has the source looked at without delay.
+    pub fn look(&self) {
+        // Full: it is about to be looked at anyway. Closed: as below.
+        let _ = self.0.try_send(Ask::Again);
+    }
+
     /// Has the source asked over a fresh connection, until it answers.
     pub fn ask(&self, watch: WatchId) {
         let asks = self.0.clone();

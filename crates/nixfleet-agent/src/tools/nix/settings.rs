@@ -10,14 +10,23 @@ use nixfleet_core::nix::NotUnderstood;
 pub struct NixSettings {
     /// The caches asked, in order.
     pub substituters: Vec<String>,
-    /// The names of the keys trusted.
-    pub trusted_keys: Vec<String>,
+    /// The keys trusted.
+    pub trusted_keys: Vec<TrustedKey>,
     /// Whether a path without a trusted signature is refused.
     pub require_sigs: bool,
     /// The machine type, such as `x86_64-linux`.
     pub system: String,
     /// Other machine types that this host runs.
     pub extra_platforms: Vec<String>,
+}
+
+/// A key whose signatures this host trusts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedKey {
+    /// Its name, which signatures repeat.
+    pub name: String,
+    /// The Ed25519 key in base64.
+    pub base64: String,
 }
 
 /// The settings in the JSON of `nix config show`.
@@ -27,7 +36,7 @@ pub fn parse_settings(json: &[u8]) -> Result<NixSettings, NotUnderstood> {
     let keys = texts(all, "trusted-public-keys")?;
     Ok(NixSettings {
         substituters: texts(all, "substituters")?,
-        trusted_keys: keys.iter().map(|key| key_name(key)).collect::<Result<_, _>>()?,
+        trusted_keys: keys.iter().map(|key| trusted_key(key)).collect::<Result<_, _>>()?,
         require_sigs: setting(all, "require-sigs")?
             .as_bool()
             .ok_or_else(|| NotUnderstood::new("`require-sigs` is neither true nor false", ""))?,
@@ -39,9 +48,10 @@ pub fn parse_settings(json: &[u8]) -> Result<NixSettings, NotUnderstood> {
     })
 }
 
-fn key_name(key: &str) -> Result<String, NotUnderstood> {
-    let name = key.split_once(':').map(|(name, _)| name).filter(|name| !name.is_empty());
-    name.map(str::to_owned).ok_or_else(|| NotUnderstood::new("a trusted key has no name", key))
+fn trusted_key(key: &str) -> Result<TrustedKey, NotUnderstood> {
+    let parts = key.split_once(':').filter(|(name, _)| !name.is_empty());
+    let (name, base64) = parts.ok_or_else(|| NotUnderstood::new("a trusted key has no name", key))?;
+    Ok(TrustedKey { name: name.to_owned(), base64: base64.to_owned() })
 }
 
 /// What is set for `name`: each setting is an object with a `value`.

@@ -7,16 +7,19 @@ use nixfleet_core::host::retry::seed_of;
 use nixfleet_core::host::{Event, Follower, HostState, Record};
 use nixfleet_core::model::layout;
 use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq};
+use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::release::Entry;
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_core::wire::Wish;
+use nixfleet_core::rollout::fact::Placed;
+use nixfleet_core::rollout::{Remembered, Standing};
+use nixfleet_core::wire::{Topic, Wish};
 use nixfleet_trust::envelope::EntryEnvelope;
 use sqlx::Row;
 
 use super::super::fact::{About, Fact};
 use super::super::{StoreError, int, sql, uint};
 use super::{Write, json};
-use crate::say::chain;
+use nixfleet_sys::text::chain;
 
 /// A host, with its state as far as it reported.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct HostRow {
     pub named: Named,
     /// Its state, followed.
     pub(super) follower: Follower,
+    /// What the planner remembers of it.
+    pub(super) remembered: Remembered,
     /// When it last reported something new, by our clock.
     pub reported_ms: UnixMs,
     /// Why its events cannot be followed at the moment.
@@ -63,6 +68,43 @@ impl HostRow {
     pub fn state(&self) -> &HostState {
         self.follower.state()
     }
+
+    /// What the planner remembers of it.
+    pub fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
+    /// Takes in that the state is another one: what was ordered may have begun.
+    fn stands(&mut self) {
+        let Some(ordered) = &self.remembered.ordered else { return };
+        if ordered.is_over(&Standing::of(self.follower.state())) {
+            self.remembered.ordered = None;
+        }
+    }
+}
+
+impl Named {
+    /// What its entry says, for the planner.
+    pub(super) fn placed(&self) -> Result<Placed, StoreError> {
+        read_placed(self.wave, &self.tags, &self.system)
+    }
+}
+
+/// What an entry says, as it was kept.
+pub(in crate::store) fn read_placed(wave: i64, tags: &str, system: &str) -> Result<Placed, StoreError> {
+    let bad = |what: &str| StoreError::corrupt(format!("a host's {what}"));
+    Ok(Placed {
+        wave: WaveIndex(u16::try_from(wave).map_err(|_| bad("wave"))?),
+        tags: serde_json::from_str(tags).map_err(|_| bad("tags"))?,
+        system: system.parse().map_err(|_| bad("system"))?,
+    })
+}
+
+/// What is remembered of a host, as it was kept; nothing in a row of an older program.
+pub(in crate::store) fn read_remembered(text: Option<&str>) -> Result<Remembered, StoreError> {
+    let read =
+        |text| serde_json::from_str(text).map_err(|_| StoreError::corrupt("what is remembered of a host"));
+    text.map_or_else(|| Ok(Remembered::default()), read)
 }
 
 impl Write {
@@ -70,7 +112,7 @@ impl Write {
     pub async fn host(&mut self, name: &HostName) -> Result<Option<&mut HostRow>, StoreError> {
         if !self.hosts.contains_key(name) {
             let row =
-                sql("SELECT channel, release_seq, wave, tags, system, state, reported_ms, fault FROM hosts \
+                sql("SELECT channel, release_seq, wave, tags, system, state, reported_ms, fault, remembered FROM hosts \
                            WHERE name = $1")
                 .bind(name.to_string())
                 .fetch_optional(&mut *self.tx)
@@ -121,14 +163,17 @@ impl Write {
             Err(diverged) => return Ok(Folding::Diverged(chain(&diverged))),
         }
         (row.is_changed, row.reported_ms, row.fault) = (true, at, None);
+        row.stands();
+        let stages = row.state().phase.target().map(|terms| terms.release.clone());
         let may_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
         self.forget_order(host, &record.fact).await?;
         if was_to_be_retried && !may_be_retried {
             // It went on by itself, so nothing is left to be tried again; a later failure is another matter.
-            sql("DELETE FROM orders WHERE host = $1 AND topic = 'retry'")
-                .bind(host.to_string())
-                .execute(&mut *self.tx)
-                .await?;
+            self.drop_order(host, Topic::Retry).await?;
+        }
+        if let Some(release) = stages {
+            // That it fetches is all that this order wanted, and it is no event of the host.
+            self.drop_this_order(host, &Wish::Stage { release }).await?;
         }
         Ok(Folding::Taken)
     }
@@ -160,6 +205,7 @@ impl Write {
         if let Some(row) = self.host(&host).await? {
             row.follower = Follower::from(state.clone());
             (row.is_changed, row.reported_ms, row.fault) = (true, row.reported_ms.max(at), None);
+            row.stands();
         }
         self.forget_heeded(&host, state).await
     }
@@ -167,17 +213,37 @@ impl Write {
     /// An order that the host noted is done with (lesson 25).
     async fn forget_order(&mut self, host: &HostName, fact: &Event) -> Result<(), StoreError> {
         let Some(wish) = Wish::noted_by(fact) else { return Ok(()) };
+        self.drop_this_order(host, &wish).await
+    }
+
+    async fn drop_this_order(&mut self, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
         sql("DELETE FROM orders WHERE host = $1 AND topic = $2 AND body = $3")
             .bind(host.to_string())
             .bind(wish.topic().name())
-            .bind(json(&wish))
+            .bind(json(wish))
             .execute(&mut *self.tx)
             .await?;
         Ok(())
     }
 
+    /// Puts what was remembered of a host in the place of what was folded.
+    pub(super) async fn project_remembered(
+        &mut self,
+        about: &About,
+        remembered: &Remembered,
+    ) -> Result<(), StoreError> {
+        let Some(host) = about.host() else { return Err(StoreError::corrupt("a host without a name")) };
+        if let Some(row) = self.host(host).await? {
+            (row.remembered, row.is_changed) = (remembered.clone(), true);
+        }
+        Ok(())
+    }
+
     /// Orders that a whole state shows to have been noted.
     async fn forget_heeded(&mut self, host: &HostName, state: &HostState) -> Result<(), StoreError> {
+        if let Some(release) = state.phase.target().map(|terms| terms.release.clone()) {
+            self.drop_this_order(host, &Wish::Stage { release }).await?;
+        }
         let go = state.go.clone().map(|release| Event::OrderedToGo { release });
         let reboot = state.reboot_go.clone().map(|release| Event::OrderedToReboot { release });
         for fact in go.into_iter().chain(reboot) {
@@ -206,13 +272,15 @@ impl Write {
                 continue;
             }
             let state = row.follower.state();
-            sql("UPDATE hosts SET seq = $2, phase = $3, state = $4, reported_ms = $5, fault = $6 WHERE name = $1")
+            sql("UPDATE hosts SET seq = $2, phase = $3, state = $4, reported_ms = $5, fault = $6, remembered = $7 \
+                 WHERE name = $1")
                 .bind(name.to_string())
                 .bind(int(state.seq))
                 .bind(state.phase.name().to_string())
                 .bind(json(state))
                 .bind(int(row.reported_ms.get()))
                 .bind(row.fault.clone())
+                .bind(json(&row.remembered))
                 .execute(&mut *self.tx)
                 .await?;
             row.is_changed = false;
@@ -242,6 +310,7 @@ fn read_host(row: &sqlx::any::AnyRow) -> Result<HostRow, StoreError> {
         },
         follower: Follower::from(state),
         reported_ms: UnixMs::new(uint(row.try_get("reported_ms")?)).map_err(|_| bad("time"))?,
+        remembered: read_remembered(row.try_get("remembered")?)?,
         fault: row.try_get("fault")?,
         is_changed: false,
     })

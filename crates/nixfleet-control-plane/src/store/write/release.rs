@@ -90,6 +90,7 @@ impl Write {
         .bind(int(event))
         .execute(&mut *self.tx)
         .await?;
+        self.channel_moved(&id.channel).await?;
         let entries = self.entries_of(id).await?;
         let gone = self.hosts_of(&id.channel).await?;
         let stay: BTreeSet<&HostName> = entries.iter().map(|entry| &entry.host).collect();
@@ -98,6 +99,30 @@ impl Write {
         }
         for entry in &entries {
             self.name_host(id, entry).await?;
+        }
+        self.forget_asked(&id.channel).await
+    }
+
+    /// What was ordered for older releases is never delivered after a newer one (lesson 25), and whom a person left out of
+    /// the rollout before, or wanted tried again in it, begins anew.
+    async fn forget_asked(&mut self, channel: &ChannelName) -> Result<(), StoreError> {
+        sql("DELETE FROM orders WHERE topic IN ('stage', 'go', 'reboot', 'retry', 'revert') \
+             AND host IN (SELECT name FROM hosts WHERE channel = $1)")
+        .bind(channel.to_string())
+        .execute(&mut *self.tx)
+        .await?;
+        // Few hosts have one, so only those are read.
+        let rows = sql("SELECT name FROM hosts WHERE channel = $1 \
+                        AND (remembered LIKE '%\"skip\"%' OR remembered LIKE '%\"retry\"%') ORDER BY name")
+        .bind(channel.to_string())
+        .fetch_all(&mut *self.tx)
+        .await?;
+        for row in &rows {
+            let name: String = row.try_get("name")?;
+            let name: HostName = name.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
+            if let Some(row) = self.host(&name).await? {
+                (row.remembered.skip, row.remembered.retry, row.is_changed) = (None, None, true);
+            }
         }
         Ok(())
     }

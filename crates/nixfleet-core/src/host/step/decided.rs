@@ -9,7 +9,7 @@ use super::super::phase::{
 use super::super::probing::WatchId;
 use super::super::state::{Contact, HostState};
 use super::draft::{Draft, activate_order};
-use super::{Effect, Refused, awaiting_reboot, confirming, failed, reverting, soaking};
+use super::{Effect, Refused, awaiting_reboot, confirming, converged, failed, reverting, soaking};
 use crate::activation::outcome::Failure;
 use crate::ids::ActivationId;
 use crate::model::names::ReleaseId;
@@ -152,8 +152,8 @@ pub(super) fn revert_began(
         }
         Phase::Soaking(at) => soaking::revert(draft, at, (id.clone(), failure.clone())),
         Phase::Failed(at) => failed::revert_again(draft, at, id.clone()),
-        Phase::Converged
-        | Phase::Staging(_)
+        Phase::Converged => converged::revert(draft, (id.clone(), failure.clone())),
+        Phase::Staging(_)
         | Phase::Staged(_)
         | Phase::Activating(_)
         | Phase::AwaitingReboot(_)

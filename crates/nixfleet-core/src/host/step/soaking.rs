@@ -2,7 +2,7 @@
 
 use super::super::effect::Back;
 use super::super::event::{Event, HookTime};
-use super::super::gate::Waits;
+use super::super::gate::{Waits, ordered_back};
 use super::super::phase::{FailedAt, Hooks, Phase, Rebooted, Soaking};
 use super::super::probing::ProbeRef;
 use super::super::state::HostState;
@@ -98,6 +98,9 @@ pub(super) fn decide(state: &HostState, at: &Soaking, now: Now) -> Option<Event>
             Some(_) => Event::RevertBegan { id: next_id(state, now), failure },
             None => Event::SoakFailed { failure },
         });
+    }
+    if ordered_back(state, &at.done).is_some() {
+        return Some(Event::RevertBegan { id: next_id(state, now), failure: Failure::Asked });
     }
     if now.up < at.until_up_ms {
         return None;

@@ -94,6 +94,7 @@ impl<'a> Told<'a> {
             | Event::ReleaseRefused { .. }
             | Event::OrderedToGo { .. }
             | Event::OrderedToReboot { .. }
+            | Event::OrderedToRevert { .. }
             | Event::OrderWithdrawn { .. }
             | Event::Held { .. }
             | Event::Unheld { .. }

@@ -1,12 +1,11 @@
 //! What the rules need to know, asked of the snapshot in the rules' own words.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::host::waiting::StateName as S;
 use crate::ids::StorePath;
-use crate::model::names::HostName;
 use crate::model::time::UnixMs;
-use crate::rollout::order::What;
+use crate::rollout::order::{Transition, What};
 use crate::rollout::progress::{Rollout, Status};
 use crate::rollout::snapshot::{Channel, Host, RebootWanted, Snapshot, Standing, Then};
 
@@ -14,11 +13,38 @@ use crate::rollout::snapshot::{Channel, Host, RebootWanted, Snapshot, Standing, 
 pub(super) struct Hindsight {
     pub(super) rollout: Rollout,
     pub(super) quarantined: BTreeSet<StorePath>,
+    /// Which waves are over, by what is known of their hosts and failures; `None` until it is asked for.
+    pub(super) waves_over: Option<Vec<bool>>,
 }
 
 impl Hindsight {
-    pub(super) fn halted(&self) -> bool {
+    /// A rollout of this channel, with no decision taken yet.
+    pub(super) fn new(rollout: Rollout, channel: &Channel) -> Self {
+        Self { rollout, quarantined: channel.quarantine.keys().cloned().collect(), waves_over: None }
+    }
+
+    /// Whether failures have stopped it.
+    pub(super) fn is_halted(&self) -> bool {
         matches!(self.rollout.status, Status::Halted { .. })
+    }
+
+    /// Takes a decision, whatever there is against it.
+    pub(super) fn take(&mut self, becomes: &Transition, now: UnixMs) {
+        match becomes {
+            Transition::Opened { release: _ } | Transition::Superseded { by: _ } => {}
+            Transition::FailureCounted { host, failed } => {
+                self.rollout.failures.insert(host.clone(), failed.clone());
+                self.waves_over = None;
+            }
+            Transition::Halted { host, failure } => {
+                self.rollout.status = Status::Halted { host: host.clone(), failure: *failure, at_ms: now };
+            }
+            Transition::Quarantined { system, host: _ } => {
+                self.quarantined.insert(system.clone());
+            }
+            Transition::WaveOpened { wave: _ } => self.rollout.waves_opened.push(now),
+            Transition::Converged => self.rollout.converged_ms = Some(now),
+        }
     }
 }
 
@@ -154,12 +180,4 @@ pub(super) fn nobody_waits(snapshot: &Snapshot, channel: &Channel, host: &Host, 
 
 fn tries_again(channel: &Channel, host: &Host) -> bool {
     told(host).is_none() && standing_on(channel, host).is_some_and(|standing| standing.state == S::Failed)
-}
-
-/// The hosts of a group.
-pub(super) fn group<'a>(
-    hosts: &'a BTreeMap<HostName, Host>,
-    means: &'a crate::model::select::Selector,
-) -> impl Iterator<Item = (&'a HostName, &'a Host)> {
-    hosts.iter().filter(|(name, host)| means.means(name, &host.placed.tags))
 }

@@ -4,7 +4,6 @@ use super::View;
 use super::seen::{At, Seen, Silence};
 use crate::host::waiting::StateName;
 use crate::ids::StorePath;
-use crate::model::names::HostName;
 use crate::model::policy::OnFailure;
 use crate::model::time::UnixMs;
 use crate::rollout::order::Transition;
@@ -15,8 +14,12 @@ pub(super) fn count(view: &mut View<'_>, now: UnixMs) {
     if matches!(view.rollout.status, Status::Aborted(_)) {
         return;
     }
-    let new: Vec<_> = view.seen.iter().filter_map(|seen| failed(view, seen, now)).collect();
-    for (host, failed) in new {
+    let failed = |(place, seen)| failed(view, seen, now).map(|failed| (place, failed));
+    let new: Vec<(usize, Failed)> = view.seen.iter().enumerate().filter_map(failed).collect();
+    for (place, failed) in new {
+        let Some(seen) = view.seen.get_mut(place) else { continue };
+        seen.counted = true;
+        let host = seen.name.clone();
         view.decide(Transition::FailureCounted { host: host.clone(), failed: failed.clone() });
         let how = failed.how;
         view.rollout.failures.insert(host.clone(), failed);
@@ -43,9 +46,8 @@ fn too_many(view: &View<'_>) -> bool {
 }
 
 /// The host's failure, if it is to be counted now.
-fn failed(view: &View<'_>, seen: &Seen<'_>, now: UnixMs) -> Option<(HostName, Failed)> {
-    let known = view.rollout.failures.contains_key(seen.name) || view.rollout.forgiven.contains(seen.name);
-    if known || seen.host.skip.is_some() || seen.host.retry.is_some() {
+fn failed(view: &View<'_>, seen: &Seen<'_>, now: UnixMs) -> Option<Failed> {
+    if seen.counted || seen.host.skip.is_some() || seen.host.retry.is_some() {
         return None;
     }
     let (how, system) = match seen.at {
@@ -63,7 +65,7 @@ fn failed(view: &View<'_>, seen: &Seen<'_>, now: UnixMs) -> Option<(HostName, Fa
         | At::TriesAgain(_)
         | At::Older(_) => return None,
     };
-    Some((seen.name.clone(), Failed { how, system: system.cloned(), at_ms: now }))
+    Some(Failed { how, system: system.cloned(), at_ms: now })
 }
 
 /// The system that the failure speaks against. A host that went back since its halted rollout wanted all to go back

@@ -21,6 +21,12 @@ pub(super) struct Seen<'a> {
     pub(super) hold: Option<&'a Hold>,
     /// Whether an order that never reached it is to be taken back.
     pub(super) withdraw: bool,
+    /// The place of its wave.
+    pub(super) wave: usize,
+    /// Whether it counts in budgets.
+    pub(super) takes_a_place: bool,
+    /// Whether a failure of it counts, or did until a person took it back.
+    pub(super) counted: bool,
 }
 
 /// Where a host is on its way to the newest release.
@@ -68,6 +74,11 @@ impl Seen<'_> {
             || (self.silence == Silence::Offline && !moves)
     }
 
+    /// Whether the waves after its own wait for it: not once its failure counts, until a person has it tried again.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.is_done() && !self.is_excused() && (!self.counted || self.host.retry.is_some())
+    }
+
     /// Whether it has the release, and nothing more is wanted of it but perhaps a restart.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.at, At::Done | At::Restarting)
@@ -98,7 +109,17 @@ pub(super) fn all<'a>(
         if let Some(until) = hold.and_then(|hold| hold.until_ms) {
             wake.at(until);
         }
-        Seen { name, host, at, silence, hold, withdraw }
+        Seen {
+            name,
+            host,
+            at,
+            silence,
+            hold,
+            withdraw,
+            wave: usize::from(host.placed.wave.0),
+            takes_a_place: takes_a_place(host, withdraw),
+            counted: rollout.failures.contains_key(name) || rollout.forgiven.contains(name),
+        }
     };
     channel.hosts.iter().map(see).collect()
 }
@@ -192,10 +213,10 @@ fn moves(standing: &Standing) -> bool {
 }
 
 /// Whether a host takes a place in the budgets: it moves, or was told to. One that a person left out takes none.
-pub(super) fn takes_a_place(seen: &Seen<'_>) -> bool {
-    let ordered = match seen.host.ordered.as_ref().map(|ordered| ordered.what) {
-        Some(What::Go | What::Retry | What::Reboot | What::Revert) => !seen.withdraw,
+fn takes_a_place(host: &Host, withdraw: bool) -> bool {
+    let ordered = match host.ordered.as_ref().map(|ordered| ordered.what) {
+        Some(What::Go | What::Retry | What::Reboot | What::Revert) => !withdraw,
         Some(What::Stage | What::Withdraw) | None => false,
     };
-    seen.host.skip.is_none() && (ordered || seen.host.standing.as_ref().is_some_and(moves))
+    host.skip.is_none() && (ordered || host.standing.as_ref().is_some_and(moves))
 }

@@ -2,124 +2,120 @@
 
 use std::collections::BTreeMap;
 
-use super::gauges::Gauges;
+use super::gauges::{self, Budgets};
+use super::rules::{Rules, Shared};
 use super::seen::{At, Seen, Silence};
-use super::{Out, View, Wake};
-use crate::host::window::{NeverOpens, Opening, opening};
-use crate::model::names::{ChannelName, HostName};
-use crate::model::policy::{Edge, OnFailure};
-use crate::model::time::UnixMs;
+use super::why::{Reasons, Same, Why};
+use super::{View, Wake};
 use crate::rollout::order::{Order, What};
-use crate::rollout::progress::{FailedHow, Status};
-use crate::rollout::reason::Reason;
+use crate::rollout::reason::{Held, HeldIn};
 use crate::rollout::snapshot::RebootWanted;
 
 /// Gives every host an order or a reason: channel by channel, wave by wave, by name.
-pub(super) fn give<'a>(views: &BTreeMap<&'a ChannelName, View<'a>>, wake: &mut Wake, out: &mut Out<'a>) {
-    let mut gauges = Gauges::new(views);
-    for (name, view) in views {
-        let mut rules = Rules::new(view, wake);
-        let mut turn: Vec<&Seen<'a>> = view.seen.iter().collect();
-        turn.sort_by_key(|seen| seen.host.placed.wave);
-        for seen in turn {
-            match rules.answer(seen, &gauges) {
-                Answer::Nothing(reason) => out.held.push((seen.name, reason)),
-                Answer::Order(what) => {
-                    match what {
-                        What::Stage => rules.fetching = rules.fetching.saturating_add(1),
-                        What::Go | What::Retry | What::Reboot | What::Revert => gauges.take(name, seen),
-                        What::Withdraw => {}
-                    }
-                    let release = match (what, &seen.host.ordered) {
-                        (What::Withdraw, Some(ordered)) => ordered.release.clone(),
-                        (_, _) => view.rollout.release.clone(),
-                    };
-                    let place = (*name, seen.host.placed.wave.0, seen.name);
-                    out.orders.push((place, Order { host: seen.name.clone(), release, what }));
-                }
+pub(super) fn give(views: &[View<'_>], wake: &mut Wake) -> (Vec<Order>, Held) {
+    let counted: Vec<_> = views.iter().map(gauges::of_channel).collect();
+    let mut fleet = gauges::of_fleet(views, &counted);
+    let (mut orders, mut held) = (Vec::new(), BTreeMap::new());
+    for (view, own) in views.iter().zip(counted) {
+        let shared = Shared::new(view, wake);
+        let budgets = Budgets::new(view, own, &mut fleet);
+        let turns = Turns { view, rules: Rules::new(view, &shared), budgets, fetching: Fetching::new(view) };
+        held.insert(view.name.clone(), turns.give(&mut orders));
+    }
+    (orders, Held { channels: held })
+}
+
+enum Answer<'v> {
+    Order(What),
+    Nothing(Why<'v>),
+}
+
+/// A channel while its hosts get their turn.
+struct Turns<'v, 'f> {
+    view: &'v View<'v>,
+    rules: Rules<'v>,
+    budgets: Budgets<'v, 'f>,
+    fetching: Fetching,
+}
+
+/// How many fetch, and may.
+struct Fetching {
+    now: u32,
+    max: u32,
+}
+
+impl Fetching {
+    fn new(view: &View<'_>) -> Self {
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let fetch = |seen: &&Seen<'_>| seen.at == At::Fetching && seen.silence == Silence::Heard;
+        let max = view.channel.current.policy.stage_in_flight;
+        Self {
+            now: number(view.seen.iter().filter(fetch).count()),
+            max: max.map_or(u32::MAX, |amount| amount.of(number(view.seen.len()))),
+        }
+    }
+}
+
+impl<'v> Turns<'v, '_> {
+    fn give(mut self, orders: &mut Vec<Order>) -> HeldIn {
+        let view = self.view;
+        let mut turn: Vec<(usize, &Seen<'v>)> = view.seen.iter().enumerate().collect();
+        turn.sort_by_key(|(_, seen)| seen.wave);
+        let mut reasons = Reasons::new(view.channel.hosts.names(), &view.rollout.release);
+        for (place, seen) in turn {
+            match self.answer(place, seen) {
+                Answer::Nothing(why) => reasons.hold(place, why),
+                Answer::Order(what) => orders.push(self.order(place, seen, what)),
             }
         }
+        reasons.end()
     }
-}
 
-enum Answer {
-    Order(What),
-    Nothing(Reason),
-}
-
-/// What holds for a whole channel at this time.
-struct Rules<'v, 'a> {
-    view: &'v View<'a>,
-    /// Why nobody of the rollout begins to move, if so.
-    stopped: Option<Reason>,
-    windows: Option<Reason>,
-    reboot_windows: Option<Reason>,
-    /// By edge: the first two hosts that must be done first and are not.
-    edges: Vec<(&'a Edge, [Option<&'a HostName>; 2])>,
-    fetching: u32,
-    fetching_max: u32,
-}
-
-impl<'v, 'a> Rules<'v, 'a> {
-    fn new(view: &'v View<'a>, wake: &mut Wake) -> Self {
-        let policy = &view.channel.current.policy;
-        let reboot = &policy.reboot.windows;
-        let size = u32::try_from(view.seen.len()).unwrap_or(u32::MAX);
-        let fetch = |seen: &&Seen<'_>| seen.at == At::Fetching && seen.silence == Silence::Heard;
-        Self {
-            view,
-            stopped: stopped(view, wake.now),
-            windows: shut(opening(&policy.windows, wake.now), wake),
-            reboot_windows: shut(
-                opening(if reboot.is_empty() { &policy.windows } else { reboot }, wake.now),
-                wake,
-            ),
-            edges: policy.edges.iter().map(|edge| (edge, not_done(view, edge))).collect(),
-            fetching: u32::try_from(view.seen.iter().filter(fetch).count()).unwrap_or(u32::MAX),
-            fetching_max: policy.stage_in_flight.map_or(u32::MAX, |amount| amount.of(size)),
+    fn order(&mut self, place: usize, seen: &Seen<'_>, what: What) -> Order {
+        match what {
+            What::Stage => self.fetching.now = self.fetching.now.saturating_add(1),
+            What::Go | What::Retry | What::Reboot | What::Revert => self.budgets.take(self.view, place),
+            What::Withdraw => {}
         }
+        let release = match (what, &seen.host.ordered) {
+            (What::Withdraw, Some(ordered)) => ordered.release.clone(),
+            (_, _) => self.view.rollout.release.clone(),
+        };
+        Order { host: seen.name.clone(), release, what }
     }
 
-    fn answer(&self, seen: &Seen<'a>, gauges: &Gauges<'_>) -> Answer {
+    fn answer(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
         if seen.withdraw {
             return Answer::Order(What::Withdraw);
         }
-        match seen.at {
-            At::Done | At::Soaking if self.goes_back() => self.way_back(seen, gauges),
-            At::Done => self.restart(seen, gauges),
-            At::Soaking => Answer::Nothing(Reason::Soaking),
-            At::Restarting => Answer::Nothing(Reason::OnItsWay {
-                state: seen.host.standing.as_ref().map(|standing| standing.state),
-                release: self.view.rollout.release.clone(),
-            }),
-            At::OnItsWay(state) => {
-                Answer::Nothing(Reason::OnItsWay { state, release: self.view.rollout.release.clone() })
-            }
-            At::Older(release) => Answer::Nothing(Reason::Superseded { release: release.clone() }),
-            At::Failed(class) if seen.host.retry.is_none() => {
-                let failure = FailedHow::Reported(class);
-                Answer::Nothing(kept(seen).unwrap_or(Reason::Failed { failure }))
-            }
-            At::TriesAgain(class) => Answer::Nothing(kept(seen).unwrap_or(Reason::TriesAgain { class })),
-            At::Behind | At::Fetching | At::Staged | At::Failed(_) => self.forward(seen, gauges),
-        }
+        let told = match seen.at {
+            At::Done | At::Soaking if self.rules.goes_back() => return self.way_back(place, seen),
+            At::Done => return self.restart(place, seen),
+            At::Behind | At::Fetching | At::Staged => return self.forward(place, seen),
+            At::Failed(_) if seen.host.retry.is_some() => return self.forward(place, seen),
+            At::Soaking => Why::Soaking,
+            At::Restarting => Why::OnItsWay(seen.host.standing.as_ref().map(|standing| standing.state)),
+            At::OnItsWay(state) => Why::OnItsWay(state),
+            At::Older(release) => Why::Superseded(release),
+            At::Failed(class) => kept(seen).unwrap_or(Why::Failed(class)),
+            At::TriesAgain(class) => kept(seen).unwrap_or(Why::TriesAgain(class)),
+        };
+        Answer::Nothing(told)
     }
 
-    fn forward(&self, seen: &Seen<'a>, gauges: &Gauges<'_>) -> Answer {
-        let placed = &seen.host.placed;
-        let quarantined =
-            self.view.quarantine(&placed.system).map(|host| Reason::Quarantined { host: host.clone() });
-        let held = kept(seen).or_else(|| away(seen)).or_else(|| self.stopped.clone()).or(quarantined);
-        if let Some(reason) = held {
-            return Answer::Nothing(reason);
+    /// Towards the newest release: first it fetches, then it waits for its turn.
+    fn forward(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
+        let held = kept(seen).or_else(|| away(seen)).or_else(|| self.rules.stopped());
+        if let Some(why) = held.or_else(|| self.rules.quarantine(seen)) {
+            return Answer::Nothing(why);
         }
         let what = match seen.at {
-            At::Behind if self.fetching < self.fetching_max => return Answer::Order(What::Stage),
+            At::Behind if self.fetching.now < self.fetching.max => return Answer::Order(What::Stage),
             At::Behind => {
-                let (used, limit) = (self.fetching, self.fetching_max);
-                return Answer::Nothing(Reason::StageBudget { used, limit });
+                let Fetching { now: used, max: limit } = self.fetching;
+                return Answer::Nothing(Why::StageBudget { used, limit });
             }
-            At::Fetching => return Answer::Nothing(Reason::NotStaged),
+            At::Fetching => return Answer::Nothing(Why::NotStaged),
             At::Failed(_) => What::Retry,
             At::Staged
             | At::OnItsWay(_)
@@ -129,111 +125,46 @@ impl<'v, 'a> Rules<'v, 'a> {
             | At::TriesAgain(_)
             | At::Older(_) => What::Go,
         };
-        let waits = self.wave(seen).or_else(|| self.edge(seen)).or_else(|| self.windows.clone());
-        match waits.or_else(|| gauges.full(self.view, seen)) {
-            Some(reason) => Answer::Nothing(reason),
-            None => Answer::Order(what),
-        }
+        let waits = self.rules.wave(seen).or_else(|| self.rules.edge(place, seen));
+        let waits = waits.or_else(|| self.rules.window());
+        order_unless(waits.or_else(|| self.budgets.full(self.view, place)), what)
     }
 
     /// A restart for a release that is done is a turn of its own, whatever became of the rollout, unless a person stopped
     /// it.
-    fn restart(&self, seen: &Seen<'a>, gauges: &Gauges<'_>) -> Answer {
+    fn restart(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
         let wanted = seen.host.standing.as_ref().map(|standing| standing.reboot);
         if wanted != Some(RebootWanted::Yes) {
-            return Answer::Nothing(Reason::Done);
+            return Answer::Nothing(Why::Done);
         }
-        let held = kept(seen).or_else(|| away(seen)).or_else(|| self.stopped.clone());
-        let held = held.or_else(|| self.reboot_windows.clone());
-        match held.or_else(|| gauges.full(self.view, seen)) {
-            Some(reason) => Answer::Nothing(reason),
-            None => Answer::Order(What::Reboot),
-        }
+        let held = kept(seen).or_else(|| away(seen)).or_else(|| self.rules.stopped());
+        let held = held.or_else(|| self.rules.reboot_window());
+        order_unless(held.or_else(|| self.budgets.full(self.view, place)), What::Reboot)
     }
 
-    fn goes_back(&self) -> bool {
-        let halted = matches!(self.view.rollout.status, Status::Halted { .. });
-        halted && self.view.channel.current.policy.on_failure == OnFailure::RevertAll
-    }
-
-    fn way_back(&self, seen: &Seen<'a>, gauges: &Gauges<'_>) -> Answer {
-        match kept(seen).or_else(|| away(seen)).or_else(|| gauges.full(self.view, seen)) {
-            Some(reason) => Answer::Nothing(reason),
-            None => Answer::Order(What::Revert),
-        }
-    }
-
-    fn wave(&self, seen: &Seen<'a>) -> Option<Reason> {
-        let wave = seen.host.placed.wave;
-        if usize::from(wave.0) < self.view.rollout.waves_opened.len() {
-            return None;
-        }
-        let name = self.view.channel.current.policy.wave(wave).map(|wave| wave.name.clone());
-        Some(match (name, &self.view.waits) {
-            (Some(name), Some(on)) => Reason::Wave { wave, name, on: on.clone() },
-            // An entry of a wave that the policy does not have is refused before it comes here.
-            (Some(_) | None, _) => Reason::NoSuchWave { wave },
-        })
-    }
-
-    fn edge(&self, seen: &Seen<'a>) -> Option<Reason> {
-        let means = |edge: &Edge| edge.hosts.means(seen.name, &seen.host.placed.tags);
-        let lacks = |(edge, open): &(&Edge, [Option<&'a HostName>; 2])| {
-            let after = open.iter().flatten().find(|after| **after != seen.name)?;
-            means(edge).then(|| Reason::Edge { after: (*after).clone() })
-        };
-        self.edges.iter().find_map(lacks)
+    fn way_back(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
+        let held = kept(seen).or_else(|| away(seen));
+        order_unless(held.or_else(|| self.budgets.full(self.view, place)), What::Revert)
     }
 }
 
-/// Why nobody begins to move.
-fn stopped(view: &View<'_>, now: UnixMs) -> Option<Reason> {
-    match &view.rollout.status {
-        Status::Paused(by) => Some(Reason::Paused(by.clone())),
-        Status::Aborted(by) => Some(Reason::Aborted(by.clone())),
-        Status::Halted { host, failure, at_ms: _ } => {
-            Some(Reason::Halted { host: host.clone(), failure: *failure })
-        }
-        Status::Going => {
-            let since_ms = view.channel.current.expires_ms;
-            view.is_expired(now).then_some(Reason::Expired { since_ms })
-        }
+fn order_unless(why: Option<Why<'_>>, what: What) -> Answer<'_> {
+    match why {
+        Some(why) => Answer::Nothing(why),
+        None => Answer::Order(what),
     }
 }
 
 /// Why a person does not let it move.
-fn kept(seen: &Seen<'_>) -> Option<Reason> {
-    if let Some(by) = &seen.host.skip {
-        return Some(Reason::Skipped(by.clone()));
-    }
-    let hold = seen.hold?;
-    Some(Reason::Held { by: hold.by.clone(), why: hold.why.clone(), until_ms: hold.until_ms })
+fn kept<'v>(seen: &Seen<'v>) -> Option<Why<'v>> {
+    let skipped = seen.host.skip.as_ref().map(|by| Why::Skipped(Same(by)));
+    skipped.or_else(|| seen.hold.map(|hold| Why::Held(Same(hold))))
 }
 
 /// Why nothing can be said to it.
-fn away(seen: &Seen<'_>) -> Option<Reason> {
+fn away<'v>(seen: &Seen<'v>) -> Option<Why<'v>> {
     match seen.silence {
-        Silence::Offline => Some(Reason::Offline { since_ms: seen.host.heard_ms }),
-        Silence::Heard => seen.host.standing.is_none().then_some(Reason::NeverReported),
+        Silence::Offline => Some(Why::Offline(seen.host.heard_ms)),
+        Silence::Heard => seen.host.standing.is_none().then_some(Why::NeverReported),
     }
-}
-
-fn shut(opening: Result<Opening, NeverOpens>, wake: &mut Wake) -> Option<Reason> {
-    match opening {
-        Ok(Opening::Open { until: _ }) => None,
-        Ok(Opening::Opens { at }) => {
-            wake.at(at);
-            Some(Reason::Window { opens_ms: at })
-        }
-        Err(never) => Some(Reason::WindowNeverOpens { never }),
-    }
-}
-
-/// The first two: a host may be among those that it waits for, and does not wait for itself.
-fn not_done<'a>(view: &View<'a>, edge: &Edge) -> [Option<&'a HostName>; 2] {
-    let open = |seen: &&Seen<'a>| {
-        !seen.is_done() && !seen.is_excused() && edge.after.means(seen.name, &seen.host.placed.tags)
-    };
-    let mut open = view.seen.iter().filter(open).map(|seen| seen.name);
-    [open.next(), open.next()]
 }

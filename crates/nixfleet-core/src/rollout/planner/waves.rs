@@ -1,6 +1,6 @@
 //! Which waves open, and which rollouts have converged.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{View, Wake};
 use crate::model::names::{ChannelName, HostName};
@@ -33,13 +33,11 @@ impl Tally<'_> {
 pub(super) fn tallies<'a>(view: &View<'a>) -> Vec<Tally<'a>> {
     let mut out = vec![Tally::default(); view.channel.current.policy.waves.len()];
     for seen in &view.seen {
-        let Some(tally) = out.get_mut(usize::from(seen.host.placed.wave.0)) else { continue };
-        let failed =
-            view.rollout.failures.contains_key(seen.name) || view.rollout.forgiven.contains(seen.name);
+        let Some(tally) = out.get_mut(seen.wave) else { continue };
         tally.asked += u32::from(seen.host.skip.is_none());
         if seen.is_done() {
             tally.done += 1;
-        } else if !seen.is_excused() && (!failed || seen.host.retry.is_some()) {
+        } else if seen.is_waited_for() {
             tally.missing += 1;
             tally.first = tally.first.or(Some(seen.name));
         }
@@ -48,13 +46,12 @@ pub(super) fn tallies<'a>(view: &View<'a>) -> Vec<Tally<'a>> {
 }
 
 /// Opens what may open, again until nothing changes: a channel that converges may let another one begin.
-pub(super) fn open(views: &mut BTreeMap<&ChannelName, View<'_>>, wake: &mut Wake) {
+pub(super) fn open(views: &mut [View<'_>], wake: &mut Wake) {
     // Each round but the last changes a wave or a rollout, so there are finitely many.
     loop {
-        let names: Vec<ChannelName> = views.keys().map(|name| (*name).clone()).collect();
-        let lacking: Vec<_> = names.iter().map(|name| channel_lacks(views, name)).collect();
+        let lacking: Vec<_> = views.iter().map(|view| channel_lacks(views, view)).collect();
         let mut changed = false;
-        for ((_, view), lacking) in views.iter_mut().zip(lacking) {
+        for (view, lacking) in views.iter_mut().zip(lacking) {
             changed |= open_one(view, lacking.as_ref(), wake);
         }
         if !changed {
@@ -63,18 +60,47 @@ pub(super) fn open(views: &mut BTreeMap<&ChannelName, View<'_>>, wake: &mut Wake
     }
 }
 
-/// The first channel that `name` waits for.
-fn channel_lacks(views: &BTreeMap<&ChannelName, View<'_>>, name: &ChannelName) -> Option<WaveWaits> {
-    let current = &views.get(name)?.channel.current;
-    current.policy.after.iter().find_map(|channel| {
-        let lacks = match views.get(channel) {
+/// The channel called so; channels are sorted by name.
+fn find<'v, 'a>(views: &'v [View<'a>], name: &ChannelName) -> Option<&'v View<'a>> {
+    views.get(views.binary_search_by(|view| view.name.cmp(name)).ok()?)
+}
+
+/// The first channel that this one waits for.
+fn channel_lacks(views: &[View<'_>], view: &View<'_>) -> Option<WaveWaits> {
+    view.channel.current.policy.after.iter().find_map(|channel| {
+        let lacks = match find(views, channel) {
             None => ChannelLacks::AnyRelease,
-            Some(other) if other.channel.current.revision != current.revision => ChannelLacks::SameRevision,
-            Some(other) if other.rollout.converged_ms.is_none() => ChannelLacks::Convergence,
-            Some(_) => return None,
+            Some(other) => lacks(other, view)?,
         };
+        let circle = lacks == ChannelLacks::Convergence && waits_for(views, channel, view.name);
+        let lacks = if circle { ChannelLacks::Circle } else { lacks };
         Some(WaveWaits::Channel { channel: channel.clone(), lacks })
     })
+}
+
+/// What `first` lacks for `view`, which comes after it.
+fn lacks(first: &View<'_>, view: &View<'_>) -> Option<ChannelLacks> {
+    if first.channel.current.revision == view.channel.current.revision {
+        first.rollout.converged_ms.is_none().then_some(ChannelLacks::Convergence)
+    } else {
+        Some(ChannelLacks::SameRevision)
+    }
+}
+
+/// Whether `from` waits, perhaps by others, for `to` to converge on the revision that they share, or is it.
+fn waits_for(views: &[View<'_>], from: &ChannelName, to: &ChannelName) -> bool {
+    let (mut known, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(at) = open.pop() {
+        if at == to {
+            return true;
+        }
+        let Some(view) = find(views, at).filter(|_| known.insert(at)) else { continue };
+        let lacking = |first: &&ChannelName| {
+            find(views, first).and_then(|first| lacks(first, view)) == Some(ChannelLacks::Convergence)
+        };
+        open.extend(view.channel.current.policy.after.iter().filter(lacking));
+    }
+    false
 }
 
 fn open_one(view: &mut View<'_>, lacking: Option<&WaveWaits>, wake: &mut Wake) -> bool {

@@ -18,6 +18,7 @@ use nixfleet_core::model::release::{Closure, Revision};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::nix::path_info::parse_path_info;
 use nixfleet_sys::fs;
+use nixfleet_sys::text::chain;
 use nixfleet_trust::root::Root;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -281,7 +282,7 @@ fn tell_pins(hosts: &BTreeMap<&HostName, &Host>, now: UnixMs) {
 
 fn not_built(failed: &[BuildFailed]) -> Complaint {
     for failure in failed.iter().take(20) {
-        ui::say(&format!("error: {}", ui::chain(failure)));
+        ui::say(&format!("error: {}", chain(failure)));
     }
     Complaint::refused(format!("{} builds or fetches failed; no release was made", failed.len()))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_sys::text::chain;
 use nixfleet_trust::check::entry;
 
 use super::{newest, seq};
@@ -47,7 +48,7 @@ pub(super) fn verify(folder: &Folder, args: &ReleaseVerifyArgs) -> Done {
     let hosts = served.hosts(channel, seq)?;
     for host in &hosts {
         let entry = entry::entry(&release, &served.entry(channel, seq, host)?)
-            .map_err(|refused| Complaint::refused(format!("host {host}: {}", ui::chain(&refused))))?;
+            .map_err(|refused| Complaint::refused(format!("host {host}: {}", chain(&refused))))?;
         if entry.host != *host {
             return Err(Complaint::refused(format!("in the place of host {host} stands {}", entry.host)));
         }

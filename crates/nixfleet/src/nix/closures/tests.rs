@@ -18,7 +18,7 @@ fn info(number: u8, references: &BTreeSet<u8>) -> PathInfo {
         nar_size: 1 << number,
         download_size: number.is_multiple_of(2).then_some(1),
         references: references.iter().copied().map(path).collect(),
-        signed_by: Vec::new(),
+        signatures: Vec::new(),
         content_address: None,
         ultimate: false,
     }

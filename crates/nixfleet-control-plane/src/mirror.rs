@@ -1,0 +1,124 @@
+//! What the planner knows of the fleet, in memory: a mirror of the projections, kept up with the log.
+//!
+//! Facts are folded once, in the transaction that writes them ([`crate::store::write`]); here only the rows that they
+//! touched are read again. So a mirror cannot come to another result than the database, and one that is lost is read anew.
+//! What a mirror has beside it is when hosts were heard of, which is written only now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nixfleet_core::model::names::{ChannelName, HostName};
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::rollout::{Channel, Host, Snapshot};
+
+use crate::store::StoreError;
+use crate::store::fact::Progress;
+use crate::store::planned::{PlannedChannel, PlannedHost, Reading, Touched};
+
+/// The fleet as of an event.
+#[derive(Debug, Clone, Default)]
+pub struct Mirror {
+    /// The newest event that is in it.
+    pub event: u64,
+    /// The fleet.
+    pub snapshot: Snapshot,
+}
+
+/// Rows that take the place of older ones.
+#[derive(Debug, Default)]
+pub struct News {
+    newest: u64,
+    released: Vec<(ChannelName, PlannedChannel, BTreeMap<HostName, PlannedHost>)>,
+    progressed: Vec<(ChannelName, Progress)>,
+    hosts: Vec<PlannedHost>,
+}
+
+impl News {
+    /// Everything.
+    pub async fn all(reading: &mut Reading<'_>) -> Result<Self, StoreError> {
+        // Before the rows: what comes meanwhile is read once more.
+        let newest = reading.newest().await?;
+        let released = reading.channels().await?.into_iter().collect();
+        Self::about(reading, &Touched { newest, released, ..Touched::default() }).await
+    }
+
+    /// The rows that were touched.
+    pub async fn about(reading: &mut Reading<'_>, touched: &Touched) -> Result<Self, StoreError> {
+        let mut news = Self { newest: touched.newest, ..Self::default() };
+        for name in &touched.released {
+            if let Some(channel) = reading.channel(name).await? {
+                let hosts = reading.hosts_of(name).await?;
+                news.released.push((name.clone(), channel, hosts));
+            }
+        }
+        for name in touched.progressed.difference(&touched.released) {
+            if let Some(channel) = reading.channel(name).await? {
+                news.progressed.push((name.clone(), channel.progress));
+            }
+        }
+        news.hosts = reading.hosts(&touched.hosts).await?;
+        Ok(news)
+    }
+}
+
+impl Mirror {
+    /// Of nothing, by a process that listens since then.
+    pub fn new(listening_since: UnixMs) -> Self {
+        Self { event: 0, snapshot: Snapshot::new(listening_since) }
+    }
+
+    /// Takes rows in.
+    pub fn take(&mut self, news: News) {
+        let News { newest, released, progressed, hosts } = news;
+        for (_, channel, hosts) in released {
+            self.take_channel(channel, hosts);
+        }
+        for (name, Progress { rollout, quarantine }) in progressed {
+            if let Some(channel) = self.snapshot.channels.get_mut(&name) {
+                (channel.rollout, channel.quarantine) = (rollout, quarantine);
+            }
+        }
+        for PlannedHost { name, channel, host } in hosts {
+            // One that moved to another channel comes with that channel's release.
+            if self.snapshot.homes.get(&name) == Some(&channel)
+                && let Some(channel) = self.snapshot.channels.get_mut(&channel)
+            {
+                let old = channel.hosts.get(&name).and_then(|old| old.heard_ms);
+                channel.hosts.insert(name, heard_at_least(host, old));
+            }
+        }
+        self.event = self.event.max(newest);
+    }
+
+    fn take_channel(&mut self, channel: PlannedChannel, hosts: BTreeMap<HostName, PlannedHost>) {
+        let known = hosts.into_iter().map(|(host, planned)| {
+            let old = self.snapshot.host(&host).and_then(|(_, old)| old.heard_ms);
+            (host, heard_at_least(planned.host, old))
+        });
+        let hosts = known.collect();
+        let PlannedChannel { current, progress: Progress { rollout, quarantine } } = channel;
+        self.snapshot.put(Channel { current, hosts, rollout, quarantine });
+    }
+
+    /// Takes in when hosts were heard of. Returns whether it changes anything.
+    pub fn heard(&mut self, heard: impl IntoIterator<Item = (HostName, UnixMs)>) -> bool {
+        let mut changed = false;
+        for (name, at) in heard {
+            let Snapshot { listening_since_ms: _, channels, homes } = &mut self.snapshot;
+            let host = homes.get(&name).and_then(|home| channels.get_mut(home)?.hosts.get_mut(&name));
+            if let Some(host) = host.filter(|host| host.heard_ms < Some(at)) {
+                host.heard_ms = Some(at);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// The names of all hosts.
+    pub fn hosts(&self) -> BTreeSet<&HostName> {
+        self.snapshot.homes.keys().collect()
+    }
+}
+
+fn heard_at_least(host: Host, at: Option<UnixMs>) -> Host {
+    Host { heard_ms: host.heard_ms.max(at), ..host }
+}

@@ -1,0 +1,440 @@
+//! Follows the log, and plans: every replica knows what the plan is, the one that holds the lease carries it out.
+//!
+//! A round: what is new in the log is read, polls of hosts that were asked for something are woken, a plan is made. One that
+//! says anything is made again within a write, when nobody else can write and exactly what the log says is known; the
+//! second opinion looks at it, and its facts are written in that same transaction. So no order stands in the log behind an
+//! act that forbids it, two leaders cannot order the same twice, and a leader that dies leaves either all of a plan or
+//! nothing.
+//!
+//! Nothing is kept here that cannot be read again. A round that fails is made again at the next tick.
+
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, object, plan};
+use nixfleet_sys::random;
+use nixfleet_sys::text::chain;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::heard::Heard;
+use crate::metrics::Metrics;
+use crate::mirror::{Mirror, News};
+use crate::say;
+use crate::store::fact::{About, Fact};
+use crate::store::planned::Reading;
+use crate::store::write::Write;
+use crate::store::{Store, StoreError};
+use crate::wakes::Wakes;
+
+/// The lease of who plans.
+pub const LEASE: &str = "plan";
+/// For how long it is taken: a leader that vanished is missed for so long at most.
+const LEASE_SECS: u32 = 6;
+/// How long before its end it is taken again: three ticks.
+const LEASE_LEFT: Secs = Secs(3);
+/// The log is looked at so often for what other processes wrote, and the lease for its end.
+const TICK: Duration = Duration::from_secs(1);
+/// Signs of life that other replicas took are read so often, and looked at in a plan.
+const HEARD_EVERY: Duration = Duration::from_secs(10);
+/// Signs of life are written by each replica every ten seconds, by its own clock.
+const HEARD_OVERLAP_MS: u64 = 60_000;
+/// Orders that are written in one transaction, while reports wait: a fraction of a second. Those that are left are planned
+/// again at once.
+const ORDERS_AT_ONCE: usize = 500;
+/// After plans the planner rests for so many times what it took to make them, so that they take a fifth of a core at most.
+const REST: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(1);
+/// How long an answer waits for what was written before it was asked for.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+/// Plans in a row that are carried out at the same event's time. One is enough, as a plan leaves nothing to plan; more means
+/// that something else happens all the time.
+const ROUNDS_MAX: u32 = 8;
+
+/// What is planned now.
+#[derive(Debug, Clone, Default)]
+pub struct Outlook {
+    /// The newest event that it knows of.
+    pub event: u64,
+    /// When it was made.
+    pub at: UnixMs,
+    /// What there is to do; nothing, when it was carried out.
+    pub plan: Option<Arc<Plan>>,
+    /// Why nothing is done with everybody else.
+    pub report: Arc<PlanReport>,
+    /// What the second opinion has against it.
+    pub objections: Vec<String>,
+}
+
+/// What a plan is made from, and what was planned: read by whoever answers people. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Planning {
+    known: Arc<RwLock<(Mirror, Outlook)>>,
+    /// The newest event that a round has looked at.
+    seen: watch::Sender<u64>,
+}
+
+impl Planning {
+    fn new(listening_since: UnixMs) -> Self {
+        let known = (Mirror::new(listening_since), Outlook::default());
+        Self { known: Arc::new(RwLock::new(known)), seen: watch::Sender::new(0) }
+    }
+
+    /// Returns when the event `newest` is in what is known and planned, or after a while without it: who reads what they
+    /// just did sees it.
+    pub async fn has_seen(&self, newest: u64) {
+        let mut seen = self.seen.subscribe();
+        // Safe to cancel. Neither is an error: what is known is answered then.
+        let _ = timeout(SEEN_WITHIN, seen.wait_for(|seen| *seen >= newest)).await;
+    }
+
+    /// The fleet, and what is planned. Not to be held over anything that waits.
+    pub fn read(&self) -> RwLockReadGuard<'_, (Mirror, Outlook)> {
+        self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Mirror, &mut Outlook) -> T) -> T {
+        let mut guard = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mirror, outlook) = &mut *guard;
+        change(mirror, outlook)
+    }
+
+    /// Plans, on a thread that may take its time, with so many orders at most.
+    async fn plan(&self, now: UnixMs, orders_max: usize) -> Planned {
+        let planning = self.clone();
+        let planned =
+            tokio::task::spawn_blocking(move || Planned::of(&planning.read().0, now, orders_max)).await;
+        // It is cancelled only when the process ends; pure code does not panic.
+        planned.unwrap_or_else(|_| Planned::nothing(now))
+    }
+}
+
+/// A plan, as it was just made.
+struct Planned {
+    event: u64,
+    plan: Plan,
+    report: PlanReport,
+    objections: Vec<String>,
+}
+
+impl Planned {
+    fn of(mirror: &Mirror, now: UnixMs, orders_max: usize) -> Self {
+        let (plan, report, objections) = looked_at(&mirror.snapshot, now, orders_max);
+        Self { event: mirror.event, plan, report, objections }
+    }
+
+    fn nothing(now: UnixMs) -> Self {
+        let plan = Plan { at_ms: now, decisions: Vec::new(), orders: Vec::new() };
+        Self { event: 0, plan, report: PlanReport::default(), objections: Vec::new() }
+    }
+
+    fn outlook(self) -> Outlook {
+        let Self { event, plan, report, objections } = self;
+        let (at, plan) = (plan.at_ms, (!plan.is_empty()).then(|| Arc::new(plan)));
+        Outlook { event, at, plan, report: Arc::new(report), objections }
+    }
+}
+
+/// A plan with so many orders at most, and what the second opinion says of it. Whoever is left out waits a moment longer,
+/// which breaks no rule.
+pub fn looked_at(snapshot: &Snapshot, now: UnixMs, orders_max: usize) -> (Plan, PlanReport, Vec<String>) {
+    let (mut plan, report) = plan(snapshot, now);
+    plan.orders.truncate(orders_max);
+    let objections = if plan.is_empty() { Vec::new() } else { object(&plan, snapshot) };
+    (plan, report, objections.iter().map(ToString::to_string).collect())
+}
+
+/// What the planner needs.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// Where things are kept.
+    pub store: Store,
+    /// The polls that wait.
+    pub wakes: Wakes,
+    /// Signs of life.
+    pub heard: Heard,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The clock.
+    pub clock: fn() -> UnixMs,
+    /// The newest event's number, which this tells as well.
+    pub committed: watch::Sender<u64>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct Planner {
+    tools: Tools,
+    planning: Planning,
+    me: String,
+    changed: watch::Receiver<u64>,
+    lease_until: UnixMs,
+    is_loaded: bool,
+    /// How long plans took since the last rest.
+    planned_for: Duration,
+    heard_read: Option<Instant>,
+    heard_newest: UnixMs,
+    /// What was said of the last trouble, so that it is said once.
+    trouble: Option<String>,
+    /// What was last objected to.
+    objected: Vec<String>,
+}
+
+/// What became of a plan.
+#[derive(Debug, PartialEq, Eq)]
+enum Carried {
+    /// It was not carried out: we do not lead, or there are objections.
+    Not,
+    /// A part of it was.
+    Part,
+    /// All of it was.
+    Whole,
+}
+
+impl Planner {
+    /// A planner that has not read anything yet, and where it leaves what it knows.
+    pub fn new(tools: Tools, changed: watch::Receiver<u64>) -> (Self, Planning) {
+        let planning = Planning::new((tools.clock)());
+        let me = format!("{:016x}", random::number());
+        let planner = Self {
+            tools,
+            planning: planning.clone(),
+            me,
+            changed,
+            lease_until: UnixMs::EPOCH,
+            is_loaded: false,
+            planned_for: Duration::ZERO,
+            heard_read: None,
+            heard_newest: UnixMs::EPOCH,
+            trouble: None,
+            objected: Vec::new(),
+        };
+        (planner, planning)
+    }
+
+    /// Its name, as the holder of the lease.
+    pub fn name(&self) -> &str {
+        &self.me
+    }
+
+    /// Goes on for ever; to be aborted at the end of the process.
+    pub async fn run(mut self) {
+        let mut is_due = true;
+        loop {
+            match self.round(is_due).await {
+                Ok(()) => {
+                    let event = self.planning.read().0.event;
+                    self.planning.seen.send_replace(event);
+                    if self.trouble.take().is_some() {
+                        say::line("planning goes on");
+                    }
+                }
+                Err(error) => self.bear(&error),
+            }
+            // Also after a round that failed: it is made again.
+            sleep((std::mem::take(&mut self.planned_for) * REST).min(REST_MAX)).await;
+            is_due = self.wait().await;
+        }
+    }
+
+    fn bear(&mut self, error: &StoreError) {
+        let why = chain(error);
+        if self.trouble.as_ref() != Some(&why) {
+            say::error("nothing is planned at the moment", error);
+            self.trouble = Some(why);
+        }
+    }
+
+    /// Waits for news, for the time that the plan named, or for a tick. Says whether that time has come.
+    async fn wait(&mut self) -> bool {
+        let now = (self.tools.clock)();
+        let again = self.planning.read().1.report.again_ms;
+        let until = again.map(|at| Duration::from_millis(at.ms_since(now)));
+        let pause = until.unwrap_or(TICK).min(TICK);
+        tokio::select! {
+            // Safe to cancel: a change stays noted. Closed means that the process ends, which aborts us.
+            closed = self.changed.changed() => if closed.is_err() { sleep(TICK).await },
+            () = sleep(pause) => {}
+        }
+        again.is_some_and(|at| at <= (self.tools.clock)()) || self.trouble.is_some()
+    }
+
+    async fn round(&mut self, is_due: bool) -> Result<(), StoreError> {
+        self.changed.mark_unchanged();
+        let mut reading = self.tools.store.reading().await?;
+        let news = self.catch_up(&mut reading).await?;
+        drop(reading);
+        let leads = self.lead().await?;
+        let heard = self.hear().await?;
+        if !(news || heard || is_due || leads == Leads::SinceNow) {
+            return Ok(());
+        }
+        let mut rounds = 0;
+        while rounds < ROUNDS_MAX {
+            let now = (self.tools.clock)();
+            let planned = self.plan(now, usize::MAX).await;
+            let is_empty = planned.plan.is_empty();
+            let outlook = planned.outlook();
+            self.tools.metrics.plans.add(1);
+            self.planning.change(|_, known| *known = outlook);
+            if is_empty || leads == Leads::No {
+                return Ok(());
+            }
+            match self.carry_out().await? {
+                Carried::Not => return Ok(()),
+                // Each part has fewer to give, so there is an end to it.
+                Carried::Part => {}
+                Carried::Whole => rounds += 1,
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan(&mut self, now: UnixMs, orders_max: usize) -> Planned {
+        let begun = Instant::now();
+        let planned = self.planning.plan(now, orders_max).await;
+        self.planned_for += begun.elapsed();
+        planned
+    }
+
+    /// Takes in what the log has, and wakes whoever was asked for something. Says whether there was anything.
+    async fn catch_up(&mut self, reading: &mut Reading<'_>) -> Result<bool, StoreError> {
+        let mut any = false;
+        if !self.is_loaded {
+            let news = News::all(reading).await?;
+            self.planning.change(|mirror, _| mirror.take(news));
+            (self.is_loaded, any) = (true, true);
+        }
+        loop {
+            let event = self.planning.read().0.event;
+            let touched = reading.touched(event).await?;
+            if touched.newest > event {
+                let news = News::about(reading, &touched).await?;
+                any |= !touched.is_empty();
+                self.planning.change(|mirror, _| mirror.take(news));
+                for host in &touched.asked {
+                    self.tools.wakes.wake(host);
+                }
+                let newest = touched.newest;
+                self.tools
+                    .committed
+                    .send_if_modified(|known| newest > *known && std::mem::replace(known, newest) != newest);
+            }
+            if !touched.more {
+                return Ok(any);
+            }
+        }
+    }
+
+    /// Takes in who was heard of. Says whether a plan may be another by that.
+    async fn hear(&mut self) -> Result<bool, StoreError> {
+        let fresh = self.tools.heard.take_fresh();
+        let is_back = {
+            let guard = self.planning.read();
+            let away = |host: &HostName| {
+                matches!(guard.1.report.held.get(host), Some(Reason::Offline { .. } | Reason::NeverReported))
+            };
+            fresh.keys().any(away)
+        };
+        self.planning.change(|mirror, _| mirror.heard(fresh));
+        if self.heard_read.is_some_and(|at| at.elapsed() < HEARD_EVERY) {
+            return Ok(is_back);
+        }
+        let since = self.heard_newest.get().saturating_sub(HEARD_OVERLAP_MS);
+        let heard = self.tools.store.heard_since(UnixMs::new(since).unwrap_or(UnixMs::EPOCH)).await?;
+        self.heard_newest =
+            heard.iter().map(|(_, at)| *at).max().unwrap_or(UnixMs::EPOCH).max(self.heard_newest);
+        self.heard_read = Some(Instant::now());
+        // A poll is held for most of a minute, and whoever waits is there.
+        let (waiting, now) = (self.tools.wakes.hosts(), (self.tools.clock)());
+        let changed = self.planning.change(|mirror, _| {
+            let heard = mirror.heard(heard);
+            mirror.waiting(waiting, now) || heard
+        });
+        Ok(changed || is_back)
+    }
+
+    /// Takes the lease, or keeps it, if it can be had.
+    async fn lead(&mut self) -> Result<Leads, StoreError> {
+        let now = (self.tools.clock)();
+        let led = self.lease_until > now;
+        if self.lease_until > now.plus(LEASE_LEFT) {
+            return Ok(Leads::Yes);
+        }
+        let until = now.plus(Secs(LEASE_SECS));
+        let leads = self.tools.store.lease(LEASE, &self.me, now, until).await?;
+        self.lease_until = if leads { until } else { UnixMs::EPOCH };
+        self.tools.metrics.leads.set(u64::from(leads));
+        Ok(match (leads, led) {
+            (true, true) => Leads::Yes,
+            (true, false) => Leads::SinceNow,
+            (false, _) => Leads::No,
+        })
+    }
+
+    /// Plans within a write, and writes what comes out.
+    async fn carry_out(&mut self) -> Result<Carried, StoreError> {
+        let now = (self.tools.clock)();
+        let mut write = self.tools.store.begin(now).await?;
+        if !write.still_mine(LEASE, &self.me).await? {
+            self.lease_until = UnixMs::EPOCH;
+            return Ok(Carried::Not);
+        }
+        self.catch_up(&mut Reading::Within(&mut write)).await?;
+        let Planned { event: _, plan, report: _, objections } = self.plan(now, ORDERS_AT_ONCE).await;
+        if !objections.is_empty() {
+            self.alarm(write, objections).await?;
+            return Ok(Carried::Not);
+        }
+        self.objected.clear();
+        note(&mut write, &plan).await?;
+        write.commit().await?;
+        self.tools.metrics.orders.add(plan.orders.len() as u64);
+        let mut reading = self.tools.store.reading().await?;
+        self.catch_up(&mut reading).await?;
+        Ok(if plan.orders.len() < ORDERS_AT_ONCE { Carried::Whole } else { Carried::Part })
+    }
+
+    /// Nothing is carried out; a person is called, once for the same matter.
+    async fn alarm(&mut self, mut write: Write, objections: Vec<String>) -> Result<(), StoreError> {
+        self.tools.metrics.plans_objected.add(1);
+        if self.objected == objections {
+            return Ok(());
+        }
+        say::line(&format!(
+            "ALARM: a plan is not carried out, since it breaks rules that it must keep; this is a mistake in this \
+             program: {}",
+            objections.join("; ")
+        ));
+        let fact = Fact::Objected { objections: objections.clone() };
+        write.append(&About::Fleet, &fact).await?;
+        write.commit().await?;
+        self.objected = objections;
+        Ok(())
+    }
+}
+
+/// Whether this process leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leads {
+    No,
+    Yes,
+    /// It did not a moment ago: everything is to be looked at.
+    SinceNow,
+}
+
+/// Writes the facts of a plan.
+async fn note(write: &mut Write, plan: &Plan) -> Result<(), StoreError> {
+    let Plan { at_ms: _, decisions, orders } = plan;
+    for decision in decisions {
+        let about = About::Channel(decision.rollout.channel.clone());
+        write.append(&about, &Fact::Decided { decision: decision.clone() }).await?;
+    }
+    for order in orders {
+        let about = About::Host(order.host.clone());
+        write.append(&about, &Fact::Ordered { order: order.clone() }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Three processes on one PostgreSQL behind a balancer that knows nothing: any may be killed at any time.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nixfleet_control_plane::config::Database;
+use nixfleet_sys::exec::Cmd;
+use nixfleet_sys::fs;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::cluster::Cluster;
+use crate::fleet::{Fleet, policy};
+use crate::plans::{NAMES, Story, ordered, soaking};
+use crate::running::Running;
+
+/// How many processes there are.
+const REPLICAS: usize = 3;
+/// From one death to the next.
+const LIFE: Duration = Duration::from_millis(400);
+
+/// Sends each connection to the next process that takes it.
+async fn balance(listener: TcpListener, ports: Vec<u16>) {
+    let next = Arc::new(AtomicUsize::new(0));
+    while let Ok((mut client, _)) = listener.accept().await {
+        let (next, ports) = (Arc::clone(&next), ports.clone());
+        tokio::spawn(async move {
+            for _ in 0..ports.len() {
+                let port = ports[next.fetch_add(1, Ordering::Relaxed) % ports.len()];
+                if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
+                    // Either side may end it at any time.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// A port that nobody has.
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Processes of the control plane; they end with this.
+struct Replicas {
+    configs: Vec<PathBuf>,
+    running: Mutex<Vec<Option<JoinHandle<()>>>>,
+}
+
+impl Replicas {
+    fn start(running: &Running, ports: &[u16]) -> Self {
+        let config = |(at, port): (usize, &u16)| {
+            let path = running.dir.path().join(format!("replica-{at}.toml"));
+            fs::write_atomic(&path, written(running, *port).as_bytes()).expect("a file");
+            path
+        };
+        let configs: Vec<PathBuf> = ports.iter().enumerate().map(config).collect();
+        let replicas = Self { running: Mutex::new(configs.iter().map(|_| None).collect()), configs };
+        for at in 0..replicas.configs.len() {
+            replicas.begin(at);
+        }
+        replicas
+    }
+
+    fn begin(&self, at: usize) {
+        let cmd =
+            Cmd::new(env!("CARGO_BIN_EXE_nixfleet-control-plane")).arg("--config").arg(&self.configs[at]);
+        let cmd = cmd.arg("run").deadline(Duration::from_mins(4));
+        // The program belongs to the task and is killed with it.
+        let task = tokio::spawn(async move { drop(cmd.run().await) });
+        self.running.lock().expect("no panic")[at] = Some(task);
+    }
+
+    async fn kill(&self, at: usize) {
+        let task = self.running.lock().expect("no panic")[at].take();
+        if let Some(task) = task {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Replicas {
+    fn drop(&mut self) {
+        for task in self.running.lock().expect("no panic").iter().flatten() {
+            task.abort();
+        }
+    }
+}
+
+fn written(running: &Running, port: u16) -> String {
+    let config = &running.config;
+    let Database::Postgres(address) = &config.database else { panic!("replicas share a PostgreSQL") };
+    format!(
+        "listen = \"127.0.0.1:{port}\"\ncertificate = \"{}\"\ncertificate-key = \"{}\"\nroot = \"{}\"\n\
+         database = \"{address}\"\n",
+        config.certificate.display(),
+        config.certificate_key.display(),
+        config.root.display(),
+    )
+}
+
+/// A fleet over three processes behind a balancer. What is last ends with the test.
+async fn begin(cluster: &Cluster, name: &str) -> (Story, Arc<Replicas>, JoinHandle<()>) {
+    let fleet = Fleet::of(&NAMES);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address: SocketAddr = listener.local_addr().expect("bound");
+    let running = Running::apart(&fleet, cluster.database(name).await, address).await;
+    let mut ports = Vec::new();
+    for _ in 0..REPLICAS {
+        ports.push(free_port().await);
+    }
+    let replicas = Arc::new(Replicas::start(&running, &ports));
+    let balancer = tokio::spawn(balance(listener, ports));
+    (Story::over(fleet, running, &NAMES), replicas, balancer)
+}
+
+/// Releases in a row, in which each host is ordered once.
+async fn roll_out(story: &Story, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        story.release(seq, soaking(1)).await;
+        let events = story.until_converged(seq).await;
+        for host in NAMES {
+            assert_eq!(
+                ordered(&events, host, seq, "go").len(),
+                1,
+                "{host} is ordered once for release {seq}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_replica_is_killed_no_order_is_lost_and_none_is_doubled() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let (story, replicas, balancer) = begin(&cluster, "killed").await;
+    story.release(1, policy()).await;
+    story.until_converged(1).await;
+    let deaths = Arc::new(AtomicUsize::new(0));
+    let killing = tokio::spawn({
+        let (replicas, deaths) = (Arc::clone(&replicas), Arc::clone(&deaths));
+        async move {
+            loop {
+                let at = deaths.fetch_add(1, Ordering::Relaxed) % REPLICAS;
+                replicas.kill(at).await;
+                sleep(LIFE).await;
+                replicas.begin(at);
+                sleep(LIFE).await;
+            }
+        }
+    });
+    roll_out(&story, 2..=4).await;
+    killing.abort();
+    balancer.abort();
+    assert!(deaths.load(Ordering::Relaxed) >= REPLICAS, "each was killed at least once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_ends_every_connection_again_and_again_stops_nothing() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Arc::new(cluster);
+    let (story, _replicas, balancer) = begin(&cluster, "ended").await;
+    story.release(1, policy()).await;
+    story.until_converged(1).await;
+    let ending = tokio::spawn({
+        let cluster = Arc::clone(&cluster);
+        async move {
+            loop {
+                cluster.end_connections().await;
+                sleep(LIFE).await;
+            }
+        }
+    });
+    roll_out(&story, 2..=3).await;
+    ending.abort();
+    balancer.abort();
+}

@@ -1,0 +1,149 @@
+//! What an event of a control plane's log says. The names in JSON are stable: an event is never changed, only added
+//! to with fields that may be missing; another meaning gets another name.
+//!
+//! It is what the control plane keeps and what people are shown, so it stands here, where both sides find it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::Record;
+use crate::host::saved::SavedState;
+use crate::ids::StorePath;
+use crate::model::names::ReleaseId;
+use crate::rollout::progress::Quarantine;
+use crate::rollout::{Decision, Order, Remembered, Rollout, Verb};
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "kebab-case")]
+pub enum Fact {
+    /// A release passed every check and is served.
+    ReleaseTaken {
+        /// Which one.
+        release: ReleaseId,
+    },
+    /// A host reported an event of its own.
+    Reported {
+        /// Its record.
+        record: Box<Record>,
+    },
+    /// A host sent its whole state, since its events could not be folded from what was known.
+    StateSent {
+        /// The state.
+        state: Box<SavedState>,
+        /// The agent's version.
+        agent: String,
+    },
+    /// A host as it was when older events of it were removed.
+    Compacted {
+        /// Its state.
+        state: Box<SavedState>,
+        /// What was remembered of it besides.
+        #[serde(default)]
+        remembered: Box<Remembered>,
+    },
+    /// The planner ordered something.
+    Ordered {
+        /// What.
+        order: Order,
+    },
+    /// An operator asked for something.
+    Acted {
+        /// Who.
+        by: String,
+        /// What.
+        verb: Verb,
+        /// Why.
+        why: String,
+    },
+    /// The planner decided something about a rollout.
+    Decided {
+        /// What.
+        decision: Decision,
+    },
+    /// The rollout of a channel as it was when older events of it were removed.
+    Kept {
+        /// How far it is.
+        progress: Box<Progress>,
+    },
+    /// A plan was not carried out, since the second opinion objects to it: a mistake in our program.
+    Objected {
+        /// What is wrong with it.
+        objections: Vec<String>,
+    },
+    /// A token was made or removed.
+    TokenChanged {
+        /// Its name.
+        name: String,
+        /// What became of it.
+        change: TokenChange,
+    },
+}
+
+/// What is remembered of a channel beside its newest release and its hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// The newest rollout.
+    pub rollout: Option<Rollout>,
+    /// Systems that failed here.
+    pub quarantine: BTreeMap<StorePath, Quarantine>,
+}
+
+/// What became of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenChange {
+    /// It was made.
+    Made,
+    /// It was removed.
+    Removed,
+}
+
+impl Fact {
+    /// Its kind, for those who filter.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ReleaseTaken { .. } => "release-taken",
+            Self::Reported { .. } => "reported",
+            Self::StateSent { .. } => "state-sent",
+            Self::Compacted { .. } => "compacted",
+            Self::Ordered { .. } => "ordered",
+            Self::Acted { .. } => "acted",
+            Self::Decided { .. } => "decided",
+            Self::Kept { .. } => "kept",
+            Self::Objected { .. } => "objected",
+            Self::TokenChanged { .. } => "token-changed",
+        }
+    }
+}
+
+impl fmt::Display for Fact {
+    /// In words, for people; these may change.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReleaseTaken { release } => write!(f, "release {release} is served"),
+            Self::Reported { record } => record.fact.fmt(f),
+            Self::StateSent { state, agent } => {
+                write!(f, "agent {agent} sent its whole state: {}", state.0.phase.name())
+            }
+            Self::Compacted { state, remembered: _ } => {
+                write!(f, "older events were removed; it was {}", state.0.phase.name())
+            }
+            Self::Ordered { order } => write!(f, "plan: {order}"),
+            Self::Acted { by, verb, why } => write!(f, "{by} asks to {verb}: {why}"),
+            Self::Decided { decision } => write!(f, "plan: {decision}"),
+            Self::Kept { progress: _ } => f.write_str("older events were removed; the rollout is kept"),
+            Self::Objected { objections } => {
+                write!(f, "a plan was not carried out: {}", objections.join("; "))
+            }
+            Self::TokenChanged { name, change: TokenChange::Made } => {
+                write!(f, "a token for {name} was made")
+            }
+            Self::TokenChanged { name, change: TokenChange::Removed } => {
+                write!(f, "the token of {name} was removed")
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A control plane for a fleet of hosts: the real program, in the network of the hosts, with the folder of the office as its
+//! releases. It can be killed, started again, and robbed of its database. Used by the demo and by end-to-end tests.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::fleet::{StaticFleet, follow_as};
+use crate::spawn::{self, Output, Running};
+use crate::wait::wait_until;
+
+/// Where it listens, at the hub of the network.
+const PORT: u16 = 8_443;
+/// What one request of a person may take.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// Until it answers after it was started.
+const START_LIMIT: Duration = Duration::from_mins(1);
+/// What a verb at its side may take.
+const VERB_LIMIT: Duration = Duration::from_mins(1);
+
+/// A control plane; it ends with this.
+#[derive(Debug)]
+pub struct ControlPlane {
+    program: PathBuf,
+    /// Its configuration, its key and its database.
+    folder: PathBuf,
+    namespace: PathBuf,
+    gateway: String,
+    running: Option<Running>,
+    pin: String,
+    operator: String,
+}
+
+impl ControlPlane {
+    /// Starts one for a fleet; its hosts do not follow it yet.
+    pub fn start(fleet: &StaticFleet, program: &Path) -> Result<Self> {
+        let folder = fleet.outside().with_file_name("control-plane");
+        fs::create_dir_all(&folder).context("make the folder of the control plane")?;
+        let gateway = fleet.net().gateway().to_owned();
+        let at = |name: &str| folder.join(name).display().to_string();
+        let root = fleet.served().join("root/1.json");
+        let config = format!(
+            "listen = \"{gateway}:{PORT}\"\ncertificate = \"{}\"\ncertificate-key = \"{}\"\nroot = \"{}\"\n\
+             database = \"sqlite:{}\"\nreleases = \"{}\"\n",
+            at("server.pem"),
+            at("server.pem"),
+            root.display(),
+            at("control-plane.db"),
+            fleet.served().display(),
+        );
+        crate::files::put(&folder.join("control-plane.toml"), config.as_bytes(), 0o644)?;
+        let mut control_plane = Self {
+            program: program.to_owned(),
+            namespace: fleet.net().namespace(),
+            gateway: gateway.clone(),
+            folder,
+            running: None,
+            pin: String::new(),
+            operator: String::new(),
+        };
+        let made = control_plane.verb(&["certificate", &gateway])?;
+        made.text().clone_into(&mut control_plane.pin);
+        control_plane.make_token()?;
+        control_plane.run(fleet)?;
+        Ok(control_plane)
+    }
+
+    fn make_token(&mut self) -> Result<()> {
+        let made = self.verb(&["token", "add", "ann", "--role", "operator"])?;
+        made.text().clone_into(&mut self.operator);
+        Ok(())
+    }
+
+    fn words(&self, verb: &[&str]) -> Vec<String> {
+        let (namespace, folder) = (self.namespace.display(), &self.folder);
+        let mut words = vec![
+            // Whatever becomes of the test, it does not stay.
+            "setpriv".to_owned(),
+            "--pdeathsig=KILL".to_owned(),
+            "nsenter".to_owned(),
+            format!("--net={namespace}"),
+            self.program.display().to_string(),
+            "--config".to_owned(),
+            folder.join("control-plane.toml").display().to_string(),
+        ];
+        words.extend(verb.iter().map(|word| (*word).to_owned()));
+        words
+    }
+
+    /// A verb at its side, which must end well.
+    pub fn verb(&self, verb: &[&str]) -> Result<Output> {
+        let words = self.words(verb);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        spawn::run(&words, VERB_LIMIT)?.success()
+    }
+
+    /// Starts it, and waits until it answers.
+    pub fn run(&mut self, fleet: &StaticFleet) -> Result<()> {
+        let words = self.words(&["run"]);
+        self.running = Some(spawn::start(&words.iter().map(OsStr::new).collect::<Vec<_>>())?);
+        let ready = wait_until("the control plane to answer", START_LIMIT, || {
+            self.curl(fleet, &["/readyz"]).is_ok_and(|(status, _)| status == 200).then_some(())
+        });
+        ready.with_context(|| self.said())
+    }
+
+    /// Ends it by SIGKILL at this instant.
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.kill();
+        }
+    }
+
+    /// Removes its database, and with it all that it knew. It must not run.
+    pub fn forget_everything(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "its database is in use");
+        for suffix in ["", "-wal", "-shm"] {
+            match fs::remove_file(self.folder.join(format!("control-plane.db{suffix}"))) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context("remove the database");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.make_token()
+    }
+
+    /// What it has said.
+    pub fn said(&self) -> String {
+        self.running.as_ref().map(Running::stderr_so_far).unwrap_or_default()
+    }
+
+    /// Has a host of the fleet follow it, and nothing else.
+    pub fn lead(&self, fleet: &StaticFleet, host: &crate::Host) -> Result<()> {
+        let key = fleet.outside().join("keys").join(host.name());
+        let private = fs::read_to_string(&key).with_context(|| format!("read {}", key.display()))?;
+        let source = format!("control-plane+https://{}:{PORT}", self.gateway);
+        let lines = format!("pins = [\"{}\"]\nreboot = \"as-released\"\n", self.pin);
+        follow_as(host, &source, &private, &lines)
+    }
+
+    /// What a person is answered who asks for `path`, which must be there.
+    pub fn get(&self, fleet: &StaticFleet, path: &str) -> Result<Value> {
+        match self.curl(fleet, &[path])? {
+            (200, answer) => Ok(answer),
+            (status, answer) => bail!("{path}: {status} {answer}"),
+        }
+    }
+
+    /// A person acts; the status and the answer.
+    pub fn post(&self, fleet: &StaticFleet, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let body = body.to_string();
+        self.curl(fleet, &[path, "-H", "Content-Type: application/json", "-d", &body])
+    }
+
+    /// From the office, which is in the network.
+    fn curl(&self, fleet: &StaticFleet, words: &[&str]) -> Result<(u16, Value)> {
+        let (path, rest) = words.split_first().context("no path")?;
+        let address = format!("https://{}:{PORT}{path}", self.gateway);
+        let token = format!("Authorization: Bearer {}", self.operator);
+        let mut argv =
+            vec!["curl", "-sS", "-k", "--pinnedpubkey", &self.pin, "-m", "20", "-w", "\n%{http_code}"];
+        argv.extend(["-H", &token]);
+        argv.extend(rest);
+        argv.push(&address);
+        let said = fleet.office().run_for(ASK_LIMIT, &argv)?.success()?;
+        let (body, status) = said.stdout.rsplit_once('\n').context("no status")?;
+        let status = status.trim().parse().context("a status")?;
+        Ok((status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))))
+    }
+}

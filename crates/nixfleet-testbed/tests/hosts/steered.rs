@@ -1,0 +1,332 @@
+//! What steers a rollout on real hosts: budgets, edges, approvals, holds, windows, reboots, and hosts that are away.
+
+use std::time::Duration;
+
+use nixfleet_testbed::System;
+use nixfleet_testbed::fleet::{CHANNEL, await_state};
+use serde_json::{Value, json};
+
+use crate::common::{assert_rests_on, fires, hosts_run};
+use crate::controlled::{LIMIT, Led, decided, ordered, reported};
+
+/// Twelve hosts on a busy machine, two at a time.
+const LONG: Duration = Duration::from_mins(6);
+
+/// A description in which every host shall run `system` under this policy. Hosts have their name up to the dash as a tag.
+fn describe(led: &Led, system: System, policy: &Value) -> Value {
+    let probe = json!({
+        "name": "web",
+        "kind": { "http": { "url": "http://127.0.0.1:8000/health" } },
+        "interval": "1s", "timeout": "1s", "failures": 3,
+    });
+    let mut hosts = serde_json::Map::new();
+    for host in led.fleet.hosts() {
+        let tag = host.name().split('-').next().expect("a name");
+        let entry = json!({
+            "channel": CHANNEL, "tags": [tag], "system": host.system(system),
+            "key": led.fleet.key_of(host).expect("a key"), "probes": [probe],
+        });
+        hosts.insert(host.name().to_owned(), entry);
+    }
+    json!({ "fleet": "acme", "channels": { CHANNEL: { "policy": policy } }, "hosts": hosts })
+}
+
+fn release(led: &Led, system: System, revision: &str, policy: &Value) {
+    led.fleet.describe(&describe(led, system, policy)).expect("written");
+    led.fleet.release(revision).expect("published");
+}
+
+fn act(led: &Led, path: &str, body: &Value) {
+    let (status, answer) = led.control_plane.post(&led.fleet, path, body).expect("an answer");
+    assert_eq!(status, 202, "{path}: {answer}");
+}
+
+/// Waits until the control plane gives this reason for a host that does not move.
+fn until_why(led: &Led, host: &str, reason: &str) -> Value {
+    led.wait(&format!("{host} to wait for {reason}"), LIMIT, || {
+        let path = format!("/v1/hosts/{host}/why");
+        // Before the release was found, the host is not known.
+        let why = led.control_plane.get(&led.fleet, &path).ok()?;
+        Some(why).filter(|why| why["reason"]["reason"] == reason)
+    })
+}
+
+/// The most hosts that were on their way to a release at the same time, by the log: from the order to the commit.
+fn most_on_their_way(events: &[Value], seq: u64) -> usize {
+    let (mut moving, mut most) = (std::collections::BTreeSet::new(), 0);
+    for event in events {
+        let host = event["host"].as_str().unwrap_or_default().to_owned();
+        let (order, fact) = (&event["order"], &event["record"]["fact"]);
+        if order["what"] == "go" && order["release"]["seq"] == seq {
+            moving.insert(host);
+        } else if fact["event"] == "local-activation-completed" && fact["outcome"]["verdict"] == "converged" {
+            moving.remove(&host);
+        }
+        most = most.max(moving.len());
+    }
+    most
+}
+
+#[test]
+fn twelve_hosts_move_two_at_a_time_behind_their_edge_and_those_who_are_kept_or_away_catch_up() {
+    if !hosts_run() {
+        return;
+    }
+    let names = [
+        "canary", "db-1", "db-2", "web-1", "web-2", "web-3", "web-4", "web-5", "web-6", "web-7", "web-8",
+        "away",
+    ];
+    let led = Led::boot(&names);
+    let policy = json!({
+        "waves": [
+            { "name": "canary", "hosts": { "tag": "canary" }, "soak": "1s", "opens_after": "0s" },
+            { "name": "some", "hosts": { "any-of": [{ "tag": "db" }, { "host": "web-1" }] }, "soak": "1s", "opens_after": "0s" },
+            { "name": "rest", "soak": "1s", "opens_after": "0s", "approval": "by-a-person" },
+        ],
+        "max_in_flight": [{ "hosts": "all", "limit": 2 }],
+        "edges": [{ "hosts": { "tag": "web" }, "after": { "tag": "db" } }],
+        "confirm_within": "120s",
+        "offline_after": "30s",
+    });
+    release(&led, System::Good, "one", &policy);
+    act_when_known(&led, "/v1/hosts/web-8/hold", &json!({ "why": "an audit" }));
+    led.fleet.host("away").cut_network().expect("it is cut off");
+
+    let seen = led.wait("the third wave to wait for a person", LONG, || {
+        let seen = led.control_plane.get(&led.fleet, "/v1/rollouts/stable").ok()?;
+        (seen["waves"][2]["waits"]["on"] == "approval").then_some(seen)
+    });
+    assert_eq!(seen["waves"][1]["hosts"]["done"], 3, "{seen:#}");
+    act(&led, "/v1/rollouts/stable/1/approve", &json!({ "why": "looks good", "wave": 2 }));
+    let events = led.until_decided_within(1, "converged", LONG);
+    assert!(most_on_their_way(&events, 1) <= 2, "{}", most_on_their_way(&events, 1));
+    let db_done = ["db-1", "db-2"].map(|host| reported(&events, host, "soak-passed", 0).expect("it is done"));
+    for host in led.fleet.hosts() {
+        let go = ordered(&events, host.name(), 1, "go");
+        if matches!(host.name(), "web-8" | "away") {
+            assert!(go.is_empty(), "{} stays", host.name());
+            continue;
+        }
+        assert_eq!(go.len(), 1, "{}", host.name());
+        if host.name().starts_with("web") {
+            assert!(db_done.iter().all(|done| *done < go[0]), "{} waits for the databases", host.name());
+        }
+        await_state(host, "converged", "stable/1", LIMIT).expect("it is done");
+        assert_rests_on(host, System::Good);
+    }
+    assert_eq!(until_why(&led, "web-8", "held")["reason"]["by"], "ann");
+    until_why(&led, "away", "offline");
+    act(&led, "/v1/hosts/web-8/unhold", &json!({ "why": "it is over" }));
+    led.fleet.host("away").restore_network().expect("it is back");
+    for host in ["web-8", "away"] {
+        let host = led.fleet.host(host);
+        let said = await_state(host, "converged", "stable/1", LONG);
+        said.unwrap_or_else(|error| panic!("{error:#}\n{}", led.told()));
+        assert_rests_on(host, System::Good);
+    }
+    led.no_objections();
+}
+
+/// Acts as soon as the control plane knows the release.
+fn act_when_known(led: &Led, path: &str, body: &Value) {
+    led.wait("the release to be known", LIMIT, || {
+        let (status, _) = led.control_plane.post(&led.fleet, path, body).ok()?;
+        (status == 202).then_some(())
+    });
+}
+
+#[test]
+fn a_shut_window_keeps_all_a_new_kernel_reboots_one_at_a_time_and_a_pause_stops_the_rest() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1", "web-2"]);
+    let waves = json!([
+        { "name": "canary", "hosts": { "tag": "canary" }, "soak": "1s", "opens_after": "0s" },
+        { "name": "rest", "soak": "1s", "opens_after": "0s" },
+    ]);
+    // A window that opened some hours ago for a minute opens again tomorrow.
+    let far = hour_of_day_in(6);
+    let shut = json!({
+        "waves": waves, "confirm_within": "120s",
+        "windows": [{ "days": [], "from": format!("{far:02}:00"), "until": format!("{far:02}:01"), "zone": "UTC" }],
+    });
+    release(&led, System::Good, "one", &shut);
+    until_why(&led, "canary", "window");
+    assert!(ordered(&led.events(), "canary", 1, "go").is_empty());
+
+    let rolling = json!({
+        "waves": waves, "confirm_within": "120s",
+        "max_in_flight": [{ "hosts": "all", "limit": 1 }],
+        "reboot": { "mode": "when-needed", "warn": "0s" },
+    });
+    release(&led, System::OtherKernel, "two", &rolling);
+    let is_ordered = |host: &str| !ordered(&led.events(), host, 2, "go").is_empty();
+    let first = led.wait("the first of the second wave to be ordered", LONG, || {
+        ["web-1", "web-2"].into_iter().find(|host| is_ordered(host))
+    });
+    act(&led, "/v1/rollouts/stable/2/pause", &json!({ "why": "lunch" }));
+    // Who is on its way arrives; nobody else begins.
+    let said = await_state(led.fleet.host(first), "converged", "stable/2", LONG);
+    said.unwrap_or_else(|error| panic!("{error:#}\n{}", led.told()));
+    let other = if first == "web-1" { "web-2" } else { "web-1" };
+    assert_eq!(until_why(&led, other, "paused")["reason"]["why"], "lunch");
+    assert!(!is_ordered(other), "{other} began although the rollout is paused");
+    act(&led, "/v1/rollouts/stable/2/resume", &json!({ "why": "lunch is over" }));
+    let events = led.until_decided_within(2, "converged", LONG);
+    for host in led.fleet.hosts() {
+        await_state(host, "converged", "stable/2", LIMIT).expect("it is done");
+        assert_rests_on(host, System::OtherKernel);
+        assert_eq!(host.boots(), 2, "{} was rebooted once", host.name());
+    }
+    let done = reported(&events, first, "soak-passed", ordered(&events, first, 2, "go")[0]);
+    assert!(ordered(&events, other, 2, "go")[0] > done.expect("it is done"));
+    assert!(decided(&events, 1, "superseded").is_some());
+    led.no_objections();
+}
+
+/// The hour of the day, in so many hours.
+fn hour_of_day_in(hours: u64) -> u64 {
+    let secs = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    (secs / 3_600 + hours) % 24
+}
+
+/// A policy with a canary and the rest.
+fn two_waves(soak: &str) -> Value {
+    json!({
+        "waves": [
+            { "name": "canary", "hosts": { "tag": "canary" }, "soak": soak, "opens_after": "0s" },
+            { "name": "rest", "soak": soak, "opens_after": "0s" },
+        ],
+        "confirm_within": "60s",
+    })
+}
+
+#[test]
+fn a_control_plane_that_is_killed_fifty_times_during_a_rollout_orders_each_host_once() {
+    if !hosts_run() {
+        return;
+    }
+    let mut led = Led::boot(&["canary", "web-1", "web-2"]);
+    release(&led, System::Good, "one", &two_waves("20s"));
+    led.until_decided(1, "opened");
+    let mut converged_at = None;
+    for death in 0..50_u64 {
+        // Spread over what it does at its start and behind it.
+        std::thread::sleep(Duration::from_millis(death * 37 % 500));
+        led.control_plane.kill();
+        led.control_plane.run(&led.fleet).expect("it comes up again");
+        if converged_at.is_none() && decided(&led.events(), 1, "converged").is_some() {
+            converged_at = Some(death);
+        }
+    }
+    assert!(converged_at.is_none_or(|death| death > 0), "it was killed during the rollout: {converged_at:?}");
+    let events = led.until_decided_within(1, "converged", LONG);
+    led.all_converge("stable/1", System::Good);
+    for host in led.fleet.hosts() {
+        assert_eq!(ordered(&events, host.name(), 1, "go").len(), 1, "{} is ordered once", host.name());
+        assert_eq!(fires(host, host.system(System::Good)), 1, "{} switched once", host.name());
+    }
+    led.no_objections();
+}
+
+#[test]
+fn a_failed_host_is_tried_again_when_a_person_asks_and_an_aborted_rollout_moves_nobody() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    let with_probe = |system: System, policy: &Value| {
+        let mut fleet = describe(&led, system, policy);
+        for host in fleet["hosts"].as_object_mut().expect("hosts").values_mut() {
+            host["probes"] = json!([{
+                "name": "well", "kind": { "exec": { "argv": ["/bin/test", "-e", "/var/well"] } },
+                "interval": "1s", "timeout": "5s", "failures": 3,
+            }]);
+        }
+        fleet
+    };
+    led.fleet.describe(&with_probe(System::Good, &two_waves("1s"))).expect("written");
+    led.fleet.release("one").expect("published");
+    led.until_decided(1, "halted");
+    let canary = led.fleet.host("canary");
+    await_state(canary, "reverted", "stable/1", LIMIT).expect("it went back");
+    for host in led.fleet.hosts() {
+        host.write_file("/var/well", "").expect("written");
+    }
+    act(&led, "/v1/hosts/canary/retry", &json!({ "why": "it was the file" }));
+    act(&led, "/v1/rollouts/stable/1/resume", &json!({ "why": "it was the file" }));
+    let events = led.until_decided(1, "converged");
+    led.all_converge("stable/1", System::Good);
+    assert_eq!(ordered(&events, "canary", 1, "retry").len(), 1);
+
+    let mut asks = two_waves("1s");
+    asks["waves"][1]["approval"] = json!("by-a-person");
+    led.fleet.describe(&with_probe(System::Good3, &asks)).expect("written");
+    led.fleet.release("two").expect("published");
+    await_state(canary, "converged", "stable/2", LIMIT).expect("the canary is done");
+    act(&led, "/v1/rollouts/stable/2/abort", &json!({ "why": "not now" }));
+    assert_eq!(until_why(&led, "web-1", "aborted")["reason"]["why"], "not now");
+    let (status, answer) = led
+        .control_plane
+        .post(&led.fleet, "/v1/rollouts/stable/2/resume", &json!({ "why": "after all" }))
+        .expect("an answer");
+    assert_eq!(status, 409, "{answer}");
+    led.fleet.describe(&with_probe(System::Third, &two_waves("1s"))).expect("written");
+    led.fleet.release("three").expect("published");
+    let events = led.until_decided(3, "converged");
+    led.all_converge("stable/3", System::Third);
+    assert!(ordered(&events, "web-1", 2, "go").is_empty(), "an aborted rollout moves nobody");
+    led.no_objections();
+}
+
+#[test]
+fn a_host_that_is_cut_off_in_its_trial_goes_back_by_itself_and_the_rollout_halts_when_it_tells() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    release(&led, System::Good, "one", &two_waves("1s"));
+    led.until_decided(1, "converged");
+    led.all_converge("stable/1", System::Good);
+    // Slow enough that the link can be cut between the order and the proof.
+    release(&led, System::Slow, "two", &two_waves("1s"));
+    let canary = led.fleet.host("canary");
+    led.wait("the canary to be ordered", LIMIT, || {
+        (!ordered(&led.events(), "canary", 2, "go").is_empty()).then_some(())
+    });
+    canary.cut_network().expect("cut");
+    await_state(canary, "reverted", "stable/2", LONG).expect("nobody confirmed it");
+    assert_rests_on(canary, System::Good);
+    assert!(decided(&led.events(), 2, "halted").is_none(), "nobody knows of it yet");
+    canary.restore_network().expect("back");
+    let events = led.until_decided_within(2, "halted", LONG);
+    assert!(ordered(&events, "web-1", 2, "go").is_empty(), "web-1 is not touched");
+    assert_rests_on(led.fleet.host("web-1"), System::Good);
+    led.no_objections();
+}
+
+#[test]
+fn a_policy_that_wants_a_restart_after_each_update_restarts_one_host_at_a_time_by_order() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1", "web-2"]);
+    let mut always = two_waves("1s");
+    always["max_in_flight"] = json!([{ "hosts": "all", "limit": 1 }]);
+    always["reboot"] = json!({ "mode": "always", "warn": "0s" });
+    release(&led, System::Good, "one", &always);
+    let booted = |host: &nixfleet_testbed::Host| host.boots() == 2;
+    led.wait("every host to be restarted", LONG, || led.fleet.hosts().iter().all(booted).then_some(()));
+    led.all_converge("stable/1", System::Good);
+    led.wait("nobody to move any more", LIMIT, || {
+        let seen = led.control_plane.get(&led.fleet, "/v1/rollouts/stable").ok()?;
+        (seen["hosts"]["done"] == 3).then_some(())
+    });
+    let events = led.events();
+    for host in led.fleet.hosts() {
+        assert_eq!(ordered(&events, host.name(), 1, "reboot").len(), 1, "{}", host.name());
+        assert_eq!(host.boots(), 2, "{} was restarted once", host.name());
+    }
+    led.no_objections();
+}

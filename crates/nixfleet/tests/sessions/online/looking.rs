@@ -1,0 +1,138 @@
+//! What a person sees.
+
+use serde_json::Value;
+
+use super::agents::pushed;
+use super::control_plane::is_built;
+use super::stand_in::{Answer, StandIn};
+
+fn json(text: &str) -> Value {
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(value["version"], 1, "every document says its version");
+    value
+}
+
+#[tokio::test]
+async fn hosts_are_listed_as_they_say_they_are() {
+    if !is_built() {
+        return;
+    }
+    let (session, mut agents, server) = pushed(&["web-1", "web-2"]).await;
+    agents[0].started();
+    agents[0].staged(&session, 1);
+    agents[0].report(&server).await;
+    let table = server.done(&session, &["hosts"]).await;
+    let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["HOST", "CHANNEL", "RELEASE", "WAVE", "STATE", "HEARD", "WAITS", "FOR"]);
+    assert_eq!(words[1][..5], ["web-1", "stable", "1", "1", "staged"]);
+    assert!(table.contains("the control plane's order"), "{table}");
+    assert_eq!(words[2][..6], ["web-2", "stable", "1", "2", "never", "reported"]);
+    assert!(!table.contains('\u{1b}'), "no colour where there is no terminal");
+    assert_eq!(server.done(&session, &["hosts", "-o", "name", "--state", "staged"]).await, "web-1\n");
+    assert_eq!(server.done(&session, &["hosts", "-o", "name", "--state", "failed"]).await, "");
+    assert_eq!(
+        server.done(&session, &["hosts", "-o", "name", "--channel", "stable"]).await,
+        "web-1\nweb-2\n"
+    );
+    let hosts = json(&server.done(&session, &["hosts", "-o", "json"]).await);
+    assert_eq!(hosts["hosts"][0]["doing"]["state"], "staged");
+}
+
+#[tokio::test]
+async fn a_host_is_shown_with_what_happened_on_it() {
+    if !is_built() {
+        return;
+    }
+    let (session, mut agents, server) = pushed(&["web-1"]).await;
+    agents[0].started();
+    agents[0].staged(&session, 1);
+    agents[0].report(&server).await;
+    let shown = server.done(&session, &["host", "web-1"]).await;
+    for line in ["host      web-1", "channel   stable, release 1, wave 1", "agent     0.1.0"] {
+        assert!(shown.lines().any(|found| found == line), "{line}\n{shown}");
+    }
+    for words in ["agent 0.1.0 started", "verified release stable/1", "fetched and checked release stable/1"]
+    {
+        assert!(shown.contains(words), "{words}\n{shown}");
+    }
+    assert_eq!(server.done(&session, &["host", "web-1", "-o", "name"]).await, "web-1\n");
+    let one = json(&server.done(&session, &["host", "web-1", "-o", "json", "--events", "1"]).await);
+    assert_eq!(one["events"].as_array().map(Vec::len), Some(1));
+    let why = server.done(&session, &["why", "web-1"]).await;
+    assert!(why.contains("by its own word: staged"), "{why}");
+    assert_eq!(json(&server.done(&session, &["why", "web-1", "-o", "json"]).await)["host"]["name"], "web-1");
+}
+
+#[tokio::test]
+async fn a_key_that_no_release_names_is_listed_with_its_fingerprint() {
+    if !is_built() {
+        return;
+    }
+    let (session, _, server) = pushed(&["web-1"]).await;
+    let mut stranger = super::agents::Agent::new("web-9");
+    stranger.started();
+    stranger.knock(&server).await;
+    let keys = server.done(&session, &["hosts", "--strangers", "-o", "name"]).await;
+    assert_eq!(keys.lines().count(), 1, "{keys}");
+    assert!(server.done(&session, &["hosts", "--strangers"]).await.contains(keys.trim()));
+}
+
+#[tokio::test]
+async fn the_log_is_shown_from_its_end_and_for_one_host() {
+    if !is_built() {
+        return;
+    }
+    let (session, mut agents, server) = pushed(&["web-1", "web-2"]).await;
+    for agent in &mut agents {
+        agent.started();
+        agent.staged(&session, 1);
+        agent.report(&server).await;
+    }
+    let all = server.done(&session, &["events"]).await;
+    assert!(all.contains("release stable/1") && all.contains("a token for ann was made"), "{all}");
+    let newest = server.done(&session, &["events", "--limit", "2", "-o", "name"]).await;
+    assert_eq!(newest.lines().count(), 2);
+    let one = server.done(&session, &["events", "--host", "web-2", "-o", "json"]).await;
+    let one = json(&one);
+    let events = one["events"].as_array().expect("a list");
+    assert!(!events.is_empty() && events.iter().all(|event| event["host"] == "web-2"), "{one}");
+    let after = events[0]["id"].to_string();
+    let rest =
+        json(&server.done(&session, &["events", "--host", "web-2", "--after", &after, "-o", "json"]).await);
+    assert_eq!(rest["events"].as_array().map(Vec::len), Some(events.len() - 1));
+}
+
+#[tokio::test]
+async fn the_fleet_is_on_one_screen() {
+    if !is_built() {
+        return;
+    }
+    let (session, mut agents, server) = pushed(&["web-1", "web-2"]).await;
+    agents[0].started();
+    agents[0].report(&server).await;
+    let status = server.done(&session, &["status"]).await;
+    assert!(status.contains("stable/1"), "{status}");
+    assert!(status.lines().any(|line| line.starts_with("stable ") && line.contains('2')), "{status}");
+    assert_eq!(server.done(&session, &["status", "-o", "name"]).await, "stable\n");
+    let json = json(&server.done(&session, &["status", "-o", "json"]).await);
+    assert_eq!(json["releases"][0]["seq"], 1);
+}
+
+#[tokio::test]
+async fn an_event_of_a_kind_that_is_newer_than_this_program_is_shown_by_its_name() {
+    let script = |asked: &str| match asked {
+        asked if asked.starts_with("GET /v1/fleet") => {
+            let fleet = r#"{"releases": [], "hosts": {}, "newest_event": 1, "mood": "fine"}"#;
+            Answer::Says("200 OK", "application/json", fleet.to_owned())
+        }
+        _ => {
+            let events =
+                r#"{"items": [{"id": 1, "at_ms": 5, "fact": "moon-rose", "phase": "full"}], "next": null}"#;
+            Answer::Says("200 OK", "application/json", events.to_owned())
+        }
+    };
+    let server = StandIn::start("localhost", script).await;
+    let said = server.run(&["events"]).await;
+    assert!(said.code == 0 && said.out.contains("moon-rose"), "{said:?}");
+    assert!(server.run(&["events", "-o", "json"]).await.out.contains(r#""phase":"full""#));
+}
