@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Put the tables into BENCHMARKS.md, with this machine's description
     #[arg(long)]
     write: bool,
-    /// The benchmarks to run: activation, following, planner (the last needs no test host) [default: all]
+    /// The benchmarks to run: activation, following, or planner, which needs no test host [default: all]
     names: Vec<String>,
 }
 
