@@ -136,6 +136,8 @@ impl Store {
         if let Some(folder) = path.parent() {
             fs::make_dir(folder)?;
         }
+        // With mode 0600, which the files beside it take over: hashes of tokens are in there.
+        drop(fs::open_append(path)?);
         let address = format!("sqlite:{}?mode=rwc", path.display());
         let pool = |connections: u32| {
             AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections).after_connect(

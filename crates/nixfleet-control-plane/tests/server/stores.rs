@@ -1,6 +1,7 @@
 //! What the store promises, on both engines: each story gets an empty database.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
 
 use nixfleet_control_plane::config::Database;
@@ -51,6 +52,17 @@ async fn every_story_holds_on_sqlite() {
         let dir = tempfile::tempdir().expect("a folder");
         story(Database::Sqlite(dir.path().join("fleet.db"))).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_may_read_the_database() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&Database::Sqlite(dir.path().join("fleet.db"))).await.expect("a database");
+    let files = std::fs::read_dir(dir.path()).expect("a folder").map(|file| file.expect("a file"));
+    let modes: Vec<_> =
+        files.map(|file| (file.file_name(), file.metadata().expect("there").mode() & 0o777)).collect();
+    assert!(modes.len() > 1 && modes.iter().all(|(_, mode)| *mode == 0o600), "{modes:?}");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

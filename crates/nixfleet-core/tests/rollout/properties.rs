@@ -431,3 +431,26 @@ fn a_plan_that_was_cut_off_between_a_failure_and_the_halt_halts_the_next_time() 
     let (again, _) = world.plan();
     assert!(again.decisions.iter().any(|decision| matches!(decision.becomes, Transition::Halted { .. })));
 }
+
+#[test]
+fn an_order_that_the_host_says_it_has_was_delivered_although_the_clock_was_set_back_meanwhile() {
+    let mut world = World::new();
+    take(&mut world, &[(0, false), (0, false)], 1, &rules(2, 2, 1, "revert"), false);
+    let first = host(0);
+    world.stands(&first, StateName::Staged, world.current(&first));
+    let ordered_at = world.now.plus(Secs(86_400));
+    world.now = ordered_at;
+    world.report(&first, world.snapshot.host(&first).unwrap().1.standing.clone().unwrap());
+    let (made, _) = world.plan();
+    assert!(made.orders.iter().any(|order| order.host == first && order.what == What::Go));
+    let mut standing = world.snapshot.host(&first).unwrap().1.standing.clone().unwrap();
+    standing.go = standing.about.clone();
+    world.now = ordered_at;
+    // `heard_ms` never goes back, so the order is dated after it, as when the clock was ahead.
+    let channel = world.snapshot.channels.get_mut(&world.snapshot.homes[&first]).unwrap();
+    channel.hosts.get_mut(&first).unwrap().ordered.as_mut().unwrap().at_ms = ordered_at.plus(Secs(60));
+    world.report(&first, standing);
+    world.pass(Secs(3 * 86_400));
+    let (made, _) = world.plan();
+    assert!(!made.orders.iter().any(|order| order.what == What::Withdraw), "it has it: {made:?}");
+}

@@ -156,7 +156,15 @@ pub(super) fn away(snapshot: &Snapshot, channel: &Channel, host: &Host, now: Uni
 /// It was told to move, and the order cannot have reached it.
 pub(super) fn unreached(host: &Host) -> bool {
     match &host.ordered {
-        Some(ordered) if ordered.what != What::Stage => host.heard_ms < Some(ordered.at_ms),
+        Some(ordered) if ordered.what != What::Stage => {
+            // What it says itself that it has did reach it, whatever a clock said meanwhile.
+            let own = host.standing.as_ref().and_then(|standing| match ordered.what {
+                What::Go => standing.go.as_ref(),
+                What::Reboot => standing.reboot_go.as_ref(),
+                What::Stage | What::Retry | What::Revert | What::Withdraw => None,
+            });
+            own != Some(&ordered.release) && host.heard_ms < Some(ordered.at_ms)
+        }
         Some(_) | None => false,
     }
 }

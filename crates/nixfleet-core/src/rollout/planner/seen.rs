@@ -8,7 +8,7 @@ use crate::model::names::{HostName, ReleaseId};
 use crate::model::time::UnixMs;
 use crate::rollout::order::What;
 use crate::rollout::progress::Rollout;
-use crate::rollout::snapshot::{Channel, Host, RebootWanted, Snapshot, Standing, Then};
+use crate::rollout::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
 
 /// A host as the planner sees it.
 pub(super) struct Seen<'a> {
@@ -127,8 +127,19 @@ pub(super) fn all<'a>(
 /// Whether it was told to move, and not heard of since.
 fn never_delivered(host: &Host) -> bool {
     host.ordered.as_ref().is_some_and(|ordered| {
-        ordered.what != What::Stage && host.heard_ms.is_none_or(|heard| heard < ordered.at_ms)
+        let unheard = host.heard_ms.is_none_or(|heard| heard < ordered.at_ms);
+        ordered.what != What::Stage && unheard && !has_noted(host, ordered)
     })
+}
+
+/// Whether it has the order by its own word, which counts more than times of a clock that may have been set back.
+fn has_noted(host: &Host, ordered: &Ordered) -> bool {
+    let Some(standing) = &host.standing else { return false };
+    match ordered.what {
+        What::Go => standing.go.as_ref() == Some(&ordered.release),
+        What::Reboot => standing.reboot_go.as_ref() == Some(&ordered.release),
+        What::Stage | What::Retry | What::Revert | What::Withdraw => false,
+    }
 }
 
 fn hold(host: &Host, now: UnixMs) -> Option<&Hold> {
