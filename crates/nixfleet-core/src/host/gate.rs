@@ -71,14 +71,19 @@ pub(super) fn may_reboot(state: &HostState, target: &Terms, purpose: Purpose, no
         RebootMode::Never => Some(Waits::for_news(WaitingOn::PersonToReboot)),
         RebootMode::WhenNeeded | RebootMode::Always => None,
     };
-    let order = match (purpose, source(state)) {
-        (Purpose::Upkeep, SourceKind::ControlPlane) => {
-            ordered(state.reboot_go.as_ref(), target, WaitingOn::RebootOrder)
-        }
-        (Purpose::Upkeep, SourceKind::Static)
-        | (Purpose::Finish, SourceKind::Static | SourceKind::ControlPlane) => None,
+    let order = match purpose {
+        Purpose::Upkeep if lacks_leave(state, target) => Some(Waits::for_news(WaitingOn::RebootOrder)),
+        Purpose::Upkeep | Purpose::Finish => None,
     };
     first_shut([person, hold(state, now), order, windows(target.reboot_windows(), target, now)])
+}
+
+/// Whether a control plane gives turns to restart for upkeep, and has not given this one.
+pub(super) fn lacks_leave(state: &HostState, target: &Terms) -> bool {
+    match source(state) {
+        SourceKind::Static => false,
+        SourceKind::ControlPlane => state.reboot_go.as_ref() != Some(&target.release),
+    }
 }
 
 /// Whether the policy wants a host restarted into a release that is done: once, and not again if that did not help.

@@ -170,6 +170,7 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
             for order in [&mut state.go, &mut state.reboot_go, &mut state.revert_go] {
                 order.take_if(|order| order == release);
             }
+            awaiting_reboot::leave_taken_back(draft);
         }
         Event::Held { by, why, until_ms } => {
             draft.state.hold = Some(Hold { by: by.clone(), why: why.clone(), until_ms: *until_ms });

@@ -304,3 +304,50 @@ fn a_way_back_that_only_a_reboot_brings_is_committed_when_it_comes_up() {
     host.ends("s0", "s1", Verdict::Converged);
     assert_eq!(host.name(), StateName::Reverted);
 }
+
+/// Converged, and let restart; then hooks or somebody stood against it, and what was drained is let in again.
+fn put_off() -> Host {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToGo { release: release(1) });
+    host.soaking(restarting(1), "s0");
+    host.wait(600);
+    host.feed(Event::OrderedToReboot { release: release(1) });
+    host.feed(Event::HookFailed { run: run_of(&host, HookTime::Before), why: "no quorum".into() });
+    assert_eq!(host.name(), StateName::AwaitingReboot);
+    host
+}
+
+#[test]
+fn a_restart_that_was_put_off_and_taken_back_is_wanted_again_and_waits_for_its_turn() {
+    let mut host = put_off();
+    let run = run_of(&host, HookTime::After);
+    host.feed(Event::HooksRan { run });
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    assert_eq!((host.name(), host.waiting()), (StateName::Converged, WaitingOn::RebootOrder));
+    assert!(host.state.wants_reboot(), "who gives turns sees it");
+    host.feed(Event::OrderedToReboot { release: release(1) });
+    assert_eq!(host.name(), StateName::AwaitingReboot);
+}
+
+#[test]
+fn a_restart_that_is_taken_back_lets_in_again_what_was_drained_first() {
+    let mut host = put_off();
+    let run = run_of(&host, HookTime::After);
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    assert_eq!(host.name(), StateName::AwaitingReboot);
+    host.feed(Event::HooksRan { run });
+    assert_eq!((host.name(), host.waiting()), (StateName::Converged, WaitingOn::RebootOrder));
+}
+
+#[test]
+fn a_restart_that_has_begun_is_not_taken_back() {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToGo { release: release(1) });
+    host.soaking(restarting(1), "s0");
+    host.wait(600);
+    host.feed(Event::OrderedToReboot { release: release(1) });
+    let run = run_of(&host, HookTime::Before);
+    host.feed(Event::OrderWithdrawn { release: release(1) });
+    host.feed(Event::HooksRan { run });
+    assert_eq!(host.asked, [Effect::Reboot { warn_secs: Secs(0) }]);
+}

@@ -2,7 +2,7 @@
 
 use super::super::effect::Back;
 use super::super::event::{Event, HookRun, HookTime};
-use super::super::gate::{Gate, Purpose, Waits, may_switch, may_try_reboot};
+use super::super::gate::{Gate, Purpose, Waits, lacks_leave, may_switch, may_try_reboot};
 use super::super::phase::{
     AwaitingReboot, Confirmer, Done, Flight, Hooks, Phase, Reboot, RebootCause, RebootTrouble, Rebooted,
 };
@@ -29,7 +29,7 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &AwaitingReboot, told: &Told<'_>) 
         // A hook that failed is told by its event; the next try does not depend on it.
         Told::HooksRan(run) | Told::HookFailed(run, _) if lets_in(&at.reboot, *run) => {
             let at = AwaitingReboot { cause: at.cause.clone(), reboot: let_in(&at.reboot) };
-            draft.keep(Phase::AwaitingReboot(at.clone()));
+            keep(draft, &at, at.reboot.clone());
             look(draft, &at);
         }
         Told::HooksRan(run) => {
@@ -60,8 +60,36 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &AwaitingReboot, told: &Told<'_>) 
     }
 }
 
+/// Goes on waiting, or stands down: a restart for upkeep whose leave was taken back before it began is nobody's turn any
+/// more, and who gives turns must see that it is wanted.
 fn keep(draft: &mut Draft<'_>, at: &AwaitingReboot, reboot: Reboot) {
+    if stands_down(&draft.state, at, &reboot) {
+        return draft.enter(Phase::Converged);
+    }
     draft.keep(Phase::AwaitingReboot(AwaitingReboot { cause: at.cause.clone(), reboot }));
+}
+
+fn stands_down(state: &HostState, at: &AwaitingReboot, reboot: &Reboot) -> bool {
+    match (&at.cause, reboot) {
+        (RebootCause::Wanted(done), Reboot::Waiting { trouble: _, hooks: Hooks::NotDue }) => {
+            lacks_leave(state, &done.terms)
+        }
+        // What was drained is let in first; what has begun goes on; a deferred target has its own way back.
+        (
+            RebootCause::Wanted(_),
+            Reboot::Waiting { trouble: _, hooks: Hooks::Due | Hooks::Running(_) }
+            | Reboot::Draining { .. }
+            | Reboot::Ordered { .. },
+        )
+        | (RebootCause::Deferred { .. }, _) => false,
+    }
+}
+
+/// An order was taken back.
+pub(super) fn leave_taken_back(draft: &mut Draft<'_>) {
+    if let Phase::AwaitingReboot(at) = &draft.before.phase {
+        keep(draft, at, at.reboot.clone());
+    }
 }
 
 /// A host that only waits to be restarted into what is done may be changed by a person meanwhile. One that is on its
