@@ -13,8 +13,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut report = Report::default();
-    report.step("build the testbed and the command line", || {
-        programs::build(&["testbed", "demo", "nixfleet"])
+    report.step("build the testbed, the command line and the control plane", || {
+        programs::build(&["testbed", "demo", "nixfleet", "nixfleet-control-plane"])
     })?;
     let agent = report.step("build the agent", programs::build_release_agent)?;
     if let Hosts::Impossible(why) = setup::prepare(&mut report, &agent)? {
@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Run::new(programs::built("demo"))
             .env("NIXFLEET_AGENT_BIN", &agent)
             .env("NIXFLEET_CLI_BIN", programs::built("nixfleet"))
+            .env("NIXFLEET_CONTROL_PLANE_BIN", programs::built("nixfleet-control-plane"))
             .args(&args.rest)
             .go()
     });

@@ -157,6 +157,30 @@ impl ControlPlane {
         self.curl(fleet, &[path, "-H", "Content-Type: application/json", "-d", &body])
     }
 
+    /// Runs a verb of the operator's command line in the office, as the person with the token; it must end well.
+    pub fn ask(&self, fleet: &StaticFleet, verb: &[&str]) -> Result<Output> {
+        let argv = self.asking(verb);
+        fleet.office().run_for(ASK_LIMIT, &argv.iter().map(String::as_str).collect::<Vec<_>>())?.success()
+    }
+
+    /// The same for a verb that goes on: it runs until what is returned is dropped.
+    pub fn watch(&self, fleet: &StaticFleet, verb: &[&str]) -> Result<Running> {
+        let argv = self.asking(verb);
+        fleet.office().spawn(&argv.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn asking(&self, verb: &[&str]) -> Vec<String> {
+        let mut argv = vec![
+            "/usr/bin/env".to_owned(),
+            format!("NIXFLEET_SERVER=https://{}:{PORT}", self.gateway),
+            format!("NIXFLEET_TOKEN={}", self.operator),
+            format!("NIXFLEET_PIN={}", self.pin),
+            crate::fleet::CLI.to_owned(),
+        ];
+        argv.extend(verb.iter().map(|word| (*word).to_owned()));
+        argv
+    }
+
     /// From the office, which is in the network.
     fn curl(&self, fleet: &StaticFleet, words: &[&str]) -> Result<(u16, Value)> {
         let (path, rest) = words.split_first().context("no path")?;

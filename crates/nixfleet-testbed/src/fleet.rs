@@ -22,7 +22,7 @@ use crate::systems::System;
 /// The agent, inside.
 const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
 /// The operator's command line, inside the office.
-const CLI: &str = "/testbed/nixfleet";
+pub(crate) const CLI: &str = "/testbed/nixfleet";
 /// The fleet folder, inside the office.
 const FOLDER: &str = "/root/fleet";
 /// What one verb of the command line may take.

@@ -1,10 +1,11 @@
-//! `cargo xtask demo`: one good update and four bad ones on real hosts, then a fleet without a server, with what happened
-//! and why.
+//! `cargo xtask demo`: one good update and four bad ones on real hosts, then a fleet without a server and one with a control
+//! plane, with what happened and why.
 //!
 //! Each act starts a fresh host, shows the agent's own words, and checks the host itself. An act that does not end as
 //! promised ends the demo with exit code 1. Hosts go with the process, however it ends.
 #![allow(clippy::print_stdout, reason = "a demo is there to be read")]
 
+mod led;
 mod serverless;
 
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         println!("The demo needs hosts, and they cannot run here: {why}");
         return ExitCode::from(1);
     }
-    let acts: [(&str, Act); 6] = [
+    let acts: [(&str, Act); 7] = [
         ("A good update: fetched, verified, tried, confirmed, made the boot default", good),
         ("An update whose service does not answer as it should: reverted by itself", bad_probe),
         (
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ("A tampered cache: refused as a trust failure, nothing changed", tampered),
         ("Another kernel: written to the boot loader, finished after the reboot", kernel),
         ("Three hosts, signed releases and no server: a good one, a bad one, a fix", serverless::serverless),
+        ("Three hosts and a control plane: a rollout, one that stops by itself, a fix", led::led),
     ];
     for (number, (title, act)) in acts.iter().enumerate() {
         println!("\n== {}. {title}", number + 1);
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "\nAll six ended as promised, in {:.0} s; nothing is left running.",
+        "\nAll seven ended as promised, in {:.0} s; nothing is left running.",
         started.elapsed().as_secs_f64()
     );
     ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! The last act: three hosts follow signed releases from a web server; there is no control plane.
+//! Three hosts follow signed releases from a web server; there is no control plane.
 
 use std::path::Path;
 use std::time::Duration;
