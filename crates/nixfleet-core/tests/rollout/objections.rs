@@ -222,6 +222,66 @@ fn no_budget_is_exceeded() {
     }
 }
 
+/// Two channels of two staged hosts each, with budgets of their own over all hosts of the fleet.
+fn two_channels(limits: [Option<u32>; 2]) -> World {
+    let mut world = World::new();
+    let channels = [("one", ["a", "b"]), ("two", ["c", "d"])];
+    for ((channel, hosts), limit) in channels.iter().zip(limits) {
+        let with = limit.map_or_else(
+            || "{}".to_owned(),
+            |limit| {
+                format!(
+                    r#"{{ "max_in_flight": [{{ "hosts": "all", "limit": {limit}, "scope": "fleet" }}] }}"#
+                )
+            },
+        );
+        let placed = hosts.map(|host| {
+            let tags = ["t".parse().unwrap()].into();
+            (name(host), Placed { wave: WaveIndex(0), tags, system: system(host) })
+        });
+        world.release(release(channel, 1, world.now, policy(&with)), placed.into());
+    }
+    for host in ["a", "b", "c", "d"] {
+        let fresh = serde_json::json!({ "state": "converged", "since_ms": world.now, "about": null, "go": null,
+            "reboot_go": null, "reboot": "no", "failure": null, "hold": null });
+        world.report(&name(host), serde_json::from_value(fresh).unwrap());
+    }
+    let (made, _) = world.plan();
+    made.orders.iter().for_each(|order| world.obey(order));
+    world
+}
+
+#[test]
+fn a_budget_of_the_fleet_binds_who_has_it_and_no_plan_of_ours_exceeds_it() {
+    let go = |made: &Plan| -> Vec<String> {
+        made.orders
+            .iter()
+            .filter(|order| order.what == What::Go)
+            .map(|order| order.host.to_string())
+            .collect()
+    };
+    for (limits, gone) in [
+        ([Some(1), None], vec!["a", "c", "d"]),
+        ([None, Some(1)], vec!["a", "b"]),
+        ([Some(1), Some(3)], vec!["a", "c", "d"]),
+        ([Some(3), Some(1)], vec!["a", "b"]),
+    ] {
+        let world = two_channels(limits);
+        let made = plan(&world.snapshot, world.now).0;
+        assert_eq!(go(&made), gone, "{limits:?}");
+        assert_eq!(object(&made, &world.snapshot), [], "{limits:?}");
+    }
+    // One more than the narrow budget has room for, whoever else goes.
+    let world = two_channels([Some(1), Some(3)]);
+    let mut made = plan(&world.snapshot, world.now).0;
+    let order = made.orders.iter().find(|order| order.host == name("a")).unwrap().clone();
+    made.orders.push(Order { host: name("b"), ..order });
+    let over = object(&made, &world.snapshot);
+    let narrow =
+        |objection: &Objection| matches!(objection, Objection::OverBudget { on_their_way: 2, limit: 1, .. });
+    assert!(over.iter().any(narrow), "{over:?}");
+}
+
 #[test]
 fn not_more_fetch_than_may() {
     let world = fleet(r#"{ "stage_in_flight": 1 }"#, &[("a", 0, "t"), ("b", 0, "t")]);

@@ -30,6 +30,17 @@ impl<'a> Told<'a> {
         self.channel.hosts.iter().zip(orders).map(|((name, host), what)| (name, host, what))
     }
 
+    /// How many hosts of a group there are, how many of them are on their way and not called back, and how many others this
+    /// plan puts there.
+    fn count(&self, group: &Selector) -> (u32, u32, u32) {
+        let hosts = self.hosts().filter(|(name, host, _)| group.means(name, &host.placed.tags));
+        hosts.fold((0, 0, 0), |(size, going, sent), (_, host, what)| {
+            let goes_on = view::on_the_way(host) && what != Some(What::Withdraw);
+            let is_sent = !goes_on && what.is_some_and(puts_on_the_way);
+            (size + 1, going + u32::from(goes_on), sent + u32::from(is_sent))
+        })
+    }
+
     fn tells(&self, means: impl Fn(What) -> bool) -> bool {
         self.orders.iter().flatten().any(|order| means(order.what))
     }
@@ -84,8 +95,26 @@ fn nobody_before_those_who_come_first(
     }
 }
 
-/// The groups of the whole fleet that were counted already: how many there are, and how many will be on their way.
-type Counted<'a> = HashMap<&'a Selector, (u32, u32)>;
+/// The groups of the whole fleet that were counted already.
+type Counted<'a> = HashMap<&'a Selector, Group>;
+
+/// The hosts that a budget is about.
+struct Group {
+    size: u32,
+    /// On their way already, and not called back.
+    going: u32,
+    /// Put on the way by this plan, under a budget of this many for the same hosts.
+    sent: Vec<(u32, u32)>,
+}
+
+impl Group {
+    /// How many will be on their way when the last one was sent who may be sent while fewer than `limit` are. Channels have
+    /// limits of their own, or none: those who may go later do not count against those who go before them.
+    fn on_their_way(&self, limit: u32) -> u32 {
+        let before = self.sent.iter().filter(|(most, _)| *most <= limit);
+        self.going + before.map(|(_, sent)| sent).sum::<u32>()
+    }
+}
 
 /// Nobody is put on the way if that makes too many of a group.
 fn not_too_many_on_their_way<'a>(
@@ -94,28 +123,36 @@ fn not_too_many_on_their_way<'a>(
     all: &[Told<'a>],
     counted: &mut Counted<'a>,
 ) -> Option<Objection> {
-    let group = &budget.hosts;
+    let hosts = &budget.hosts;
     let mut sent = own.hosts().filter(|(_, _, what)| what.is_some_and(puts_on_the_way));
-    if !sent.any(|(name, host, _)| group.means(name, &host.placed.tags)) {
+    if !sent.any(|(name, host, _)| hosts.means(name, &host.placed.tags)) {
         return None;
     }
-    let (size, on_their_way) = match budget.scope {
-        Scope::Channel => count(group, std::slice::from_ref(own)),
-        Scope::Fleet => *counted.entry(group).or_insert_with(|| count(group, all)),
+    let of_channel;
+    let group = match budget.scope {
+        Scope::Channel => {
+            of_channel = count(budget, std::slice::from_ref(own));
+            &of_channel
+        }
+        Scope::Fleet => counted.entry(hosts).or_insert_with(|| count(budget, all)),
     };
-    let limit = budget.limit.of(size);
-    let hosts = group.clone();
+    let limit = budget.limit.of(group.size);
+    let on_their_way = group.on_their_way(limit);
+    let hosts = hosts.clone();
     (on_their_way > limit).then_some(Objection::OverBudget { hosts, on_their_way, limit })
 }
 
-/// How many hosts a group has, and how many of them will be on their way.
-fn count(group: &Selector, over: &[Told<'_>]) -> (u32, u32) {
-    let hosts = over.iter().flat_map(Told::hosts);
-    let hosts = hosts.filter(|(name, host, _)| group.means(name, &host.placed.tags));
-    hosts.fold((0, 0), |(size, on_their_way), (_, host, what)| {
-        let goes_on = view::on_the_way(host) && what != Some(What::Withdraw);
-        (size + 1, on_their_way + u32::from(goes_on || what.is_some_and(puts_on_the_way)))
-    })
+/// Counts the hosts of a budget in these channels.
+fn count(budget: &Budget, over: &[Told<'_>]) -> Group {
+    let counts: Vec<(u32, u32, u32)> = over.iter().map(|told| told.count(&budget.hosts)).collect();
+    let size = counts.iter().map(|(size, _, _)| size).sum();
+    let limited = |told: &Told<'_>| {
+        let same = told.channel.current.policy.max_in_flight.iter();
+        let same = same.filter(|other| other.hosts == budget.hosts && other.scope == budget.scope);
+        same.map(|other| other.limit.of(size)).min()
+    };
+    let sent = over.iter().zip(&counts).filter_map(|(told, (_, _, sent))| Some((limited(told)?, *sent)));
+    Group { size, going: counts.iter().map(|(_, going, _)| going).sum(), sent: sent.collect() }
 }
 
 /// Nobody is told to fetch if that makes too many.
