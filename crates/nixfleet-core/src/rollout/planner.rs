@@ -30,7 +30,7 @@ use self::groups::Groups;
 use self::seen::Seen;
 use self::waves::Tally;
 use super::order::{Decision, Plan, Transition};
-use super::progress::{Rollout, RolloutId};
+use super::progress::{Rollout, RolloutId, Status};
 use super::reason::{PlanReport, WaveWaits};
 use super::snapshot::{Channel, Snapshot};
 use crate::ids::StorePath;
@@ -85,6 +85,13 @@ impl<'a> View<'a> {
         let mut view =
             Self { name, channel, rollout, quarantined, decisions, seen, groups, tallies, waits: None };
         failures::count(&mut view, wake.now);
+        match view.rollout.status {
+            Status::Halted { .. } | Status::Aborted(_) => {
+                seen::call_back(&mut view.seen, &channel.current.id);
+            }
+            // Who is on its way when a person pauses arrives.
+            Status::Going | Status::Paused(_) => {}
+        }
         view.tallies = waves::tallies(&view);
         view
     }

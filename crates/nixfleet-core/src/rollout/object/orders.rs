@@ -103,10 +103,12 @@ fn it_is_there(case: &Case<'_>, order: &Order, host: &Host) -> bool {
     order.what == What::Withdraw || !case.away(host)
 }
 
-/// Only an order that never reached its host, which is away, is taken back.
+/// Only an order that never reached its host is taken back: the host is away, or the rollout has halted or was aborted and
+/// the host does not say that it knows.
 fn takes_back_what_never_arrived(case: &Case<'_>, order: &Order, host: &Host) -> bool {
     let told = || host.ordered.as_ref().is_some_and(|ordered| ordered.release == order.release);
-    order.what != What::Withdraw || (told() && case.away(host) && view::unreached(host))
+    let over = || case.rollout_is(Hindsight::takes_orders_back) && view::unknown(host);
+    order.what != What::Withdraw || (told() && ((case.away(host) && view::unreached(host)) || over()))
 }
 
 /// A host is where the order takes it from.

@@ -7,7 +7,7 @@ use crate::ids::StorePath;
 use crate::model::time::UnixMs;
 use crate::rollout::order::{Transition, What};
 use crate::rollout::progress::{Rollout, Status};
-use crate::rollout::snapshot::{Channel, Host, RebootWanted, Snapshot, Standing, Then};
+use crate::rollout::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
 
 /// A rollout as it will be once the plan's decisions are taken.
 pub(super) struct Hindsight {
@@ -26,6 +26,11 @@ impl Hindsight {
     /// Whether failures have stopped it.
     pub(super) fn is_halted(&self) -> bool {
         matches!(self.rollout.status, Status::Halted { .. })
+    }
+
+    /// Whether what was ordered and did not begin shall not begin any more.
+    pub(super) fn takes_orders_back(&self) -> bool {
+        matches!(self.rollout.status, Status::Halted { .. } | Status::Aborted(_))
     }
 
     /// Takes a decision, whatever there is against it.
@@ -158,15 +163,27 @@ pub(super) fn unreached(host: &Host) -> bool {
     match &host.ordered {
         Some(ordered) if ordered.what != What::Stage => {
             // What it says itself that it has did reach it, whatever a clock said meanwhile.
-            let own = host.standing.as_ref().and_then(|standing| match ordered.what {
-                What::Go => standing.go.as_ref(),
-                What::Reboot => standing.reboot_go.as_ref(),
-                What::Stage | What::Retry | What::Revert | What::Withdraw => None,
-            });
-            own != Some(&ordered.release) && host.heard_ms < Some(ordered.at_ms)
+            !says_it_has(host, ordered) && host.heard_ms < Some(ordered.at_ms)
         }
         Some(_) | None => false,
     }
+}
+
+/// It was told to go forward, and does not say that it knows.
+pub(super) fn unknown(host: &Host) -> bool {
+    host.ordered.as_ref().is_some_and(|ordered| match ordered.what {
+        What::Go | What::Retry | What::Reboot => !says_it_has(host, ordered),
+        What::Stage | What::Revert | What::Withdraw => false,
+    })
+}
+
+fn says_it_has(host: &Host, ordered: &Ordered) -> bool {
+    let own = host.standing.as_ref().and_then(|standing| match ordered.what {
+        What::Go => standing.go.as_ref(),
+        What::Reboot => standing.reboot_go.as_ref(),
+        What::Stage | What::Retry | What::Revert | What::Withdraw => None,
+    });
+    own == Some(&ordered.release)
 }
 
 /// Nobody waits for it: it was left out; it is kept, or away, and not in the middle of a move.

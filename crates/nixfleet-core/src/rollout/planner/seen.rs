@@ -124,6 +124,21 @@ pub(super) fn all<'a>(
     channel.hosts.iter().map(see).collect()
 }
 
+/// A rollout that has halted, or was aborted, takes back what it told hosts that have not said that they know: an order that
+/// is on its way, or waits for a poll, would be fired after the halt (lesson 26).
+pub(super) fn call_back(seen: &mut [Seen<'_>], release: &ReleaseId) {
+    let not_known = |seen: &Seen<'_>| {
+        let ordered = seen.host.ordered.as_ref();
+        let moves = |what: What| matches!(what, What::Go | What::Retry | What::Reboot);
+        ordered.is_some_and(|ordered| moves(ordered.what) && !has_noted(seen.host, ordered))
+    };
+    for seen in seen.iter_mut().filter(|seen| !seen.withdraw && not_known(seen)) {
+        seen.withdraw = true;
+        seen.at = by_standing(seen.host, release);
+        seen.takes_a_place = takes_a_place(seen.host, true);
+    }
+}
+
 /// Whether it was told to move, and not heard of since.
 fn never_delivered(host: &Host) -> bool {
     host.ordered.as_ref().is_some_and(|ordered| {
