@@ -25,14 +25,19 @@ fn id(seq: u64) -> RolloutId {
     RolloutId { channel: "web".parse().unwrap(), seq: seq.try_into().unwrap() }
 }
 
+/// It reports that it has no release yet.
+fn fresh(world: &mut World, host: &str) {
+    let fresh = serde_json::json!({ "state": "converged", "since_ms": world.now, "about": null, "go": null,
+        "reboot_go": null, "reboot": "no", "failure": null, "hold": null });
+    world.report(&name(host), serde_json::from_value(fresh).unwrap());
+}
+
 /// A fleet `web` with release 1 under this policy, of hosts `(name, wave, tag)` that have reported that they are fresh.
 fn fleet(with: &str, hosts: &[(&str, u16, &str)]) -> World {
     let mut world = World::new();
     next(&mut world, 1, with, hosts);
     for (host, _, _) in hosts {
-        let fresh = serde_json::json!({ "state": "converged", "since_ms": world.now, "about": null, "go": null,
-            "reboot_go": null, "reboot": "no", "failure": null, "hold": null });
-        world.report(&name(host), serde_json::from_value(fresh).unwrap());
+        fresh(&mut world, host);
     }
     world
 }
@@ -242,9 +247,7 @@ fn two_channels(limits: [Option<u32>; 2]) -> World {
         world.release(release(channel, 1, world.now, policy(&with)), placed.into());
     }
     for host in ["a", "b", "c", "d"] {
-        let fresh = serde_json::json!({ "state": "converged", "since_ms": world.now, "about": null, "go": null,
-            "reboot_go": null, "reboot": "no", "failure": null, "hold": null });
-        world.report(&name(host), serde_json::from_value(fresh).unwrap());
+        fresh(&mut world, host);
     }
     let (made, _) = world.plan();
     made.orders.iter().for_each(|order| world.obey(order));

@@ -64,6 +64,13 @@ pub(super) enum Silence {
 }
 
 impl Seen<'_> {
+    /// Its order is taken back: it is where it says that it stands.
+    fn take_back(&mut self, release: &ReleaseId) {
+        self.withdraw = true;
+        self.at = by_standing(self.host, release);
+        self.takes_a_place = takes_a_place(self.host, true);
+    }
+
     /// Whether nobody waits for it.
     pub(super) fn is_excused(&self) -> bool {
         let moves = matches!(self.at, At::OnItsWay(_));
@@ -97,29 +104,28 @@ pub(super) fn all<'a>(
         let since = host.heard_ms.unwrap_or(rollout.opened_ms).max(snapshot.listening_since_ms);
         let limit = since.plus(offline_after);
         let silence = if wake.now >= limit { Silence::Offline } else { Silence::Heard };
-        let (mut at, mut withdraw) = (at(host, &channel.current.id), false);
-        if silence == Silence::Offline && never_delivered(host) {
-            withdraw = true;
-            at = by_standing(host, &channel.current.id);
-        }
         let hold = hold(host, wake.now);
-        if at != At::Done {
+        let mut seen = Seen {
+            name,
+            host,
+            at: at(host, &channel.current.id),
+            silence,
+            hold,
+            withdraw: false,
+            wave: usize::from(host.placed.wave.0),
+            takes_a_place: takes_a_place(host, false),
+            counted: rollout.failures.contains_key(name) || rollout.forgiven.contains(name),
+        };
+        if silence == Silence::Offline && never_delivered(host) {
+            seen.take_back(&channel.current.id);
+        }
+        if seen.at != At::Done {
             wake.at(limit);
         }
         if let Some(until) = hold.and_then(|hold| hold.until_ms) {
             wake.at(until);
         }
-        Seen {
-            name,
-            host,
-            at,
-            silence,
-            hold,
-            withdraw,
-            wave: usize::from(host.placed.wave.0),
-            takes_a_place: takes_a_place(host, withdraw),
-            counted: rollout.failures.contains_key(name) || rollout.forgiven.contains(name),
-        }
+        seen
     };
     channel.hosts.iter().map(see).collect()
 }
@@ -133,9 +139,7 @@ pub(super) fn call_back(seen: &mut [Seen<'_>], release: &ReleaseId) {
         ordered.is_some_and(|ordered| moves(ordered.what) && !has_noted(seen.host, ordered))
     };
     for seen in seen.iter_mut().filter(|seen| !seen.withdraw && not_known(seen)) {
-        seen.withdraw = true;
-        seen.at = by_standing(seen.host, release);
-        seen.takes_a_place = takes_a_place(seen.host, true);
+        seen.take_back(release);
     }
 }
 
