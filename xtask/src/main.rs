@@ -18,6 +18,8 @@ mod clean_room;
 mod demo;
 mod dist_docs;
 mod layers;
+#[cfg(test)]
+mod lessons;
 mod setup;
 mod simulation;
 mod test;

@@ -72,3 +72,44 @@ impl Drop for Registered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        name.parse().expect("a name")
+    }
+
+    /// Whether the poll has news at once. What it did not get by then it will not get: nothing else runs here.
+    async fn has_news(poll: &Registered) -> bool {
+        timeout(Duration::from_millis(20), poll.news()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_change_wakes_the_polls_of_its_host_and_nobody_else() {
+        let wakes = Wakes::default();
+        let (mine, other) = (wakes.register(&host("web-1")), wakes.register(&host("web-2")));
+        wakes.wake(&host("web-1"));
+        assert!(has_news(&mine).await, "what comes before the wait is not lost");
+        assert!(!has_news(&mine).await, "and is told once");
+        assert!(!has_news(&other).await);
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_waits_no_more_and_a_second_poll_of_a_host_stays() {
+        let wakes = Wakes::default();
+        let (first, second) = (wakes.register(&host("web-1")), wakes.register(&host("web-1")));
+        assert_eq!(wakes.waiting(), 1);
+        drop(first);
+        wakes.wake(&host("web-1"));
+        assert!(has_news(&second).await);
+        drop(second);
+        assert_eq!((wakes.waiting(), wakes.hosts()), (0, Vec::new()));
+        wakes.wake(&host("web-1"));
+    }
+}

@@ -80,3 +80,41 @@ pub(super) async fn migrate(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), 
         tx.commit().await?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name and type of every column that the steps make.
+    fn columns() -> Vec<(&'static str, &'static str)> {
+        let mut out = Vec::new();
+        for statement in STEPS.iter().flat_map(|step| step.iter()) {
+            let list = match statement.split_once("CREATE TABLE ") {
+                Some((_, table)) => table.split_once('(').expect("a list of columns").1,
+                None => statement.split_once(" ADD COLUMN ").map_or("", |(_, column)| column),
+            };
+            let list = list.split("PRIMARY KEY (").next().expect("the part before it");
+            for column in list.split(',').filter(|column| !column.trim().is_empty()) {
+                let mut words = column.split_whitespace();
+                out.push((
+                    words.next().expect("a name"),
+                    words.next().expect("a type").trim_end_matches(')'),
+                ));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_column_is_an_integer_a_text_or_bytes_and_a_time_is_an_integer_of_milliseconds() {
+        let columns = columns();
+        assert!(columns.contains(&("at_ms", "BIGINT")) && columns.contains(&("remembered", "TEXT")));
+        for (name, kind) in columns {
+            assert!(["BIGINT", "TEXT", "{bytes}"].contains(&kind), "{name} {kind}");
+            assert!(kind == "BIGINT" || !name.ends_with("_ms"), "{name} is a time, and {kind}");
+            for other in ["_at", "_s", "_secs", "time", "date", "when"] {
+                assert!(!name.ends_with(other), "{name} would be a time in another unit");
+            }
+        }
+    }
+}

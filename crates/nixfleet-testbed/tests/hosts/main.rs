@@ -11,6 +11,7 @@ mod crashes;
 mod darwin;
 mod deadman;
 mod deaths;
+mod documents;
 mod fleet;
 mod followed;
 mod hardships;

@@ -7,7 +7,7 @@ use nixfleet_testbed::System as S;
 use nixfleet_testbed::{Flavour, Host, System};
 use serde_json::{Value, json};
 
-use crate::common::{AGENT, LIMIT, Said, activate, assert_rests_on, history, host, hosts_run};
+use crate::common::{AGENT, LIMIT, Said, activate, assert_rests_on, await_settled, history, host, hosts_run};
 use crate::observed::{Units, assert_generations, assert_no_panic, ends, logs};
 
 /// How a run ended, as the record of its own unit says.
@@ -379,4 +379,41 @@ fn a_rollback_goes_to_the_recorded_system_and_not_to_a_number() {
     // One number below the current one would be the system that failed.
     assert_generations(&host, &[S::Base, S::Good, S::UnitFails, S::Good, S::Base]);
     before.assert_are_back(&Units::of(&host), "rolled back");
+}
+
+/// A person finds out from the exit code, from the history and from `status`; the host is not lost, since a trial never
+/// touched what it boots.
+fn a_failed_revert_is_told_and_the_next_boot_is_well(flavour: Flavour) {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(flavour);
+    let base = host.system(S::Base).to_owned();
+    let program = format!("{base}/bin/switch-to-configuration");
+    // The disk has lost the program that leads back. A mount ends with this boot, as no damage does.
+    host.sh(&format!("mount --bind /bin/false {program}")).expect("damaged");
+    let said = activate(&host, host.system(S::UnitFails), &[]);
+    said.assert(7, "revert-failed");
+    assert_eq!(said.json["failure"]["kind"], "units-failed", "{}", said.json);
+    assert_eq!(said.json["revert"]["kind"], "switch-failed", "{}", said.json);
+    assert!(said.stderr.is_empty() || !said.stderr.contains("panicked"), "{}", said.stderr);
+    let last = history(&host).pop().expect("it has one");
+    assert_eq!(last["outcome"]["verdict"], "revert-failed", "{last}");
+    let status = host.run(&[AGENT, "status"]).expect("it runs");
+    assert!(status.stdout.contains("the revert failed"), "{status}");
+    host.reboot().expect("it comes back");
+    await_settled(&host, None);
+    assert_rests_on(&host, S::Base);
+    activate(&host, host.system(S::Good), &[]).assert(0, "converged");
+    assert_rests_on(&host, S::Good);
+}
+
+#[test]
+fn a_failed_revert_is_told_and_the_next_boot_is_well_on_trixie() {
+    a_failed_revert_is_told_and_the_next_boot_is_well(Flavour::Trixie);
+}
+
+#[test]
+fn a_failed_revert_is_told_and_the_next_boot_is_well_on_bookworm() {
+    a_failed_revert_is_told_and_the_next_boot_is_well(Flavour::Bookworm);
 }
