@@ -255,7 +255,7 @@ impl Taking<'_> {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.faults.push(Fault { at, what: What::Value { key, why } });
+                self.faults.push(Fault { at: Some(at), what: What::Value { key, why } });
                 None
             }
         }

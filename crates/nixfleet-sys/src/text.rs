@@ -2,6 +2,7 @@
 //! controls. Errors are joined with their causes here and nowhere else, and so is it told which name was meant.
 
 use std::error::Error;
+use std::fmt;
 
 /// The most characters of a name that are compared: no name of ours is longer.
 const NAME_CHARS_MAX: usize = 200;
@@ -22,6 +23,39 @@ pub fn tail(bytes: &[u8], bytes_max: usize) -> String {
 /// `text` without control characters, newline and tab excepted.
 pub fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').collect()
+}
+
+/// At most `chars_max` characters of a foreign text, printable and in one line.
+pub fn one_line(text: &str, chars_max: usize) -> String {
+    printable(text).replace(['\n', '\t'], " ").chars().take(chars_max).collect()
+}
+
+/// A place in a text as people count: from 1, columns in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl Place {
+    /// The place of the byte at `offset`; that of its character if it is inside of one, the end if it is beyond it.
+    pub fn of(text: &str, offset: usize) -> Self {
+        let mut offset = offset.min(text.len());
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &text[..offset];
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+        Self { line: before.matches('\n').count() + 1, column: column + 1 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
 }
 
 /// The last `lines_max` lines of `text`, without the empty ones at its end.
@@ -131,6 +165,22 @@ mod tests {
     fn a_short_name_is_not_mistaken_for_any_other() {
         assert_eq!(nearest("x", ["web", "db"]), None);
         assert_eq!(nearest("web2", ["web-1"]), None);
+    }
+
+    #[test]
+    fn a_place_is_counted_as_people_count() {
+        let text = "a = 1\nü = 2";
+        let place = |offset| Place::of(text, offset).to_string();
+        assert_eq!([place(0), place(5), place(6), place(8)], ["1:1", "1:6", "2:1", "2:2"]);
+        assert_eq!(place(7), "2:1", "inside of a character is that character");
+        assert_eq!(place(999), "2:6", "beyond the end is the end");
+        assert_eq!(Place::of("", 0).to_string(), "1:1");
+    }
+
+    #[test]
+    fn a_text_in_one_line_has_no_other_and_no_controls() {
+        assert_eq!(one_line("a\n\tb\u{1b}[31m", 100), "a  b[31m");
+        assert_eq!(one_line("üüü", 2), "üü");
     }
 
     proptest! {

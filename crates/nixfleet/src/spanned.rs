@@ -4,8 +4,9 @@
 //! what is behind that place could only be guessed. A key that stands twice in an object is a fault as well, and both
 //! values are kept for it to be shown. Limits: [`BYTES_MAX`] and [`DEPTH_MAX`].
 
-use std::fmt;
 use std::ops::Range;
+
+use nixfleet_sys::text::Place;
 
 /// The largest text that is read, in bytes: 100,000 hosts with three probes each are about 80 MB.
 pub const BYTES_MAX: usize = 512 << 20;
@@ -89,21 +90,6 @@ pub struct NotJson {
     pub what: String,
 }
 
-/// Line and column of a place, both from 1; the column counts characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// The line.
-    pub line: usize,
-    /// The character in it.
-    pub column: usize,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
-}
-
 /// Finds lines and columns; made once for a text, since each answer is then a binary search.
 #[derive(Debug)]
 pub struct Lines<'a> {
@@ -119,11 +105,11 @@ impl<'a> Lines<'a> {
     }
 
     /// Where `span` begins.
-    pub fn position(&self, span: Span) -> Position {
+    pub fn position(&self, span: Span) -> Place {
         let at = self.clamp(span.from);
         let line = self.starts.partition_point(|start| *start <= at);
         let column = self.text[self.starts[line - 1]..at].chars().count() + 1;
-        Position { line, column }
+        Place { line, column }
     }
 
     /// The line in which `span` begins, without its end.

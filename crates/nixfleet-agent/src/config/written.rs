@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use nixfleet_core::model::names::NotAName;
-use nixfleet_sys::text::printable;
+use nixfleet_sys::text::{Place, one_line};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -17,13 +17,8 @@ const SHOWN_MAX: usize = 80;
 /// Where something was written; in the order in which faults are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum At {
-    /// In the file; both count from 1, the column in characters.
-    File {
-        /// The line.
-        line: u32,
-        /// The column.
-        column: u32,
-    },
+    /// In the file.
+    File(Place),
     /// On the command line.
     Flag(Key),
     /// Nowhere, and that is the fault.
@@ -145,7 +140,7 @@ impl Fault {
     /// The fault with its place in `file`, in one line.
     pub fn shown(&self, file: &Path) -> String {
         match self.at {
-            At::File { line, column } => format!("{}:{line}:{column}: {}", file.display(), self.what),
+            At::File(place) => format!("{}:{place}: {}", file.display(), self.what),
             At::Flag(key) => format!("{}: {}", key.flag(), self.what),
             At::Nowhere => self.what.to_string(),
         }
@@ -200,18 +195,18 @@ impl fmt::Display for What {
 /// What is written in `text`, and everything that is wrong with it.
 pub fn read(text: &str) -> (Written, Vec<Fault>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let places = Places::new(text);
+    let at = |offset| At::File(Place::of(text, offset));
     let mut faults: Vec<Fault> = errors
         .iter()
         .map(|error| Fault {
-            at: places.at(error.span().map_or(0, |span| span.start)),
+            at: at(error.span().map_or(0, |span| span.start)),
             what: What::Syntax(shown(error.message())),
         })
         .collect();
     let mut written = Written::default();
     for (name, value) in table.get_ref() {
-        let known = Key::named(name.get_ref()).ok_or_else(|| unknown(name, &places));
-        match known.and_then(|key| Ok((key, texts(key, value, &places)?))) {
+        let known = Key::named(name.get_ref()).ok_or_else(|| unknown(name, at));
+        match known.and_then(|key| Ok((key, texts(key, value, at)?))) {
             Ok((key, texts)) => drop(written.0.insert(key, texts)),
             Err(fault) => faults.push(fault),
         }
@@ -219,15 +214,15 @@ pub fn read(text: &str) -> (Written, Vec<Fault>) {
     (written, faults)
 }
 
-fn unknown(name: &Spanned<DeString<'_>>, places: &Places<'_>) -> Fault {
-    let at = places.at(name.span().start);
+fn unknown(name: &Spanned<DeString<'_>>, at: impl Fn(usize) -> At) -> Fault {
+    let at = at(name.span().start);
     let name = name.get_ref();
     Fault { at, what: What::UnknownKey { name: shown(name), meant: Key::like(name) } }
 }
 
-fn texts(key: Key, value: &Spanned<DeValue<'_>>, places: &Places<'_>) -> Result<Vec<Located>, Fault> {
+fn texts(key: Key, value: &Spanned<DeValue<'_>>, at: impl Fn(usize) -> At) -> Result<Vec<Located>, Fault> {
     let one = |value: &Spanned<DeValue<'_>>| {
-        let at = places.at(value.span().start);
+        let at = at(value.span().start);
         match value.get_ref() {
             DeValue::String(text) => Ok(Located { text: text.to_string(), at }),
             other => Err(Fault { at, what: What::OtherShape { key, found: kind(other) } }),
@@ -236,8 +231,7 @@ fn texts(key: Key, value: &Spanned<DeValue<'_>>, places: &Places<'_>) -> Result<
     match (key.shape(), value.get_ref()) {
         (Shape::Texts, DeValue::Array(values)) => values.iter().map(one).collect(),
         (Shape::Texts, found) => {
-            let at = places.at(value.span().start);
-            Err(Fault { at, what: What::OtherShape { key, found: kind(found) } })
+            Err(Fault { at: at(value.span().start), what: What::OtherShape { key, found: kind(found) } })
         }
         (Shape::Text, _) => one(value).map(|text| vec![text]),
     }
@@ -256,26 +250,5 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 
 /// A foreign text as a fault may repeat it.
 pub(super) fn shown(text: &str) -> String {
-    printable(text).replace(['\n', '\t'], " ").chars().take(SHOWN_MAX).collect()
-}
-
-/// Finds lines and columns.
-struct Places<'a>(&'a str);
-
-impl<'a> Places<'a> {
-    fn new(text: &'a str) -> Self {
-        Self(text)
-    }
-
-    fn at(&self, offset: usize) -> At {
-        let mut offset = offset.min(self.0.len());
-        while !self.0.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let before = &self.0[..offset];
-        let line = before.matches('\n').count();
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
-        At::File { line: count(line), column: count(column) }
-    }
+    one_line(text, SHOWN_MAX)
 }

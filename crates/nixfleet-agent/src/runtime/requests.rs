@@ -68,7 +68,7 @@ impl Wish {
 
 /// A person's text, cut to what is printable and short.
 pub(crate) fn short(said: &str) -> String {
-    text::printable(said).replace(['\n', '\t'], " ").chars().take(TEXT_CHARS_MAX).collect()
+    text::one_line(said, TEXT_CHARS_MAX)
 }
 
 /// The folder of wishes in a state folder.

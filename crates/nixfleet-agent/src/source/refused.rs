@@ -133,8 +133,7 @@ impl Refused {
         attack: Option<Attack>,
         error: &(dyn std::error::Error + 'static),
     ) -> Self {
-        let said = text::printable(&chain(error)).replace(['\n', '\t'], " ");
-        let said: String = said.chars().take(WHY_CHARS_MAX).collect();
+        let said = text::one_line(&chain(error), WHY_CHARS_MAX);
         let why = match attack {
             Some(attack) => format!("{document}: {said} (this is what an attack looks like: {attack})"),
             None => format!("{document}: {said}"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use nixfleet_sys::text::{nearest, printable};
+use nixfleet_sys::text::{Place, nearest, one_line};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -23,18 +23,14 @@ pub struct Located {
     /// The value.
     pub text: String,
     /// Where it stands.
-    pub at: At,
+    pub at: Place,
 }
-
-/// A place in the file, counted from 1; `None` when it is about what is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct At(Option<(usize, usize)>);
 
 /// One thing that is wrong.
 #[derive(Debug)]
 pub struct Fault {
-    /// Where.
-    pub at: At,
+    /// Where; `None` when it is about what is not there.
+    pub at: Option<Place>,
     /// What.
     pub what: What,
 }
@@ -84,13 +80,13 @@ impl Written {
 impl Fault {
     /// That `key` is not there.
     pub fn missing(key: Key) -> Self {
-        Self { at: At(None), what: What::Missing(key) }
+        Self { at: None, what: What::Missing(key) }
     }
 
     /// The fault with its place in `file`, in one line.
     pub fn shown(&self, file: &Path) -> String {
-        match self.at.0 {
-            Some((line, column)) => format!("{}:{line}:{column}: {}", file.display(), self.what),
+        match self.at {
+            Some(place) => format!("{}:{place}: {}", file.display(), self.what),
             None => self.what.to_string(),
         }
     }
@@ -122,8 +118,8 @@ pub fn read(text: &str) -> (Written, Vec<Fault>) {
     let mut faults: Vec<Fault> = errors
         .iter()
         .map(|error| {
-            let at = place(text, error.span().map_or(0, |span| span.start));
-            Fault { at, what: What::Syntax(shown(error.message())) }
+            let at = Place::of(text, error.span().map_or(0, |span| span.start));
+            Fault { at: Some(at), what: What::Syntax(shown(error.message())) }
         })
         .collect();
     let mut written = Written::default();
@@ -144,12 +140,12 @@ fn known(text: &str, name: &Spanned<DeString<'_>>) -> Result<Key, Fault> {
     named(wanted).ok_or_else(|| {
         let meant = nearest(wanted, Key::ALL.into_iter().map(Key::name)).and_then(named);
         let what = What::UnknownKey { name: shown(wanted), meant };
-        Fault { at: place(text, name.span().start), what }
+        Fault { at: Some(Place::of(text, name.span().start)), what }
     })
 }
 
 fn one(text: &str, key: Key, value: &Spanned<DeValue<'_>>) -> Result<Located, Fault> {
-    let at = place(text, value.span().start);
+    let at = Place::of(text, value.span().start);
     let found = match value.get_ref() {
         DeValue::String(text) => return Ok(Located { text: text.to_string(), at }),
         // A number is as clear as its text.
@@ -160,19 +156,9 @@ fn one(text: &str, key: Key, value: &Spanned<DeValue<'_>>) -> Result<Located, Fa
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     };
-    Err(Fault { at, what: What::OtherShape { key, found } })
+    Err(Fault { at: Some(at), what: What::OtherShape { key, found } })
 }
 
 fn shown(text: &str) -> String {
-    printable(text).replace(['\n', '\t'], " ").chars().take(SHOWN_MAX).collect()
-}
-
-fn place(text: &str, offset: usize) -> At {
-    let mut offset = offset.min(text.len());
-    while !text.is_char_boundary(offset) {
-        offset -= 1;
-    }
-    let before = &text[..offset];
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
-    At(Some((before.matches('\n').count() + 1, column + 1)))
+    one_line(text, SHOWN_MAX)
 }
