@@ -15,15 +15,26 @@ use crate::{
 /// What is between these two lines of BENCHMARKS.md is written by `--write` and by nobody else.
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
-/// The benchmark that needs no host.
+/// The benchmarks that need no host.
 const PLANNER: &str = "planner";
+const LOAD: &str = "load";
+/// Agents of the benchmark of load, and of a large one.
+const AGENTS: u32 = 10_000;
+const AGENTS_LARGE: u32 = 100_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Put the tables into BENCHMARKS.md, with this machine's description
     #[arg(long)]
     write: bool,
-    /// The benchmarks to run: activation, following, or planner, which needs no test host [default: all]
+    /// In the benchmark of load, 100,000 agents instead of 10,000
+    #[arg(long, conflicts_with = "agents")]
+    large: bool,
+    /// In the benchmark of load, so many agents
+    #[arg(long, value_name = "N")]
+    agents: Option<u32>,
+    /// The benchmarks to run: activation, following, or planner and load, which need no test host
+    /// [default: all but load, which takes some minutes and open files by the ten thousand]
     names: Vec<String>,
 }
 
@@ -33,13 +44,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let mut report = Report::default();
     let wants_planner = args.names.is_empty() || args.names.iter().any(|name| name == PLANNER);
-    let on_hosts: Vec<&String> = args.names.iter().filter(|name| *name != PLANNER).collect();
+    let wants_load = args.names.iter().any(|name| name == LOAD);
+    let on_hosts: Vec<&String> =
+        args.names.iter().filter(|name| ![PLANNER, LOAD].contains(&name.as_str())).collect();
     let mut tables = Vec::new();
     if args.names.is_empty() || !on_hosts.is_empty() {
         tables.push(benchmarks_on_hosts(&mut report, &on_hosts)?);
     }
     if wants_planner {
         tables.push(report.step("planner", planner)?);
+    }
+    if wants_load {
+        let agents = args.agents.unwrap_or(if args.large { AGENTS_LARGE } else { AGENTS });
+        tables.push(load(&mut report, agents)?);
     }
     let tables = tables.join("\n");
     say::data(tables.trim_end());
@@ -76,6 +93,22 @@ fn planner() -> Result<String> {
     Run::cargo()
         .args(["run", "--locked", "--release", "-p", "nixfleet-core", "--example", "plan_scale"])
         .stdout()
+}
+
+/// A control plane, as it is shipped, and a fleet of simulated agents that hold their connections to it.
+fn load(report: &mut Report, agents: u32) -> Result<String> {
+    let what = ["build", "--locked", "--release", "-p", "nixfleet-control-plane"];
+    report.step("build the control plane and its fleet", || {
+        Run::cargo().args(what).args(["--bin", "nixfleet-control-plane", "--example", "load"]).go()
+    })?;
+    let built = workspace::target().join("release");
+    report.step("load", || {
+        Run::new(built.join("examples/load"))
+            .arg("--program")
+            .arg(built.join("nixfleet-control-plane"))
+            .args(["--agents", &agents.to_string()])
+            .stdout()
+    })
 }
 
 /// This machine, as far as it matters for reading the numbers.

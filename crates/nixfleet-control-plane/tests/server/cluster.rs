@@ -10,10 +10,20 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::running::SOON;
-
 /// It ends itself after so long, whatever became of the test.
-const LIVES: &str = "280";
+const LIVES: Duration = Duration::from_secs(280);
+/// A generous limit for its start.
+const UP_WITHIN: Duration = Duration::from_mins(1);
+
+/// Whether what is written is on the disk when it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Synced {
+    /// As PostgreSQL does it by itself.
+    #[allow(dead_code, reason = "the benchmark measures it; tests do not cut the power")]
+    Yes,
+    /// Faster, and whole as long as the machine is.
+    No,
+}
 
 pub(crate) struct Cluster {
     dir: TempDir,
@@ -29,8 +39,13 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// A fresh one; `None`, and said so, where PostgreSQL is not installed. In CI it must be.
-    #[expect(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_for(LIVES, Synced::No).await
+    }
+
+    /// One that ends itself after `lives`.
+    #[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+    pub(crate) async fn start_for(lives: Duration, synced: Synced) -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed: `cargo xtask setup`");
             println!("LEFT OUT: the database tests on PostgreSQL (it is not installed: `cargo xtask setup`)");
@@ -39,7 +54,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a folder");
         let data = dir.path().join("data");
         std::os::unix::fs::chown(dir.path(), nobody(), None).expect("a folder of nobody's");
-        let made = as_nobody(&programs.join("initdb"))
+        let made = as_nobody(&programs.join("initdb"), lives)
             .args([
                 "--no-sync",
                 "--encoding=UTF8",
@@ -50,8 +65,13 @@ impl Cluster {
             ])
             .arg(&data);
         made.run().await.and_then(nixfleet_sys::exec::Finished::success).expect("a cluster");
-        let server = as_nobody(&programs.join("postgres")).arg("-D").arg(&data).arg("-k").arg(dir.path());
-        let server = server.args(["-h", "", "-F"]).deadline(Duration::from_mins(5));
+        let server =
+            as_nobody(&programs.join("postgres"), lives).arg("-D").arg(&data).arg("-k").arg(dir.path());
+        let server = match synced {
+            Synced::Yes => server,
+            Synced::No => server.arg("-F"),
+        };
+        let server = server.args(["-h", ""]).deadline(lives + Duration::from_secs(20));
         let running = tokio::spawn(async move { drop(server.run().await) });
         let cluster = Self { dir, running };
         cluster.wait().await;
@@ -69,7 +89,7 @@ impl Cluster {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(SOON, connected).await.expect("it comes up");
+        tokio::time::timeout(UP_WITHIN, connected).await.expect("it comes up");
     }
 
     /// Ends every connection of everybody, as a restart does.
@@ -103,8 +123,8 @@ fn programs() -> Option<PathBuf> {
     found.pop()
 }
 
-fn as_nobody(program: &Path) -> Cmd {
-    let cmd = Cmd::new("/usr/bin/timeout").args(["--signal=QUIT", LIVES]);
+fn as_nobody(program: &Path, lives: Duration) -> Cmd {
+    let cmd = Cmd::new("/usr/bin/timeout").args(["--signal=QUIT", &lives.as_secs().to_string()]);
     let cmd = match nobody() {
         Some(user) => {
             cmd.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"])

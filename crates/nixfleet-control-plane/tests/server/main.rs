@@ -1,5 +1,6 @@
 //! The control plane as its clients see it: the real server, real TLS, a real database.
 
+mod acting;
 mod agents;
 mod cluster;
 mod described;
