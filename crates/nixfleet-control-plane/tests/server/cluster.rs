@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::running::SOON;
 
 /// It ends itself after so long, whatever became of the test.
-const LIVES: &str = "280";
+const LIVES: &str = "2400";
 
 pub(crate) struct Cluster {
     dir: TempDir,
@@ -51,7 +51,7 @@ impl Cluster {
             .arg(&data);
         made.run().await.and_then(nixfleet_sys::exec::Finished::success).expect("a cluster");
         let server = as_nobody(&programs.join("postgres")).arg("-D").arg(&data).arg("-k").arg(dir.path());
-        let server = server.args(["-h", "", "-F"]).deadline(Duration::from_mins(5));
+        let server = server.args(["-h", "", "-F"]).deadline(Duration::from_mins(40));
         let running = tokio::spawn(async move { drop(server.run().await) });
         let cluster = Self { dir, running };
         cluster.wait().await;
