@@ -1,9 +1,10 @@
 //! What is answered: the release layout and the agents' endpoints by the key of a host, the rest by a person's token.
 //!
-//! [`caller`] says who asks and reads what they send, [`problem`] is what they are told when it does not work. Nothing
+//! [`caller`] says who asks, [`asked`] reads what they ask for, [`problem`] is what they are told when it does not work. Nothing
 //! answers 500: what is wrong with a request is said to the caller, what is wrong with us goes to our log.
 
 mod agent;
+mod asked;
 mod caller;
 mod health;
 mod layout;

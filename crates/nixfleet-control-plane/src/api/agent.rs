@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 use nixfleet_core::model::names::Sha256;
 use nixfleet_core::wire::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, EventBatch, EventsTaken, HELLO_BYTES_MAX, Hello, Orders,
@@ -18,7 +15,8 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
-use super::caller::{self, Host};
+use super::asked::{self, Wanted};
+use super::caller::Host;
 use super::problem::Problem;
 use crate::store::ingest::{NotTaken, Sent};
 
@@ -37,9 +35,8 @@ pub(super) struct After {
 pub(super) async fn orders(
     Host(host): Host,
     State(app): State<App>,
-    query: Result<Query<After>, QueryRejection>,
+    Wanted(After { after, log }): Wanted<After>,
 ) -> Result<Json<Orders>, Problem> {
-    let Query(After { after, log }) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     // A number of another log says nothing here: this database is new, or was put back.
     let is_ours = log.is_none_or(|log| *log == *app.log) && after <= app.store.newest_event().await?;
     let after = if is_ours { after } else { 0 };
@@ -79,10 +76,8 @@ fn poll() -> Duration {
 pub(super) async fn events(
     Host(host): Host,
     State(app): State<App>,
-    headers: HeaderMap,
-    body: Body,
+    asked::Sent(batch): asked::Sent<EventBatch, BATCH_BYTES_MAX>,
 ) -> Result<Json<EventsTaken>, Problem> {
-    let batch: EventBatch = caller::json(&headers, body, BATCH_BYTES_MAX).await?;
     if batch.records.len() > BATCH_RECORDS_MAX {
         return Err(Problem::too_large(format!("a batch may have {BATCH_RECORDS_MAX} records")));
     }
@@ -94,10 +89,8 @@ pub(super) async fn events(
 pub(super) async fn hello(
     Host(host): Host,
     State(app): State<App>,
-    headers: HeaderMap,
-    body: Body,
+    asked::Sent(hello): asked::Sent<Hello, HELLO_BYTES_MAX>,
 ) -> Result<Json<EventsTaken>, Problem> {
-    let hello: Hello = caller::json(&headers, body, HELLO_BYTES_MAX).await?;
     let Some((known, fault)) = app.store.state(&host).await? else {
         return Err(Problem::unknown_host("the release that named this host is gone"));
     };

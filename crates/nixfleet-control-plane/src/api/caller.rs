@@ -1,23 +1,14 @@
-//! Who asks: a host, by the key of its certificate, or a person, by a token. And what they send, within limits.
+//! Who asks: a host, by the key of its certificate, or a person, by a token.
 
-use std::time::Duration;
-
-use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use http_body_util::{BodyExt, Limited};
 use nixfleet_core::model::names::HostName;
-use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 
 use super::App;
 use super::problem::Problem;
 use crate::serve::Peer;
 use crate::store::tokens::{Person, Role};
-
-/// How long a body may take: 1 MiB at 300 kbit/s.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// How a person gets in.
 const MAKE_TOKEN: &str =
@@ -93,32 +84,4 @@ async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
     person.ok_or_else(|| {
         Problem::unauthenticated("the token is not known here; it may have been removed").hint(MAKE_TOKEN)
     })
-}
-
-/// What was sent, read as JSON: at most `bytes_max`, and within some time.
-pub(super) async fn json<T: DeserializeOwned>(
-    headers: &HeaderMap,
-    body: Body,
-    bytes_max: usize,
-) -> Result<T, Problem> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Problem::wrong_type("this endpoint takes application/json"));
-    }
-    let bytes = bytes(body, bytes_max).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("the body: {error}")))
-}
-
-async fn bytes(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
-    let whole = timeout(BODY_WITHIN, Limited::new(body, bytes_max).collect()).await;
-    let whole =
-        whole.map_err(|_| Problem::too_slow(format!("the body must be here within {BODY_WITHIN:?}")))?;
-    match whole {
-        Ok(whole) => Ok(whole.to_bytes().to_vec()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Problem::too_large(format!("the body may have {bytes_max} bytes")))
-        }
-        Err(_) => Err(Problem::bad_request("the body broke off")),
-    }
 }

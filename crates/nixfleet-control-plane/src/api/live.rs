@@ -6,8 +6,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
@@ -16,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::App;
+use super::asked::Wanted;
 use super::caller::Viewer;
 use super::people::event_view;
 use super::problem::Problem;
@@ -47,9 +47,8 @@ pub(super) async fn live(
     _: Viewer,
     State(app): State<App>,
     headers: HeaderMap,
-    query: Result<Query<From>, QueryRejection>,
+    Wanted(From { after }): Wanted<From>,
 ) -> Result<Response, Problem> {
-    let Query(From { after }) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let Ok(turn) = STREAMS.try_acquire() else {
         return Err(Problem::unavailable(format!("{STREAMS_MAX} people watch already")));

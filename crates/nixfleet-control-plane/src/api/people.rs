@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use nixfleet_core::host::time::{Now, UpMs};
@@ -13,10 +12,11 @@ use nixfleet_core::wire::people::{EventView, FleetView, HostView, Page, Stranger
 use serde::Deserialize;
 
 use super::App;
+use super::asked::{Named, Wanted, limit, named};
 use super::caller::Viewer;
 use super::problem::Problem;
 use crate::store::fact::About;
-use crate::store::fleet::{EventFilter, HostListed, Logged, PAGE_MAX};
+use crate::store::fleet::{EventFilter, HostListed, Logged};
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -79,21 +79,6 @@ struct EventQuery {
     limit: Option<u32>,
 }
 
-pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|Query(asked)| asked).map_err(|error| Problem::bad_request(error.body_text()))
-}
-
-pub(super) fn limit(asked: Option<u32>) -> Result<u32, Problem> {
-    match asked.unwrap_or(100) {
-        limit @ 1..=PAGE_MAX => Ok(limit),
-        _ => Err(Problem::bad_request(format!("`limit` is a number from 1 to {PAGE_MAX}"))),
-    }
-}
-
-pub(super) fn named<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|error| Problem::bad_request(format!("{error}")))
-}
-
 async fn fleet(_: Viewer, State(app): State<App>) -> Result<Json<FleetView>, Problem> {
     let mut hosts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for (channel, state, count) in app.store.counts().await? {
@@ -110,10 +95,9 @@ pub(super) async fn releases(_: Viewer, State(app): State<App>) -> Result<Json<P
 async fn hosts(
     _: Viewer,
     State(app): State<App>,
-    query: Result<Query<HostQuery>, QueryRejection>,
+    Wanted(HostQuery { after, channel, limit: asked }): Wanted<HostQuery>,
 ) -> Result<Json<Page<HostView>>, Problem> {
-    let HostQuery { after, channel, limit: asked_limit } = asked(query)?;
-    let limit = limit(asked_limit)?;
+    let limit = limit(asked)?;
     let channel: Option<ChannelName> = channel.as_deref().map(named).transpose()?;
     let listed = app.store.hosts(&after, channel.as_ref(), limit).await?;
     let next =
@@ -125,9 +109,8 @@ async fn hosts(
 async fn host(
     _: Viewer,
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named<HostName>,
 ) -> Result<Json<HostView>, Problem> {
-    let name: HostName = named(&name)?;
     let listed = app.store.host(&name).await?;
     let listed =
         listed.ok_or_else(|| Problem::not_found(format!("no release that is served names host {name}")))?;
@@ -146,10 +129,9 @@ async fn strangers(_: Viewer, State(app): State<App>) -> Result<Json<Page<Strang
 async fn events(
     _: Viewer,
     State(app): State<App>,
-    query: Result<Query<EventQuery>, QueryRejection>,
+    Wanted(EventQuery { after, host, limit: asked }): Wanted<EventQuery>,
 ) -> Result<Json<Page<EventView>>, Problem> {
-    let EventQuery { after, host, limit: asked_limit } = asked(query)?;
-    let limit = limit(asked_limit)?;
+    let limit = limit(asked)?;
     let filter = EventFilter { after, host: host.as_deref().map(named).transpose()? };
     let logged = app.store.events(&filter, limit).await?;
     let next =

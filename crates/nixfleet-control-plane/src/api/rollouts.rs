@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use nixfleet_core::model::names::{ChannelName, HostName};
@@ -22,8 +19,8 @@ use nixfleet_core::wire::rollouts::{
 use serde::Deserialize;
 
 use super::App;
-use super::caller::{self, Viewer};
-use super::people::{asked, limit, named};
+use super::asked::{Named, Sent, Wanted, limit};
+use super::caller::Viewer;
 use super::problem::Problem;
 use super::verbs::BYTES_MAX;
 use crate::planner::{LEASE, Outlook, looked_at};
@@ -62,9 +59,8 @@ async fn rollouts(_: Viewer, State(app): State<App>) -> Json<Page<RolloutView>> 
 async fn rollout(
     _: Viewer,
     State(app): State<App>,
-    Path(channel): Path<String>,
+    Named(name): Named<ChannelName>,
 ) -> Result<Json<RolloutView>, Problem> {
-    let name: ChannelName = named(&channel)?;
     app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
@@ -78,12 +74,10 @@ async fn rollout(
 async fn hosts(
     _: Viewer,
     State(app): State<App>,
-    Path(channel): Path<String>,
-    query: Result<Query<HostQuery>, QueryRejection>,
+    Named(name): Named<ChannelName>,
+    Wanted(HostQuery { after, wave, limit: asked }): Wanted<HostQuery>,
 ) -> Result<Json<Page<WhyView>>, Problem> {
-    let HostQuery { after, wave, limit: asked_limit } = asked(query)?;
-    let limit = limit(asked_limit)? as usize;
-    let name: ChannelName = named(&channel)?;
+    let limit = limit(asked)? as usize;
     app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
@@ -96,8 +90,11 @@ async fn hosts(
     Ok(Json(Page { items, next }))
 }
 
-async fn why(_: Viewer, State(app): State<App>, Path(host): Path<String>) -> Result<Json<WhyView>, Problem> {
-    let name: HostName = named(&host)?;
+async fn why(
+    _: Viewer,
+    State(app): State<App>,
+    Named(name): Named<HostName>,
+) -> Result<Json<WhyView>, Problem> {
     app.planned().await;
     let guard = app.planning.read();
     let (mirror, outlook) = &*guard;
@@ -122,10 +119,8 @@ async fn plan(_: Viewer, State(app): State<App>) -> Result<Json<PlanView>, Probl
 async fn plan_if(
     _: Viewer,
     State(app): State<App>,
-    headers: HeaderMap,
-    body: Body,
+    Sent(PlanAsked { verb }): Sent<PlanAsked, BYTES_MAX>,
 ) -> Result<Json<PlanView>, Problem> {
-    let PlanAsked { verb } = caller::json(&headers, body, BYTES_MAX).await?;
     let leader = leader(&app).await?;
     app.planned().await;
     let now = (app.clock)();

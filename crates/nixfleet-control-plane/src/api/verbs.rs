@@ -2,19 +2,19 @@
 //! an event with who and why, refused if it does not fit to how things are; the planner acts on it, and a host that is held
 //! is told as well.
 
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
 use axum::routing::post;
-use axum::{Json, Router};
-use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use axum::{Json, RequestExt, Router};
+use nixfleet_core::model::names::HostName;
 use nixfleet_core::rollout::{RolloutId, Verb};
 use nixfleet_core::wire::people::{Because, HoldBody, Noted};
 use nixfleet_core::wire::rollouts::ApproveBody;
+use serde::de::DeserializeOwned;
 
 use super::App;
-use super::caller::{self, Operator};
-use super::people::named;
+use super::asked::{FromPath, Named, Sent};
+use super::caller::Operator;
 use super::problem::Problem;
 use crate::store::fact::{Fact, about};
 use crate::store::tokens::Person;
@@ -38,119 +38,65 @@ pub(super) fn router() -> Router<App> {
 
 type Answer = Result<(StatusCode, Json<Noted>), Problem>;
 
-async fn hold(
-    Operator(person): Operator,
-    State(app): State<App>,
-    Path(host): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let HoldBody { why, until_ms } = caller::json(&headers, body, BYTES_MAX).await?;
+/// An operator who wants something done to what the path names.
+struct Act<T, B> {
+    by: Person,
+    to: T,
+    body: B,
+}
+
+impl<T: FromPath, B: DeserializeOwned> FromRequest<App> for Act<T, B> {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, app: &App) -> Result<Self, Problem> {
+        let Operator(by) = request.extract_parts_with_state(app).await?;
+        let Named(to) = request.extract_parts_with_state(app).await?;
+        let Sent(body) = Sent::<B, BYTES_MAX>::from_request(request, app).await?;
+        Ok(Self { by, to, body })
+    }
+}
+
+type ToHost = Act<HostName, Because>;
+type ToRollout = Act<RolloutId, Because>;
+
+async fn hold(State(app): State<App>, Act { by, to: host, body }: Act<HostName, HoldBody>) -> Answer {
+    let HoldBody { why, until_ms } = body;
     if until_ms.is_some_and(|until| until <= (app.clock)()) {
         return Err(Problem::bad_request("`until_ms` is past"));
     }
-    act(&app, person, Verb::Hold { host: named(&host)?, until_ms }, why).await
+    act(&app, by, Verb::Hold { host, until_ms }, why).await
 }
 
-async fn unhold(
-    operator: Operator,
-    app: State<App>,
-    host: Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    to_host(operator, app, host, (headers, body), |host| Verb::Unhold { host }).await
+async fn unhold(State(app): State<App>, Act { by, to: host, body }: ToHost) -> Answer {
+    act(&app, by, Verb::Unhold { host }, body.why).await
 }
 
-async fn retry(
-    operator: Operator,
-    app: State<App>,
-    host: Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    to_host(operator, app, host, (headers, body), |host| Verb::Retry { host }).await
+async fn retry(State(app): State<App>, Act { by, to: host, body }: ToHost) -> Answer {
+    act(&app, by, Verb::Retry { host }, body.why).await
 }
 
-async fn skip(
-    operator: Operator,
-    app: State<App>,
-    host: Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    to_host(operator, app, host, (headers, body), |host| Verb::Skip { host }).await
+async fn skip(State(app): State<App>, Act { by, to: host, body }: ToHost) -> Answer {
+    act(&app, by, Verb::Skip { host }, body.why).await
 }
 
-async fn pause(
-    operator: Operator,
-    app: State<App>,
-    rollout: Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    to_rollout(operator, app, rollout, (headers, body), |rollout| Verb::Pause { rollout }).await
+async fn pause(State(app): State<App>, Act { by, to: rollout, body }: ToRollout) -> Answer {
+    act(&app, by, Verb::Pause { rollout }, body.why).await
 }
 
-async fn resume(
-    operator: Operator,
-    app: State<App>,
-    rollout: Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    to_rollout(operator, app, rollout, (headers, body), |rollout| Verb::Resume { rollout }).await
+async fn resume(State(app): State<App>, Act { by, to: rollout, body }: ToRollout) -> Answer {
+    act(&app, by, Verb::Resume { rollout }, body.why).await
 }
 
-async fn abort(
-    operator: Operator,
-    app: State<App>,
-    rollout: Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    to_rollout(operator, app, rollout, (headers, body), |rollout| Verb::Abort { rollout }).await
+async fn abort(State(app): State<App>, Act { by, to: rollout, body }: ToRollout) -> Answer {
+    act(&app, by, Verb::Abort { rollout }, body.why).await
 }
 
 async fn approve(
-    Operator(person): Operator,
     State(app): State<App>,
-    Path(rollout): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
+    Act { by, to: rollout, body }: Act<RolloutId, ApproveBody>,
 ) -> Answer {
-    let ApproveBody { why, wave } = caller::json(&headers, body, BYTES_MAX).await?;
-    act(&app, person, Verb::Approve { rollout: id(&rollout)?, wave }, why).await
-}
-
-async fn to_host(
-    Operator(person): Operator,
-    State(app): State<App>,
-    Path(host): Path<String>,
-    (headers, body): (HeaderMap, Body),
-    verb: impl FnOnce(HostName) -> Verb,
-) -> Answer {
-    let Because { why } = caller::json(&headers, body, BYTES_MAX).await?;
-    act(&app, person, verb(named(&host)?), why).await
-}
-
-async fn to_rollout(
-    Operator(person): Operator,
-    State(app): State<App>,
-    Path(rollout): Path<(String, String)>,
-    (headers, body): (HeaderMap, Body),
-    verb: impl FnOnce(RolloutId) -> Verb,
-) -> Answer {
-    let Because { why } = caller::json(&headers, body, BYTES_MAX).await?;
-    act(&app, person, verb(id(&rollout)?), why).await
-}
-
-fn id((channel, seq): &(String, String)) -> Result<RolloutId, Problem> {
-    let channel: ChannelName = named(channel)?;
-    let seq = seq.parse().ok().and_then(|seq| Seq::new(seq).ok());
-    let seq = seq
-        .ok_or_else(|| Problem::bad_request("a rollout is named by its channel and the release's number"))?;
-    Ok(RolloutId { channel, seq })
+    let ApproveBody { why, wave } = body;
+    act(&app, by, Verb::Approve { rollout, wave }, why).await
 }
 
 /// A reason that can be shown.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// It ends itself after so long, whatever became of the test.
-const LIVES: Duration = Duration::from_secs(280);
+const LIVES: Duration = Duration::from_mins(40);
 /// A generous limit for its start.
 const UP_WITHIN: Duration = Duration::from_mins(1);
 

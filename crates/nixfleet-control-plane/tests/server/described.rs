@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Host, host_name};
 use crate::running::{Caller, Running};
+use crate::schema::{description, operations, wrong};
 
-const DESCRIPTION: &str = include_str!("../../openapi.json");
 /// Where routes are made.
 const SOURCES: [&str; 4] = [
     include_str!("../../src/api.rs"),
@@ -16,22 +16,6 @@ const SOURCES: [&str; 4] = [
     include_str!("../../src/api/rollouts.rs"),
     include_str!("../../src/api/verbs.rs"),
 ];
-
-fn description() -> Value {
-    serde_json::from_str(DESCRIPTION).expect("JSON")
-}
-
-/// Each operation: its method, its path, and what is said of it.
-fn operations(description: &Value) -> Vec<(Method, String, Value)> {
-    let mut out = Vec::new();
-    for (path, methods) in description["paths"].as_object().expect("paths") {
-        for (method, operation) in methods.as_object().expect("methods") {
-            let method = method.to_uppercase().parse().expect("a method");
-            out.push((method, path.clone(), operation.clone()));
-        }
-    }
-    out
-}
 
 /// The routes, as the sources have them.
 fn routes() -> BTreeSet<(String, String)> {
@@ -64,58 +48,6 @@ fn is_problem((status, answer): (StatusCode, Value), wanted: StatusCode, what: &
     assert_eq!(status, wanted, "{what}: {answer}");
     assert_eq!(answer["status"], wanted.as_u16(), "{what}: {answer}");
     assert!(answer["detail"].is_string(), "{what}: {answer}");
-}
-
-/// What is wrong with `value` as a `schema`; fields that are not described are wrong, too.
-fn wrong(value: &Value, schema: &Value, all: &Value, at: &str) -> Option<String> {
-    if let Some(name) = schema["$ref"].as_str() {
-        let name = name.rsplit('/').next().unwrap_or_default();
-        return wrong(value, &all["components"]["schemas"][name], all, &format!("{at}:{name}"));
-    }
-    if let Some(any) = schema["anyOf"].as_array() {
-        let faults: Option<Vec<String>> = any.iter().map(|one| wrong(value, one, all, at)).collect();
-        return faults.map(|faults| faults.join(" and "));
-    }
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    let types = match &schema["type"] {
-        Value::Array(types) => types.clone(),
-        one => vec![one.clone()],
-    };
-    if !types.contains(&json!(kind)) {
-        return Some(format!("{at} is {kind} and not {types:?}"));
-    }
-    if let (Some(allowed), false) = (schema["enum"].as_array(), value.is_null())
-        && !allowed.contains(value)
-    {
-        return Some(format!("{at} is {value}"));
-    }
-    match value {
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .find_map(|(index, item)| wrong(item, &schema["items"], all, &format!("{at}[{index}]"))),
-        Value::Object(fields) => {
-            let properties = schema["properties"].as_object()?;
-            let required = schema["required"].as_array().cloned().unwrap_or_default();
-            let missing =
-                required.iter().find(|name| !fields.contains_key(name.as_str().unwrap_or_default()));
-            let open = schema["additionalProperties"] == true;
-            let unknown = fields.keys().find(|name| !open && !properties.contains_key(*name));
-            let inner = fields
-                .iter()
-                .find_map(|(name, value)| wrong(value, properties.get(name)?, all, &format!("{at}.{name}")));
-            let missing = missing.map(|name| format!("{at} lacks {name}"));
-            missing.or(unknown.map(|name| format!("{at} has {name}, which is not described"))).or(inner)
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
 }
 
 #[test]

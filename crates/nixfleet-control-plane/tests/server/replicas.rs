@@ -6,9 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nixfleet_control_plane::config::Database;
-use nixfleet_sys::exec::Cmd;
-use nixfleet_sys::fs;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -16,6 +13,7 @@ use tokio::time::sleep;
 use crate::cluster::Cluster;
 use crate::fleet::{Fleet, policy};
 use crate::plans::{NAMES, Story, ordered, soaking};
+use crate::program::{Program, configured, free_port};
 use crate::running::Running;
 
 /// How many processes there are.
@@ -41,69 +39,31 @@ async fn balance(listener: TcpListener, ports: Vec<u16>) {
     }
 }
 
-/// A port that nobody has.
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("bound").port()
-}
-
 /// Processes of the control plane; they end with this.
 struct Replicas {
     configs: Vec<PathBuf>,
-    running: Mutex<Vec<Option<JoinHandle<()>>>>,
+    running: Mutex<Vec<Option<Program>>>,
 }
 
 impl Replicas {
     fn start(running: &Running, ports: &[u16]) -> Self {
-        let config = |(at, port): (usize, &u16)| {
-            let path = running.dir.path().join(format!("replica-{at}.toml"));
-            fs::write_atomic(&path, written(running, *port).as_bytes()).expect("a file");
-            path
-        };
+        let config = |(at, port): (usize, &u16)| configured(running, &format!("replica-{at}"), *port);
         let configs: Vec<PathBuf> = ports.iter().enumerate().map(config).collect();
-        let replicas = Self { running: Mutex::new(configs.iter().map(|_| None).collect()), configs };
-        for at in 0..replicas.configs.len() {
-            replicas.begin(at);
-        }
-        replicas
+        let programs = configs.iter().map(|config| Some(Program::start(config.clone()))).collect();
+        Self { configs, running: Mutex::new(programs) }
     }
 
     fn begin(&self, at: usize) {
-        let cmd =
-            Cmd::new(env!("CARGO_BIN_EXE_nixfleet-control-plane")).arg("--config").arg(&self.configs[at]);
-        let cmd = cmd.arg("run").deadline(Duration::from_mins(4));
-        // The program belongs to the task and is killed with it.
-        let task = tokio::spawn(async move { drop(cmd.run().await) });
-        self.running.lock().expect("no panic")[at] = Some(task);
+        let program = Program::start(self.configs[at].clone());
+        self.running.lock().expect("no panic")[at] = Some(program);
     }
 
     async fn kill(&self, at: usize) {
-        let task = self.running.lock().expect("no panic")[at].take();
-        if let Some(task) = task {
-            task.abort();
-            let _ = task.await;
+        let program = self.running.lock().expect("no panic")[at].take();
+        if let Some(program) = program {
+            program.kill().await;
         }
     }
-}
-
-impl Drop for Replicas {
-    fn drop(&mut self) {
-        for task in self.running.lock().expect("no panic").iter().flatten() {
-            task.abort();
-        }
-    }
-}
-
-fn written(running: &Running, port: u16) -> String {
-    let config = &running.config;
-    let Database::Postgres(address) = &config.database else { panic!("replicas share a PostgreSQL") };
-    format!(
-        "listen = \"127.0.0.1:{port}\"\ncertificate = \"{}\"\ncertificate-key = \"{}\"\nroot = \"{}\"\n\
-         database = \"{address}\"\n",
-        config.certificate.display(),
-        config.certificate_key.display(),
-        config.root.display(),
-    )
 }
 
 /// A fleet over three processes behind a balancer. What is last ends with the test.

@@ -83,7 +83,8 @@ impl Running {
         self.caller(Some(keys))
     }
 
-    fn caller(&self, keys: Option<&HostKeys>) -> Caller {
+    /// How a client that shows this key speaks TLS to it.
+    pub(crate) fn tls(&self, keys: Option<&HostKeys>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).expect("a certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -91,14 +92,17 @@ impl Running {
             .with_safe_default_protocol_versions()
             .expect("the default versions")
             .with_root_certificates(roots);
-        let tls = match keys {
+        match keys {
             None => builder.with_no_client_auth(),
             Some(keys) => {
                 let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.pair.serialize_der()));
                 builder.with_client_auth_cert(vec![keys.certificate().into()], key).expect("a pair")
             }
-        };
-        let client = Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(SOON);
+        }
+    }
+
+    fn caller(&self, keys: Option<&HostKeys>) -> Caller {
+        let client = Client::builder().tls_backend_preconfigured(self.tls(keys)).no_proxy().timeout(SOON);
         let client = client.resolve("localhost", self.address).build().expect("a client");
         Caller { client, base: format!("https://localhost:{}", self.address.port()), token: None }
     }
@@ -172,7 +176,8 @@ pub(crate) async fn token(store: &Store, name: &str, role: Role) -> String {
     }
 }
 
-fn said(host: &Host, oldest: u64, with_state: bool) -> Hello {
+/// What `host` says who is asked who it is.
+pub(crate) fn said(host: &Host, oldest: u64, with_state: bool) -> Hello {
     let state = with_state.then(|| Box::new(nixfleet_core::host::saved::SavedState(host.state.clone())));
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &state_bytes(&host.state));
     Hello {
