@@ -249,7 +249,7 @@ const UNREADABLE: u8 = 8;
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = nixfleet_agent::runtime::one_thread();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return ui::refuse(1, &format!("cannot start: {error}"), None),

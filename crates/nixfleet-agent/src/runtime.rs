@@ -27,3 +27,15 @@ pub mod start;
 pub mod state_file;
 pub mod timer;
 pub mod workers;
+
+use std::io;
+use std::time::Duration;
+
+/// A loop of its own for one thread. What it has done on other threads (a document of a folder, signatures) ends with them:
+/// kept for the next time, each would wake ten seconds later to find that there was none, and hold what its allocator holds.
+///
+/// # Errors
+/// The kernel gives no descriptor for it.
+pub fn one_thread() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(Duration::ZERO).build()
+}

@@ -5,9 +5,12 @@
 //! the holder of the activation lock; anybody may read.
 
 use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use nixfleet_core::activation::record::{Activation, Entry, JOURNAL_VERSION, Line, fold};
+use nixfleet_core::activation::record::{
+    Activation, Entry, JOURNAL_VERSION, Line, fold, fold_next, forget_units,
+};
 use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::fs::{self, FsError};
 use serde::Deserialize;
@@ -71,22 +74,41 @@ pub enum ParseError {
 
 /// Reads a journal. Only its last line may be unsound; an unsound line before a sound one is damage.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
-    let mut entries = Vec::new();
-    let mut sound_bytes = 0;
-    let mut torn_at = None;
-    let mut at = 0;
-    for (number, line) in framed::lines(bytes).enumerate() {
-        at += line.len();
-        match (parse_line(line)?, torn_at) {
-            (Some(_), Some(torn)) => return Err(ParseError::Damaged(torn)),
+    let (mut entries, mut reading) = (Vec::new(), Reading::default());
+    for line in framed::lines(bytes) {
+        entries.extend(reading.line(line)?);
+    }
+    Ok(Parsed { entries, sound_bytes: reading.sound_bytes })
+}
+
+/// How far a journal has been read.
+#[derive(Debug, Default)]
+struct Reading {
+    lines: usize,
+    bytes: usize,
+    /// Up to the end of the last sound line.
+    sound_bytes: usize,
+    /// The first unsound line.
+    torn_at: Option<usize>,
+}
+
+impl Reading {
+    /// The entry of the next line, `None` if it is unsound, as the last one may be.
+    fn line(&mut self, line: &[u8]) -> Result<Option<Entry>, ParseError> {
+        self.lines += 1;
+        self.bytes += line.len();
+        match (parse_line(line)?, self.torn_at) {
+            (Some(_), Some(torn)) => Err(ParseError::Damaged(torn)),
             (Some(entry), None) => {
-                entries.push(entry);
-                sound_bytes = at;
+                self.sound_bytes = self.bytes;
+                Ok(Some(entry))
             }
-            (None, _) => torn_at = torn_at.or(Some(number + 1)),
+            (None, _) => {
+                self.torn_at = self.torn_at.or(Some(self.lines));
+                Ok(None)
+            }
         }
     }
-    Ok(Parsed { entries, sound_bytes })
 }
 
 /// Read first and alone: the rest of a newer line may have any shape.
@@ -111,20 +133,71 @@ pub fn render(entry: &Entry) -> Vec<u8> {
 }
 
 /// The activations in the journal of a state folder, oldest first, for whoever only looks. No file is no history.
+///
+/// Of those that are over only the newest that stayed still has its units ([`forget_units`]).
 pub fn history(path: &Path) -> Result<Vec<Activation>, JournalError> {
-    Ok(fold(&read(path)?.entries))
+    Ok(folded(path)?.known)
 }
 
-fn read(path: &Path) -> Result<Parsed, JournalError> {
-    let bytes = match fs::read_bounded(path, BYTES_MAX) {
-        Ok(bytes) => bytes,
-        Err(e) if e.is_not_found() => Vec::new(),
-        Err(e) => return Err(e.into()),
+/// What a journal says, without its lines: a journal of a year would take ten times its size in memory, and the allocator
+/// keeps for good what it has once given.
+#[derive(Debug, Default)]
+struct Folded {
+    known: Vec<Activation>,
+    /// The number of the last sound entry.
+    last_seq: Option<u64>,
+    sound_bytes: usize,
+}
+
+/// Folds a journal line by line.
+fn folded(path: &Path) -> Result<Folded, JournalError> {
+    let mut lines = match open_bounded(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.is_not_found() => return Ok(Folded::default()),
+        Err(error) => return Err(error.into()),
     };
-    parse(&bytes).map_err(|e| match e {
+    let (mut folded, mut reading, mut line) = (Folded::default(), Reading::default(), Vec::new());
+    loop {
+        line.clear();
+        let read = lines.read_until(b'\n', &mut line);
+        if read.map_err(|source| FsError { action: "read", path: path.to_owned(), source })? == 0 {
+            break;
+        }
+        let Some(entry) = reading.line(&line).map_err(|why| unreadable(path, &why))? else { continue };
+        fold_next(&mut folded.known, &entry);
+        folded.last_seq = Some(entry.seq);
+        if matches!(entry.line, Line::Finished { .. }) {
+            forget_units(&mut folded.known);
+        }
+    }
+    folded.sound_bytes = reading.sound_bytes;
+    Ok(folded)
+}
+
+/// Opens it, if it may be ours by its size.
+fn open_bounded(path: &Path) -> Result<File, FsError> {
+    let opened = File::open(path).and_then(|file| {
+        let bytes = file.metadata()?.len();
+        let too_large = || format!("it has {bytes} bytes, and {BYTES_MAX} are the most that is read");
+        if bytes > BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large()));
+        }
+        Ok(file)
+    });
+    opened.map_err(|source| FsError { action: "read", path: path.to_owned(), source })
+}
+
+/// All of its entries, for a rotation.
+fn read(path: &Path) -> Result<Parsed, JournalError> {
+    let bytes = fs::read_bounded(path, BYTES_MAX)?;
+    parse(&bytes).map_err(|why| unreadable(path, &why))
+}
+
+fn unreadable(path: &Path, why: &ParseError) -> JournalError {
+    match *why {
         ParseError::Newer(version) => JournalError::Newer { path: path.to_owned(), version },
         ParseError::Damaged(line) => JournalError::Damaged { path: path.to_owned(), line },
-    })
+    }
 }
 
 /// The journal in the hands of the one process that holds the activation lock.
@@ -142,21 +215,22 @@ impl Journal {
     pub fn open(path: &Path, boot: BootId) -> Result<(Self, Vec<Activation>), JournalError> {
         let state = path.parent().unwrap_or(Path::new("/"));
         fs::make_dir(state)?;
-        let mut parsed = read(path)?;
+        let mut folded = folded(path)?;
         let file = fs::open_append(path)?;
-        cut(&file, path, parsed.sound_bytes)?;
+        cut(&file, path, folded.sound_bytes)?;
         let mut journal = Self {
             path: path.to_owned(),
             file,
             boot,
-            next_seq: parsed.entries.last().map_or(1, |entry| entry.seq + 1),
+            next_seq: folded.last_seq.map_or(1, |seq| seq + 1),
             reserve: state.join("reserve"),
         };
-        if parsed.sound_bytes > ROTATE_AT_BYTES {
-            parsed.entries = journal.rotate(parsed.entries)?;
+        if folded.sound_bytes > ROTATE_AT_BYTES {
+            journal.rotate(&read(path)?.entries)?;
+            folded = self::folded(path)?;
         }
         journal.keep_reserve();
-        Ok((journal, fold(&parsed.entries)))
+        Ok((journal, folded.known))
     }
 
     /// This boot, as every line says it.
@@ -203,13 +277,11 @@ impl Journal {
         FsError { action, path: self.path.clone(), source }
     }
 
-    fn rotate(&mut self, entries: Vec<Entry>) -> Result<Vec<Entry>, JournalError> {
-        let finished_before = first_to_keep(&entries);
-        let kept: Vec<Entry> = entries.into_iter().skip(finished_before).collect();
-        let bytes: Vec<u8> = kept.iter().flat_map(render).collect();
+    fn rotate(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
+        let bytes: Vec<u8> = entries.iter().skip(first_to_keep(entries)).flat_map(render).collect();
         fs::write_atomic(&self.path, &bytes)?;
         self.file = fs::open_append(&self.path)?;
-        Ok(kept)
+        Ok(())
     }
 
     /// Best effort: without it a full disk costs the lines of a rescue, never the rescue.

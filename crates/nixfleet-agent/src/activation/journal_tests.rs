@@ -131,6 +131,33 @@ fn the_first_version_of_the_journal_is_still_read() {
     assert!(activations.iter().all(|activation| !activation.is_pending()));
 }
 
+#[test]
+fn a_journal_that_is_folded_line_by_line_says_the_same_as_one_that_is_read_whole() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("journal.jsonl");
+    let fixture = include_bytes!("../../tests/fixtures/journal-v1.jsonl");
+    let mut tried = 0;
+    for len in (0..fixture.len()).step_by(97).chain([fixture.len()]) {
+        fs::write_atomic(&path, &fixture[..len]).expect("written");
+        let (folded, parsed) = (folded(&path), parse(&fixture[..len]));
+        let (folded, parsed) = (folded.expect("a torn tail is no damage"), parsed.expect("nor here"));
+        let mut whole = fold(&parsed.entries);
+        forget_units(&mut whole);
+        assert_eq!(folded.known, whole, "torn at {len}");
+        assert_eq!(folded.sound_bytes, parsed.sound_bytes);
+        assert_eq!(folded.last_seq, parsed.entries.last().map(|entry| entry.seq));
+        tried += 1;
+    }
+    assert!(tried > 10);
+    let has_units: Vec<bool> =
+        history(&path).expect("whole").iter().map(|activation| activation.units_before.is_some()).collect();
+    assert_eq!(has_units, [true, false], "what stayed is compared with, what was reverted is not");
+    let mut altered = bytes(&entries(3));
+    altered[40] ^= 1;
+    fs::write_atomic(&path, &altered).expect("written");
+    assert!(matches!(history(&path), Err(JournalError::Damaged { line: 1, .. })), "damage is damage");
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {

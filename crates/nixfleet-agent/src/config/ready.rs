@@ -147,6 +147,7 @@ impl Config {
             poll: self.poll,
             clock: Arc::new(now),
             random: Arc::new(random::number),
+            look_at: Arc::new(|time| time),
         })
     }
 }

@@ -19,9 +19,11 @@ pub struct Net {
 }
 
 impl Net {
-    /// Ticks from now on.
-    pub fn begin() -> Self {
-        Self { origin: Instant::now() }
+    /// Ticks, the first within a minute: `random` is any number, and spreads the hosts of a fleet that is switched on at once.
+    pub fn begin(random: u64) -> Self {
+        let ms = u64::try_from(EVERY.as_millis()).unwrap_or(u64::MAX);
+        let (now, phase) = (Instant::now(), Duration::from_millis(random % ms));
+        Self { origin: now.checked_sub(phase).unwrap_or(now) }
     }
 
     /// The next tick.
@@ -40,6 +42,13 @@ impl Net {
         if last > Instant::now() { last } else { time }
     }
 
+    /// The tick nearest to `time`, for whoever can do with half a minute sooner or later. A time that comes before the next
+    /// tick would (but for a fifth of a minute) is not moved: whoever asks so often means it.
+    pub fn near(self, time: Instant) -> Instant {
+        let wait = time.saturating_duration_since(Instant::now());
+        if wait < EVERY / 5 * 4 { time } else { self.last(time + EVERY / 2) }
+    }
+
     /// The last tick that is not after `time`.
     fn last(self, time: Instant) -> Instant {
         let since = time.saturating_duration_since(self.origin);
@@ -56,7 +65,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_next_tick_is_after_any_time_and_a_minute_away_at_most(ms in 0u64..1_000_000_000) {
-            let net = Net::begin();
+            let net = Net::begin(ms);
             let time = net.origin + Duration::from_millis(ms);
             let next = net.after(time);
             prop_assert!(next > time && next <= time + EVERY);
@@ -65,11 +74,32 @@ mod tests {
 
         #[test]
         fn who_may_wake_at_a_tick_does_and_nobody_is_late(ms in 0u64..1_000_000) {
-            let net = Net::begin();
+            let net = Net::begin(ms);
             let time = Instant::now() + Duration::from_millis(ms);
             let woken = net.not_after(time);
             prop_assert!(woken <= time && woken + EVERY > time);
             prop_assert_eq!(net.not_after(woken), woken);
+        }
+
+        #[test]
+        fn who_need_not_be_exact_wakes_at_a_tick_half_a_minute_away_at_most(ms in 60_000u64..1_000_000) {
+            let net = Net::begin(ms * 7);
+            let time = Instant::now() + Duration::from_millis(ms);
+            let near = net.near(time);
+            prop_assert_eq!(near.duration_since(net.origin).as_nanos() % EVERY.as_nanos(), 0);
+            prop_assert!(near <= time + EVERY / 2 && time <= near + EVERY / 2);
+            let soon = Instant::now() + Duration::from_secs(10);
+            prop_assert_eq!(net.near(soon), soon);
+        }
+
+        #[test]
+        fn the_first_tick_is_within_a_minute_and_not_the_same_for_all(random: u64) {
+            let (one, other) = (Net::begin(random), Net::begin(random.wrapping_add(30_000)));
+            let now = Instant::now();
+            let (one, other) = (one.after(now), other.after(now));
+            prop_assert!(one > now && one <= now + EVERY);
+            let apart = one.max(other) - one.min(other);
+            prop_assert!(apart > EVERY / 3 && apart < EVERY / 3 * 2, "{:?}", apart);
         }
     }
 }

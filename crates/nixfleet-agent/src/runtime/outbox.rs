@@ -47,10 +47,16 @@ pub enum Receiver {
 }
 
 impl Limits {
-    /// For `receiver`, with 8 MiB: a record takes 200 to 2,000 bytes, so 2,000 to 20,000 are kept. A host that fetches,
-    /// switches and proves one release a day makes about 30 a day.
+    /// For `receiver`. A host that fetches, switches and proves one release a day makes about 30 records a day, which take 5 KB.
+    ///
+    /// A control plane may be away for long: 8 MiB hold 2,000 to 20,000 records. Where nobody asks for them, 1 MiB is a
+    /// history of a hundred days at least, and as much memory, in which the lines are kept.
     pub fn of(receiver: Receiver) -> Self {
-        Self { file_bytes_max: 8 << 20, receiver }
+        let file_bytes_max = match receiver {
+            Receiver::Acknowledges => 8 << 20,
+            Receiver::Nobody => 1 << 20,
+        };
+        Self { file_bytes_max, receiver }
     }
 
     /// What the records may take.

@@ -184,7 +184,7 @@ mod tests {
     async fn wishes_are_told_in_their_order_and_the_verb_learns_that_they_were_taken() {
         let dir = tempfile::tempdir().expect("a folder");
         let (inputs, mut reducer) = mpsc::channel(4);
-        let watching = tokio::spawn(watch((dir.path().to_owned(), Net::begin()), inputs, Arc::new(Silent)));
+        let watching = tokio::spawn(watch((dir.path().to_owned(), Net::begin(0)), inputs, Arc::new(Silent)));
         let taking = tokio::spawn(async move {
             let mut events = Vec::new();
             while events.len() < 2 {

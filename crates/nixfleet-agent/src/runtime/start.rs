@@ -111,7 +111,9 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
     let file = StateFile::in_folder(&host.state);
     let saved = file.read()?.unwrap_or_default();
-    let Orders { setup, source, root } = orders;
+    let Orders { setup, mut source, root } = orders;
+    let net = Net::begin((source.random)());
+    source.look_at = Arc::new(move |time| net.near(time));
     let trust = match saved.trust.clone() {
         None => Trust::begin(&root),
         Some(saved) => Trust::resume(&root, saved),
@@ -147,7 +149,6 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
         hooks: Hooks::new(Holder::of(&*backend), inputs.clone()),
         reboot: Reboot::new(backend.tools()?.clone(), inputs.clone()),
     };
-    let net = Net::begin();
     tokio::spawn(system::watch(host.clone(), inputs.clone(), net));
     tokio::spawn(requests::watch((host.state.clone(), net), inputs.clone(), Arc::clone(&voice)));
     let applier = Applier::new((Arc::clone(&backend), boot.clone()), workers, inputs);

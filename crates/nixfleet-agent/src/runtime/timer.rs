@@ -43,7 +43,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_sleep_is_what_was_asked_for_and_no_longer_than_the_net() {
-        let (net, now) = (Net::begin(), Instant::now());
+        let (net, now) = (Net::begin(0), Instant::now());
         assert_eq!(until(Some(wake(12_500, 10_000)), now, net), now + Duration::from_millis(2_500));
         assert_eq!(until(Some(wake(10_000_000, 0)), now, net), net.after(now));
         assert_eq!(until(None, now, net), net.after(now));
@@ -51,7 +51,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_time_that_is_past_wakes_at_once_and_does_not_spin() {
-        let (net, now) = (Net::begin(), Instant::now());
+        let (net, now) = (Net::begin(0), Instant::now());
         assert_eq!(until(Some(wake(1, 10_000)), now, net), now + SHORTEST);
     }
 }

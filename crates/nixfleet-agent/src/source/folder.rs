@@ -10,30 +10,37 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::ChannelName;
 use nixfleet_sys::fs::{self, FsError};
 use nixfleet_sys::watch::FolderWatch;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::documents::{Connection, Documents, Got, NoAnswer, Wanted};
+use super::look::Looker;
 use nixfleet_sys::text::chain;
 
 /// How long one document may take: a disk that must spin up needs some ten seconds.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-/// A folder that is being written to is looked at when nothing has changed in it for so long: `latest` comes last and as a
-/// whole, so this only spares looks at what is half there.
+/// How long a reading that nobody waits for any more may go on before the next one says that the folder hangs. It was given up
+/// for a newer question a moment ago, and takes some tenths of a millisecond.
+const LET_END: Duration = Duration::from_secs(1);
+/// A folder that is being written to is looked at when nothing has changed in it for so long, so that what is half there is
+/// not looked at. A release that is there as a whole is not waited for.
 const QUIET_FOR: Duration = Duration::from_millis(50);
 /// One that never comes to rest is looked at after so long.
 const SETTLE: Duration = Duration::from_secs(1);
+/// One byte more than `latest` may have is too much already.
+const LATEST_BYTES_MAX: u64 = layout::LATEST_LEN_MAX as u64;
 
 /// A folder as a source.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// The folder below it where `latest` is.
-    channel: PathBuf,
+    /// For whom it is read.
+    looker: Looker,
+    /// What `latest` said when it was read last.
+    latest: Option<Vec<u8>>,
     /// What `path` led to when this look began.
     resolved: Option<PathBuf>,
     watch: Option<FolderWatch>,
@@ -43,15 +50,22 @@ pub(super) struct Folder {
 
 impl Folder {
     /// The folder at `path`, which need not exist yet.
-    pub(super) fn new(path: &Path, channel: &ChannelName) -> Self {
-        let latest = layout::latest(channel);
-        let channel = Path::new(&latest).parent().unwrap_or(Path::new("")).to_owned();
-        Self { path: path.to_owned(), channel, resolved: None, watch: None, reading: None }
+    pub(super) fn new(path: &Path, looker: &Looker) -> Self {
+        Self {
+            path: path.to_owned(),
+            looker: looker.clone(),
+            latest: None,
+            resolved: None,
+            watch: None,
+            reading: None,
+        }
     }
 
     /// What one reading does. It touches the file system, so it must not run where others wait.
     fn job(&self, wanted: Wanted<'_>) -> impl FnOnce() -> Read + Send + 'static {
-        let (path, channel, resolved) = (self.path.clone(), self.channel.clone(), self.resolved.clone());
+        let (path, resolved) = (self.path.clone(), self.resolved.clone());
+        let latest = layout::latest(&self.looker.channel);
+        let channel = Path::new(&latest).parent().unwrap_or(Path::new("")).to_owned();
         let (document, bytes_max) = (wanted.path.to_owned(), wanted.bytes_max);
         move || {
             // Watched before anything is read, so that what changes from now on is not lost.
@@ -74,31 +88,72 @@ struct Read {
     got: Result<(PathBuf, Got), FsError>,
 }
 
-impl Documents for Folder {
-    async fn get(&mut self, wanted: Wanted<'_>) -> Result<Got, NoAnswer> {
-        let at = self.path.join(wanted.path).display().to_string();
-        if self.reading.as_ref().is_some_and(|reading| !reading.is_finished()) {
-            let why = "an earlier reading has not come to its end; does the file system hang?".to_owned();
-            return Err(NoAnswer::Unreachable { at, why });
+/// Why there is nothing to be said of a folder.
+enum Hangs {
+    /// An earlier reading has not come to its end.
+    Still,
+    /// This one takes too long.
+    TooLong,
+    /// It was given up: the runtime ends.
+    GivenUp,
+}
+
+impl Folder {
+    /// Runs `job` on a thread of its own, for [`READ_WITHIN`] at most. Safe to cancel: the next call waits for its end.
+    async fn apart<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Hangs> {
+        if let Some(reading) = &mut self.reading
+            && timeout(LET_END, reading).await.is_err()
+        {
+            return Err(Hangs::Still);
         }
         let (tell, told) = oneshot::channel();
-        let job = self.job(wanted);
         self.reading = Some(spawn_blocking(move || {
             // Nobody listening any more means that it took too long.
             let _ = tell.send(job());
         }));
         let read = match timeout(READ_WITHIN, told).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(_)) => {
-                return Err(NoAnswer::Unreachable { at, why: "the reading was given up".to_owned() });
-            }
-            Err(_) => return Err(NoAnswer::TooSlow { at, secs: READ_WITHIN.as_secs() }),
+            Ok(told) => told.map_err(|_| Hangs::GivenUp),
+            Err(_) => return Err(Hangs::TooLong),
         };
         // It has sent its last word, and ends.
         self.reading = None;
-        self.watch = read.watch.or(self.watch.take());
-        let (folder, got) = read.got.map_err(|error| NoAnswer::Unreachable { at, why: chain(&error) })?;
+        read
+    }
+
+    /// Whether another release than the one read last is there, with all that this host reads of it.
+    ///
+    /// `latest` comes last and as a whole where a release is published as it should be. Where it does not (somebody copies
+    /// a folder over this one), the documents that it names are missing, or it lacks its newline.
+    async fn has_come(&mut self) -> bool {
+        let Looker { channel, me } = &self.looker;
+        let (path, channel, host, known) =
+            (self.path.clone(), channel.clone(), me.name.clone(), self.latest.clone());
+        let job = move || {
+            let latest = fs::read_start(&path.join(layout::latest(&channel)), LATEST_BYTES_MAX).ok()?;
+            let seq = layout::read_latest(&latest).ok().filter(|_| known.as_ref() != Some(&latest))?;
+            let documents = [layout::release(&channel, seq), layout::entry(&channel, seq, &host)];
+            Some(documents.iter().all(|document| path.join(document).is_file()))
+        };
+        matches!(self.apart(job).await, Ok(Some(true)))
+    }
+}
+
+impl Documents for Folder {
+    async fn get(&mut self, wanted: Wanted<'_>) -> Result<Got, NoAnswer> {
+        let at = self.path.join(wanted.path).display().to_string();
+        let job = self.job(wanted);
+        let Read { watch, got } = self.apart(job).await.map_err(|hangs| no_answer(at.clone(), &hangs))?;
+        self.watch = watch.or(self.watch.take());
+        let (folder, got) = got.map_err(|error| NoAnswer::Unreachable { at, why: chain(&error) })?;
         self.resolved = Some(folder);
+        if wanted.path == layout::latest(&self.looker.channel)
+            && let Got::Bytes { bytes, version: _ } = &got
+        {
+            self.latest = Some(bytes.clone());
+        }
         Ok(got)
     }
 
@@ -108,21 +163,39 @@ impl Documents for Folder {
         }
     }
 
+    /// Safe to cancel: whoever looks sees what is there.
     async fn news(&mut self) {
-        let Some(watch) = &mut self.watch else { return pending().await };
-        match watch.changed().await {
-            Ok(()) => settled(watch).await,
+        match changed(&mut self.watch).await {
+            Ok(()) => {}
             // The slow poll is the net.
             Err(_) => pending().await,
+        }
+        let give_up = Instant::now() + SETTLE;
+        while !self.has_come().await {
+            let rest = (Instant::now() + QUIET_FOR).min(give_up);
+            match timeout_at(rest, changed(&mut self.watch)).await {
+                Ok(Ok(())) if rest < give_up => {}
+                // At rest, never at rest, or not to be watched any more: it is looked at now.
+                Ok(Ok(()) | Err(_)) | Err(_) => return,
+            }
         }
     }
 }
 
-/// Waits until the changes have come to rest. What cannot be watched any more is looked at now.
-async fn settled(watch: &mut FolderWatch) {
-    let rest = async { while let Ok(Ok(())) = timeout(QUIET_FOR, watch.changed()).await {} };
-    // Never at rest: the limit is the answer, too.
-    let _ = timeout(SETTLE, rest).await;
+async fn changed(watch: &mut Option<FolderWatch>) -> io::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => pending().await,
+    }
+}
+
+fn no_answer(at: String, hangs: &Hangs) -> NoAnswer {
+    let unreachable = |why: &str| NoAnswer::Unreachable { at: at.clone(), why: why.to_owned() };
+    match hangs {
+        Hangs::Still => unreachable("an earlier reading has not come to its end; does the file system hang?"),
+        Hangs::GivenUp => unreachable("the reading was given up"),
+        Hangs::TooLong => NoAnswer::TooSlow { at, secs: READ_WITHIN.as_secs() },
+    }
 }
 
 /// Watches the folders in which a name changes when there is news: where the folder itself lies, where `latest` and the
@@ -147,3 +220,7 @@ fn read(path: &Path, bytes_max: usize) -> Result<Got, FsError> {
 fn is_missing(error: &FsError) -> bool {
     matches!(error.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;

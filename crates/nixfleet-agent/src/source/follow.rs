@@ -13,7 +13,7 @@ use nixfleet_core::host::probing::WatchId;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::trust::{SavedTrust, Trust};
 use tokio::sync::mpsc::{Receiver, Sender};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::documents::{Connection, Documents, NoAnswer};
 use super::folder::Folder;
@@ -87,11 +87,14 @@ pub struct Following {
     pub clock: Arc<dyn Fn() -> UnixMs + Send + Sync>,
     /// Any number, each time another.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// When to look instead of at that time, if nothing is wrong: a host that wakes for something else looks then.
+    pub look_at: Arc<dyn Fn(Instant) -> Instant + Send + Sync>,
 }
 
 impl fmt::Debug for Following {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, server, identity, proxies, limits, looker, poll, clock: _, random: _ } = self;
+        let Self { place, server, identity, proxies, limits, looker, poll, clock: _, random: _, look_at: _ } =
+            self;
         f.debug_struct("Following")
             .field("place", place)
             .field("server", server)
@@ -110,7 +113,7 @@ impl Following {
         let clock = (self.clock)();
         match &self.place {
             Place::Folder(path) => {
-                let mut folder = Folder::new(path, &self.looker.channel);
+                let mut folder = Folder::new(path, &self.looker);
                 bounded(&mut folder, self, trust, None, clock).await
             }
             Place::Web(address) | Place::ControlPlane(address) => {
@@ -136,7 +139,7 @@ impl Following {
 pub async fn follow(following: Following, trust: Trust, asks: Receiver<Ask>, said: Sender<Said>) {
     match following.place.clone() {
         Place::Folder(path) => {
-            let folder = Folder::new(&path, &following.looker.channel);
+            let folder = Folder::new(&path, &following.looker);
             Worker::new(following, trust, folder, asks, said).run().await;
         }
         Place::Web(address) | Place::ControlPlane(address) => {
@@ -300,13 +303,14 @@ impl<S: Documents> Worker<S> {
     async fn sleep(&mut self) -> Result<(), ReducerGone> {
         let random = (self.following.random)();
         let urgency = if self.watch.is_some() { Urgency::OnTrial } else { Urgency::Ordinary };
-        let pause = match (&self.following.place, self.failures) {
+        let until = match (&self.following.place, self.failures) {
             // Nobody is spared by looking at a folder less often.
             (Place::Folder(_) | Place::Web(_) | Place::ControlPlane(_), 0) | (Place::Folder(_), _) => {
-                after_answer(self.following.poll, random)
+                (self.following.look_at)(Instant::now() + after_answer(self.following.poll, random))
             }
             (Place::Web(_) | Place::ControlPlane(_), failures) => {
-                as_asked(after_failures(failures, urgency, random), self.again_after, urgency)
+                Instant::now()
+                    + as_asked(after_failures(failures, urgency, random), self.again_after, urgency)
             }
         };
         let woken = tokio::select! {
@@ -314,7 +318,7 @@ impl<S: Documents> Worker<S> {
             ask = self.asks.recv() => Woken::Asked(ask.ok_or(ReducerGone)?),
             // Safe to cancel: news not taken stays, and the next look sees it anyway.
             () = self.source.news() => Woken::Look,
-            () = sleep(pause) => Woken::Look,
+            () = sleep_until(until) => Woken::Look,
         };
         match woken {
             Woken::Asked(Ask::Now(watch)) => self.watch = Some(watch),

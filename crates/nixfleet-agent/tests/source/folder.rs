@@ -142,6 +142,7 @@ async fn found_in(path: &std::path::Path) -> Found {
         poll: NEVER,
         clock: std::sync::Arc::new(|| at(NOW)),
         random: std::sync::Arc::new(|| 0),
+        look_at: std::sync::Arc::new(|time| time),
     };
     following.look_once(&fleet.trust()).await.found
 }

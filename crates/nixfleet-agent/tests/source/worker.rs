@@ -46,6 +46,7 @@ impl Reducer {
             poll,
             clock: Arc::new(move || told.now()),
             random: Arc::new(|| 0),
+            look_at: Arc::new(|time| time),
         };
         let (asks, asked) = channel(4);
         let (say, said) = channel(4);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::end::RunEnd;
 use super::events::CommitPolicy;
 use super::inhibit::{InhibitPolicy, Inhibitor};
-use super::outcome::{ActivationOutcome, Failure, Step};
+use super::outcome::{ActivationOutcome, Failure, Step, Verdict};
 use super::units::UnitsSeen;
 use crate::ids::{ActivationId, BootId, ClosureDigest, Generation, StorePath};
 
@@ -410,11 +410,29 @@ impl Activation {
 pub fn fold(entries: &[Entry]) -> Vec<Activation> {
     let mut out: Vec<Activation> = Vec::new();
     for entry in entries {
-        match (out.iter_mut().rfind(|activation| activation.id == entry.id), &entry.line) {
-            (Some(activation), _) => activation.fold(entry),
-            (None, Line::Began(began)) => out.push(Activation::new(entry, began.clone())),
-            (None, _) => {}
-        }
+        fold_next(&mut out, entry);
     }
     out
+}
+
+/// Takes the next line of a journal into what [`fold`] made of those before it.
+pub fn fold_next(out: &mut Vec<Activation>, entry: &Entry) {
+    match (out.iter_mut().rfind(|activation| activation.id == entry.id), &entry.line) {
+        (Some(activation), _) => activation.fold(entry),
+        (None, Line::Began(began)) => out.push(Activation::new(entry, began.clone())),
+        (None, _) => {}
+    }
+}
+
+/// Lets go of the units of activations that nothing is compared with any more: all that are over, but for the newest of those
+/// that stayed. They are the largest part of an activation in memory.
+pub fn forget_units(known: &mut [Activation]) {
+    let mut newest_stayed = true;
+    for activation in known.iter_mut().rev() {
+        let Some(outcome) = &activation.outcome else { continue };
+        let stayed = matches!(outcome.verdict, Verdict::Converged | Verdict::LiveWithFailedUnits { .. });
+        if !(stayed && std::mem::take(&mut newest_stayed)) {
+            activation.units_before = None;
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::ids::{STORE_DIR, StorePath};
 use serde_json::{Map, Value};
 
 use super::NotUnderstood;
+use super::closure::Contents;
 use super::nar_hash::NarHash;
 
 /// What a store says of a path.
@@ -47,6 +48,11 @@ pub struct PathSignature {
 }
 
 impl PathInfo {
+    /// What a release signs of it.
+    pub fn contents(&self) -> Contents {
+        Contents { path: self.path.clone(), nar_hash: self.nar_hash, nar_size: self.nar_size }
+    }
+
     /// The bytes that signatures of this path are made over: Nix's `ValidPathInfo::fingerprint`, version 1.
     pub fn fingerprint(&self) -> String {
         // Nix keeps references as a set, so they are sorted and none stands twice.

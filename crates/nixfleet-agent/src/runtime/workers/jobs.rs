@@ -25,6 +25,7 @@ use crate::activation::recovery::{self, TakenUp};
 use crate::activation::types::{ActivationTarget, Observer};
 use crate::activation::{ActivationBackend, activate_with};
 use crate::runtime::input::Input;
+use crate::runtime::one_thread;
 use crate::tools::progress::Progress;
 
 /// How many different jobs may wait. The machine has one activation at a time and asks for four things about it; one tidies
@@ -54,6 +55,24 @@ pub enum Job {
     },
 }
 
+impl Job {
+    /// The activation that it is about.
+    fn id(&self) -> Option<&ActivationId> {
+        match self {
+            Self::Activate(intent) => Some(&intent.id),
+            Self::Revert(order) => Some(&order.id),
+            Self::Commit(id) | Self::TakeUp(id) => Some(id),
+            Self::TidyUp { ours: _ } => None,
+        }
+    }
+
+    /// Whether `newer` leaves it nothing to do: it is about an earlier activation, of which the machine knows the end already,
+    /// as it has one at a time. What it would tell might be taken for the end of the newer one.
+    fn is_overtaken_by(&self, newer: &Self) -> bool {
+        matches!((self.id(), newer.id()), (Some(mine), Some(newer)) if mine != newer)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Mutex<VecDeque<Job>>,
@@ -72,7 +91,7 @@ impl Jobs {
         inputs: mpsc::Sender<Input>,
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = one_thread()?;
         let mine = Arc::clone(&queue);
         std::thread::Builder::new().name("activation".to_owned()).spawn(move || {
             runtime.block_on(work(&*backend, &mine, &voice, &inputs));
@@ -81,9 +100,11 @@ impl Jobs {
     }
 
     /// Has it done after what waits already. A job that waits already is not done twice: its one answer is for both.
-    /// `false` when there is no room, which no state of the machine can bring about.
+    /// What waits about an earlier activation is not done any more. `false` when there is no room, which no state of the
+    /// machine can bring about.
     pub fn push(&self, job: Job) -> bool {
         let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|other| !other.is_overtaken_by(&job));
         if waiting.contains(&job) {
             return true;
         }
@@ -281,5 +302,24 @@ async fn tidy_up<B: ActivationBackend>(backend: &B, ours: Option<&ActivationId>,
         // A person's activation that goes on.
         Ok(None) | Err(Failure::Busy { .. }) => {}
         Err(failure) => voice.remark(&format!("error: {failure}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_waits_is_not_doubled_and_one_about_an_earlier_activation_is_overtaken() {
+        let jobs = Jobs(Arc::default());
+        let (first, second) = (ActivationId::new(1, 1), ActivationId::new(2, 2));
+        let tidy = Job::TidyUp { ours: Some(first.clone()) };
+        for job in [Job::TakeUp(first.clone()), Job::TakeUp(first.clone()), tidy.clone(), Job::Commit(first)]
+        {
+            assert!(jobs.push(job));
+        }
+        assert_eq!(jobs.0.waiting.lock().expect("nobody panicked").len(), 3);
+        assert!(jobs.push(Job::Commit(second.clone())));
+        assert_eq!([jobs.0.pop(), jobs.0.pop(), jobs.0.pop()], [Some(tidy), Some(Job::Commit(second)), None]);
     }
 }

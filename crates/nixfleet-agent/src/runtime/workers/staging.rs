@@ -13,6 +13,7 @@ use crate::activation::ActivationBackend;
 use crate::activation::staging::stage;
 use crate::activation::types::Observer;
 use crate::runtime::input::Input;
+use crate::runtime::one_thread;
 
 /// The way to the worker.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Staging {
         inputs: mpsc::Sender<Input>,
     ) -> io::Result<Self> {
         let (orders, mine) = watch::channel(None);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = one_thread()?;
         std::thread::Builder::new().name("staging".to_owned()).spawn(move || {
             runtime.block_on(work(&*backend, mine, &voice, &inputs));
         })?;

@@ -1,5 +1,6 @@
 //! A host that follows a folder: how soon it switches after a release was put there, and what it costs while nothing happens.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -30,9 +31,9 @@ pub(crate) fn following() -> Result<()> {
     for system in [System::Good, System::Good3] {
         host.fetch(host.system(system))?;
     }
-    let mut soon = Vec::new();
+    let (mut soon, mut parts) = (Vec::new(), BTreeMap::new());
     for seq in 1..=RELEASES {
-        soon.push(fired_after(&fleet, host, seq)?);
+        soon.push(fired_after(&fleet, host, seq, &mut parts)?);
     }
     let worst = soon.iter().copied().max().unwrap_or(0);
     println!(
@@ -42,11 +43,63 @@ pub(crate) fn following() -> Result<()> {
         "| release and entry verified, staged, deadman armed, fired | {} | {worst} |\n",
         median(&mut soon)
     );
+    println!("| where these go | median, ms |\n|---|---|");
+    for ((_, part), times) in &mut parts {
+        println!("| {part} | {} |", median(times));
+    }
+    println!();
     idle(host)
 }
 
+/// What is written down on the way, in its order: where it is found, and what was done before it.
+const MARKS: [(Mark, &str); 8] = [
+    (Mark::Record("release-verified"), "the folder comes to rest, release and entry are read and verified"),
+    (Mark::Record("target-staged"), "the offer is saved; the closure is looked at, hashed and rooted"),
+    (Mark::Record("local-activation-started"), "that it is staged, and the turn to go, are saved"),
+    (Mark::Line("began"), "check: the closure's signatures, the units, the lock, the first line"),
+    (Mark::Line("realising"), "the line before the closure is looked for"),
+    (Mark::Line("setting-profile"), "realise: its contents are hashed once more"),
+    (Mark::Line("arming-deadman"), "the line before the profile is set"),
+    (Mark::Line("firing"), "the profile is set, the deadman armed"),
+];
+
+/// Something with a time that an agent writes down.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    /// A report.
+    Record(&'static str),
+    /// A line of the activation journal.
+    Line(&'static str),
+}
+
+/// When the newest of each mark was written, in milliseconds since 1970.
+fn marks(host: &Host) -> Result<Vec<u64>> {
+    let parse = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let reports = parse(&host.read_file("/var/lib/nixfleet/outbox.jsonl")?);
+    let journal = parse(&host.read_file("/var/lib/nixfleet/journal.jsonl")?);
+    let is_switch = |entry: &serde_json::Value| entry["run"].is_null() || entry["run"] == "switch";
+    let newest = |mark| match mark {
+        Mark::Record(event) => reports
+            .iter()
+            .rfind(|line| line["entry"]["record"]["fact"]["event"] == event)
+            .and_then(|line| line["entry"]["record"]["at_ms"].as_u64()),
+        Mark::Line(name) => journal
+            .iter()
+            .rfind(|line| line["entry"]["line"] == name && is_switch(&line["entry"]))
+            .and_then(|line| line["entry"]["at_ms"].as_u64()),
+    };
+    MARKS.iter().map(|(mark, _)| newest(*mark).with_context(|| format!("no {mark:?}"))).collect()
+}
+
 /// Puts release `seq` into the folder, and returns how many milliseconds after its last document the switch was fired.
-fn fired_after(fleet: &StaticFleet, host: &Host, seq: u64) -> Result<u32> {
+fn fired_after(
+    fleet: &StaticFleet,
+    host: &Host,
+    seq: u64,
+    parts: &mut BTreeMap<(usize, &'static str), Vec<u32>>,
+) -> Result<u32> {
     let system = if seq.is_multiple_of(2) { System::Good3 } else { System::Good };
     fleet.describe(&fleet.canary_first(system, Duration::ZERO)?)?;
     fleet.release("bench")?;
@@ -55,15 +108,18 @@ fn fired_after(fleet: &StaticFleet, host: &Host, seq: u64) -> Result<u32> {
     for (fresh, path) in &latest {
         host.run(&["mv", fresh, path])?.success()?;
     }
-    let published = host.run(&["date", "+%s%3N", "-r", &latest[0].1])?.success()?;
-    let published_ms: u64 = published.text().parse().context("a time")?;
+    // When it got its name: it was written before.
+    let published = host.run(&["stat", "-c", "%.3Z", &latest[0].1])?.success()?;
+    let published_ms: u64 = published.text().replace('.', "").parse().context("a time")?;
     await_state(host, "converged", &format!("{CHANNEL}/{seq}"), LIMIT)?;
-    let journal = host.read_file("/var/lib/nixfleet/journal.jsonl")?;
-    let fired = journal.lines().rfind(|line| line.contains("\"run\":\"switch\"")).context("a switch")?;
-    let fired: serde_json::Value = serde_json::from_str(fired)?;
-    let fired_ms = fired["entry"]["at_ms"].as_u64().context("a time")?;
-    u32::try_from(fired_ms.checked_sub(published_ms).context("fired before it was there")?)
-        .context("a short time")
+    let marks = marks(host)?;
+    let short = |ms: u64| u32::try_from(ms).context("a short time");
+    let mut before = published_ms;
+    for (number, (at, (_, part))) in marks.iter().zip(MARKS).enumerate() {
+        parts.entry((number, part)).or_default().push(short(at.saturating_sub(before))?);
+        before = *at;
+    }
+    short(before.checked_sub(published_ms).context("fired before it was there")?)
 }
 
 /// Copies a folder into a host. What is called `latest` is only put beside its place, and returned: from where to where.
@@ -95,47 +151,100 @@ fn idle(host: &Host) -> Result<()> {
     host.write_file(CONFIG, &(usual.join("\n") + "\n"))?;
     host.run(&["systemctl", "restart", UNIT])?.success()?;
     sleep(CALM_AFTER);
-    let before = Taken::by(host)?;
-    sleep(Duration::from_mins(IDLE_MINUTES.into()));
-    let after = Taken::by(host)?;
+    let pid = host.run(&["systemctl", "show", "-P", "MainPID", UNIT])?.success()?.text().to_owned();
+    let before = Taken::by(host, &pid)?;
+    let woken = Woken::watch(host, &pid)?;
+    let after = Taken::by(host, &pid)?;
     let minutes = u64::from(IDLE_MINUTES);
     println!("| an agent that follows and has nothing to do, {minutes} min | value |\n|---|---|");
     println!("| resident memory | {} kB |", after.rss_kib);
     println!(
-        "| switches of its threads to sleep, a minute | {} |",
-        (after.sleeps - before.sleeps).div_ceil(minutes)
+        "| instants at which any of its threads wakes, a minute | {} |",
+        woken.instants.div_ceil(minutes)
     );
+    for (thread, sleeps) in &woken.sleeps {
+        println!("| how often thread `{thread}` goes to sleep, a minute | {} |", sleeps.div_ceil(minutes));
+    }
     println!("| processor | {} ms a minute |\n", (after.cpu_ms - before.cpu_ms).div_ceil(minutes));
     Ok(())
 }
 
 /// What an agent has taken since it began.
 struct Taken {
-    /// Over all of its threads.
-    sleeps: u64,
     cpu_ms: u64,
     rss_kib: u64,
 }
 
 impl Taken {
-    fn by(host: &Host) -> Result<Self> {
+    fn by(host: &Host, pid: &str) -> Result<Self> {
         /// The kernel counts in hundredths of a second on every machine of ours.
         const TICK_MS: u64 = 10;
-        let pid = host.run(&["systemctl", "show", "-P", "MainPID", UNIT])?.success()?.text().to_owned();
-        let statuses = host.sh(&format!("cat /proc/{pid}/task/*/status"))?.success()?.stdout;
-        let numbers = |name: &'static str| {
-            let values = statuses.lines().filter_map(move |line| line.strip_prefix(name));
-            values.filter_map(|text| text.split_ascii_whitespace().next()?.parse::<u64>().ok())
-        };
+        let status = host.read_file(&format!("/proc/{pid}/status"))?;
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
         let stat = host.read_file(&format!("/proc/{pid}/stat"))?;
         // After the name, which may have spaces: the 12th and 13th are user and system time.
         let (_, fields) = stat.rsplit_once(')').context("a name")?;
         let ticks =
             fields.split_ascii_whitespace().skip(11).take(2).filter_map(|text| text.parse::<u64>().ok());
         Ok(Self {
-            sleeps: numbers("voluntary_ctxt_switches:").sum(),
             cpu_ms: ticks.sum::<u64>() * TICK_MS,
-            rss_kib: numbers("VmRSS:").next().context("its memory")?,
+            rss_kib: rss.trim().trim_end_matches(" kB").parse().context("a size")?,
         })
+    }
+}
+
+/// How an agent was woken while it was watched.
+#[derive(Default)]
+struct Woken {
+    /// Samples in which a thread had run, those in a row as one.
+    instants: u64,
+    /// How often each thread went to sleep; of one that ended, what was seen.
+    sleeps: BTreeMap<String, u64>,
+}
+
+/// Between two samples.
+const SAMPLE_MS: u64 = 200;
+
+impl Woken {
+    /// Looks again and again what the kernel has counted for each thread: a line `sample` each time, then one
+    /// for each thread if any has run.
+    fn watch(host: &Host, pid: &str) -> Result<Self> {
+        let samples = u64::from(IDLE_MINUTES) * 60_000 / SAMPLE_MS;
+        let script = format!(
+            "last=; for i in $(seq {samples}); do echo sample; \
+             now=$(for t in /proc/{pid}/task/*; do \
+             echo \"${{t##*/}} $(cat $t/comm) $(grep ^voluntary $t/status)\"; done 2>/dev/null); \
+             [ \"$now\" = \"$last\" ] || echo \"$now\"; last=$now; sleep 0.{SAMPLE_MS}; done"
+        );
+        // The loop's own work comes on top of its pauses.
+        let limit = Duration::from_mins(IDLE_MINUTES.into()) * 3;
+        let said = host.run_for(limit, &["/bin/bash", "-c", &script])?.success()?.stdout;
+        let mut woken = Self::default();
+        let (mut known, mut has_run, mut is_first) = (BTreeMap::new(), false, true);
+        for sample in said.split("sample\n").skip(1) {
+            let ran = woken.take(sample, &mut known) && !is_first;
+            woken.instants += u64::from(ran && !has_run);
+            (has_run, is_first) = (ran, false);
+        }
+        Ok(woken)
+    }
+
+    /// Takes in one sample; whether any thread had run since the one before.
+    fn take(&mut self, sample: &str, known: &mut BTreeMap<String, u64>) -> bool {
+        let is_first = known.is_empty();
+        let mut ran = false;
+        for line in sample.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [thread, name @ .., _, count] = words.as_slice() else {
+                continue;
+            };
+            let Ok(count) = count.parse::<u64>() else { continue };
+            let before = known.insert((*thread).to_owned(), count);
+            ran |= before != Some(count);
+            if !is_first {
+                *self.sleeps.entry(name.join(" ")).or_default() += count - before.unwrap_or(0);
+            }
+        }
+        ran
     }
 }
