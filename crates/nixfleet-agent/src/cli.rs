@@ -171,6 +171,12 @@ struct ActivateArgs {
     immediately: bool,
     #[arg(long = "probe", value_name = "PROBE", help = PROBE_HELP)]
     probes: Vec<String>,
+    /// Believe the servers of https probes by the certificate authorities in this file (PEM) alone
+    #[arg(long, value_name = "FILE", requires = "probes")]
+    probe_ca_file: Option<PathBuf>,
+    /// Follow the redirects of http(s) probes, a few in a row and never to http; without it a redirect is a failure
+    #[arg(long, requires = "probes")]
+    probe_follow_redirects: bool,
     /// From the switch to the confirmation; then it is reverted
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
     confirm_within: Duration,

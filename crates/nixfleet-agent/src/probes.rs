@@ -57,11 +57,12 @@ impl Prober {
     pub fn of(probe: &Probe, holder: Holder) -> Self {
         let kind = match probe.clone() {
             Probe::Tcp { address } => ProbeKind::Tcp(TcpProbe { address }),
-            Probe::Http { url } => ProbeKind::Http(HttpProbe {
+            Probe::Http { url, ca_file, redirects } => ProbeKind::Http(HttpProbe {
                 url,
                 status: StatusRange::default(),
                 body_contains: None,
-                tls: TlsTrust::SystemRoots,
+                tls: ca_file.map_or(TlsTrust::SystemRoots, TlsTrust::CaFile),
+                redirects,
             }),
             Probe::Exec { argv } => ProbeKind::Exec(ExecProbe { argv }),
             Probe::Unit { unit } => ProbeKind::Unit(UnitProbe { unit }),

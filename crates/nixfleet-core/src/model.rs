@@ -34,7 +34,7 @@ pub mod select;
 pub mod time;
 
 /// Whether a field is left out when it is written.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

@@ -59,9 +59,12 @@
 //!
 //! **A probe**: `name`, `kind`, and perhaps `mode` (`enforce`, `observe`, `disabled`), `interval` (`10s`), `timeout`
 //! (`5s`), `after` (`0s`) and `failures` (3). Kinds: `{"http": {"url": …, "status": {"min": 200, "max": 399},
-//! "body_contains": …, "tls": …}}`, `{"tcp": {"address": "HOST:PORT"}}`, `{"exec": {"argv": […]}}`,
-//! `{"unit": {"unit": "nginx.service"}}`, `{"http-metric": {"url": …, "tls": …, "metric": …, "good": {"at-most": 5}}}`;
-//! `tls` is `"system-roots"` or `{"pinned-key": "sha256:…"}`. A **hook** is `{"argv": […], "deadline": TIME}`.
+//! "body_contains": …, "tls": …, "redirects": …}}`, `{"tcp": {"address": "HOST:PORT"}}`, `{"exec": {"argv": […]}}`,
+//! `{"unit": {"unit": "nginx.service"}}`, `{"http-metric": {"url": …, "tls": …, "redirects": …, "metric": …,
+//! "good": {"at-most": 5}}}`. `tls` is `"system-roots"`, `{"pinned-key": "sha256:…"}` or `{"ca-file": "/etc/…/ca.pem"}`, a
+//! file of the host that its agent can read (nothing below `/home`, `/root` or `/tmp`), read anew for each question.
+//! `redirects` is `"refuse"` (a redirect is a failure that names the other address, unless `status` begins at 300) or
+//! `"follow"` (5 in a row at most, never from https to http, all within the timeout; `tls` counts for each). A **hook** is `{"argv": […], "deadline": TIME}`.
 //!
 //! A **selector** is `"all"`, `{"tag": "web"}`, `{"host": "web-1"}`, or `{"not": …}`, `{"all-of": […]}`,
 //! `{"any-of": […]}` of these. An **amount** is `5` or `"20%"`. A **time** has its unit: `"90s"`, `"1h 30m"`, `"3d"`. A

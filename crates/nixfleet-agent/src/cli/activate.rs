@@ -10,9 +10,11 @@ use nixfleet_agent::activation::{ActivationBackend, activate_with, recovery};
 use nixfleet_agent::probes;
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::inhibit::InhibitPolicy;
-use nixfleet_core::activation::record::{ConfirmBy, OnFailedUnits, Unsigned};
+use nixfleet_core::activation::record::{ConfirmBy, OnFailedUnits, Probe, Unsigned};
 use nixfleet_core::ids::ActivationId;
+use nixfleet_core::model::probe::Redirects;
 use nixfleet_sys::clock;
+use nixfleet_sys::text::chain;
 
 use super::watch::Watcher;
 use super::{ActivateArgs, USAGE, dry_run, ui};
@@ -66,8 +68,7 @@ pub(crate) async fn activate<B: ActivationBackend>(state: &Path, args: ActivateA
 fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationTarget, String> {
     let system = args.path.parse().map_err(|error: nixfleet_core::ids::NotAStorePath| error.to_string())?;
     let mut target = ActivationTarget::new(fresh_id(), system);
-    let probes: Result<Vec<_>, _> = args.probes.iter().map(|probe| probes::parse(probe)).collect();
-    target.probes = probes.map_err(|error| error.to_string())?;
+    target.probes = probes(&args)?;
     let digest = args.digest.map(|digest| digest.parse()).transpose();
     target.digest = digest.map_err(|error: nixfleet_core::ids::NotAClosureDigest| error.to_string())?;
     if args.confirm_within.as_secs() == 0 {
@@ -87,6 +88,32 @@ fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationT
         if args.closure_inhibitors_only { InhibitPolicy::ClosureOnly } else { InhibitPolicy::BuiltIn };
     target.observer = observer;
     Ok(target)
+}
+
+/// The probes; what the switches for all of them say holds for each that it can mean something to.
+fn probes(args: &ActivateArgs) -> Result<Vec<Probe>, String> {
+    let ca_file = args.probe_ca_file.as_deref().map(ca_file).transpose()?;
+    let redirects = if args.probe_follow_redirects { Redirects::Follow } else { Redirects::Refuse };
+    let read: Result<Vec<_>, _> = args.probes.iter().map(|probe| probes::parse(probe)).collect();
+    let read = read.map_err(|error| error.to_string())?;
+    let is_https = |probe: &Probe| matches!(probe, Probe::Http { url, .. } if url.starts_with("https://"));
+    if ca_file.is_some() && !read.iter().any(is_https) && redirects == Redirects::Refuse {
+        return Err("--probe-ca-file does nothing: no --probe is an https:// address".to_owned());
+    }
+    let with_switches = |probe| match probe {
+        Probe::Http { url, ca_file: _, redirects: _ } => {
+            Probe::Http { url, ca_file: ca_file.clone(), redirects }
+        }
+        Probe::Tcp { .. } | Probe::Exec { .. } | Probe::Unit { .. } => probe,
+    };
+    Ok(read.into_iter().map(with_switches).collect())
+}
+
+/// The file under its whole name: whoever asks later does so from another folder.
+fn ca_file(path: &Path) -> Result<String, String> {
+    let refused = |why: &str| format!("--probe-ca-file `{}`: {why}", path.display());
+    let whole = nixfleet_sys::fs::resolve(path).map_err(|error| refused(&chain(&error)))?;
+    whole.into_os_string().into_string().map_err(|_| refused("its name is not UTF-8"))
 }
 
 pub(crate) async fn confirm<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {

@@ -25,7 +25,7 @@ use crate::source::web::{Limits, Proxies};
 /// The largest key file that is read, in bytes; a line with a long comment has some hundred.
 const KEY_BYTES_MAX: u64 = 8 * 1024;
 /// The largest file of authorities, in bytes: all that browsers know take some 250 KB.
-const CA_BYTES_MAX: u64 = 1024 * 1024;
+pub const CA_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How a web server proves who it is, by the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,18 @@
 //! An HTTP request is answered as expected.
 //!
-//! One request over a connection of its own, HTTP/1.1, no proxy, no redirect followed: what answers at this address is
-//! what is asked about. A body is read as far as it is needed and no further.
+//! One request over a connection of its own, HTTP/1.1, no proxy: what answers at this address is what is asked about. So
+//! a redirect is a failure, unless the probe says that it is followed or that a redirect is what it wants; then each hop
+//! is a request of its own, a few at most, all within the one deadline of the caller. A body is read as far as it is
+//! needed and no further.
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::LOCATION;
 use hyper::{Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use nixfleet_core::model::probe::{HttpProbe, StatusRange, TlsTrust};
+use nixfleet_core::model::probe::{HttpProbe, Redirects, StatusRange, TlsTrust};
 use nixfleet_sys::text::chain;
+use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
@@ -16,12 +20,20 @@ use super::{Answer, tcp, tls};
 
 /// Of a body in which a text is looked for; a health page has some hundred bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Redirects in a row that are followed: to TLS, to the right name, to the login page, and some to spare. More is a circle.
+const HOPS_MAX: u32 = 5;
+/// Of an address that is shown, in characters; evidence is one short line.
+const SHOWN_MAX: usize = 120;
 
 /// Whether the server answers with a good status and, if asked for, the text; the caller has the deadline.
 pub(super) async fn ask(probe: &HttpProbe) -> Answer {
-    let HttpProbe { url, status: StatusRange { min, max }, body_contains, tls } = probe;
-    let mut answer = get(url, tls).await?;
+    let HttpProbe { url, status: StatusRange { min, max }, body_contains, tls, redirects } = probe;
+    let mut answer = get(url, tls, *redirects).await?;
     let status = answer.status;
+    let wants_a_redirect = *min >= 300;
+    if !wants_a_redirect {
+        answer.stays_here()?;
+    }
     if !(*min..=*max).contains(&status.as_u16()) {
         return Err(format!("status {status}"));
     }
@@ -42,6 +54,8 @@ pub(super) async fn ask(probe: &HttpProbe) -> Answer {
 pub(super) struct Got {
     /// Its status.
     pub(super) status: StatusCode,
+    /// Where it sends us instead; `None` for every answer that is no redirect.
+    elsewhere: Option<Elsewhere>,
     body: Incoming,
     /// Drives the connection, and ends with us, whatever the other side does.
     _driver: JoinSet<()>,
@@ -62,7 +76,23 @@ pub(super) enum End {
     NotReached,
 }
 
+/// Where a redirect sends us; the error is what is wrong with its `Location`.
+type Elsewhere = Result<Url, &'static str>;
+
 impl Got {
+    /// An error that names the other address if this is a redirect.
+    pub(super) fn stays_here(&self) -> Result<(), String> {
+        let status = self.status;
+        match &self.elsewhere {
+            None => Ok(()),
+            Some(Err(why)) => Err(format!("status {status}, and {why}")),
+            Some(Ok(to)) => Err(format!(
+                "status {status} sends us to {}; ask that address, or let the probe follow redirects",
+                shown(to)
+            )),
+        }
+    }
+
     /// The body, as far as `bytes_max`; one that is torn is an error.
     pub(super) async fn body(&mut self, bytes_max: usize) -> Result<Body, String> {
         let mut bytes = Vec::new();
@@ -80,8 +110,39 @@ impl Got {
     }
 }
 
-/// Asks for `url`, plainly or by TLS as it says.
-pub(super) async fn get(url: &str, trust: &TlsTrust) -> Result<Got, String> {
+/// Asks for `url`, plainly or by TLS as it says, and for what it redirects to if that is followed. Every server on the
+/// way is believed by the same `trust`.
+pub(super) async fn get(url: &str, trust: &TlsTrust, redirects: Redirects) -> Result<Got, String> {
+    let mut got = get_once(url, trust).await?;
+    match redirects {
+        Redirects::Refuse => return Ok(got),
+        Redirects::Follow => {}
+    }
+    let mut is_tls = url.starts_with("https://");
+    for _ in 0..HOPS_MAX {
+        let to = match got.elsewhere {
+            None => return Ok(got),
+            Some(Err(why)) => return Err(format!("status {}, and {why}", got.status)),
+            Some(Ok(to)) => to,
+        };
+        if is_tls && to.scheme() != "https" {
+            let to = shown(&to);
+            return Err(format!("a redirect goes from https to {to}, without TLS; it is not followed"));
+        }
+        is_tls = to.scheme() == "https";
+        let next = get_once(to.as_str(), trust).await;
+        got = next.map_err(|why| format!("{why} (redirected to {})", shown(&to)))?;
+    }
+    match &got.elsewhere {
+        None => Ok(got),
+        Some(_) => {
+            Err(format!("more than {HOPS_MAX} redirects in a row; the last answer has status {}", got.status))
+        }
+    }
+}
+
+/// One request.
+async fn get_once(url: &str, trust: &TlsTrust) -> Result<Got, String> {
     let target = Target::read(url)?;
     let stream = tcp::open(&target.address).await?;
     let response = match target.scheme {
@@ -89,7 +150,39 @@ pub(super) async fn get(url: &str, trust: &TlsTrust) -> Result<Got, String> {
         Scheme::Tls => request(tls::wrap(stream, &target.host, trust).await?, &target).await,
     };
     let (response, driver) = response?;
-    Ok(Got { status: response.status(), body: response.into_body(), _driver: driver })
+    let elsewhere = elsewhere(url, &response);
+    Ok(Got { status: response.status(), elsewhere, body: response.into_body(), _driver: driver })
+}
+
+/// Where the answer sends whoever asked for `url`. The other statuses from 300 to 399 name nothing to go on with.
+fn elsewhere(url: &str, response: &Response<Incoming>) -> Option<Elsewhere> {
+    match response.status().as_u16() {
+        301 | 302 | 303 | 307 | 308 => match response.headers().get(LOCATION) {
+            Some(to) => Some(location(url, to.as_bytes())),
+            None => Some(Err("it redirects without a Location")),
+        },
+        _ => None,
+    }
+}
+
+/// The address that a `Location` means in an answer from `url`; it may be a relative one.
+fn location(url: &str, location: &[u8]) -> Elsewhere {
+    const UNREADABLE: &str = "it redirects to an address that cannot be read";
+    let text = str::from_utf8(location).map_err(|_| UNREADABLE)?;
+    let to = Url::parse(url).and_then(|url| url.join(text)).map_err(|_| UNREADABLE)?;
+    if matches!(to.scheme(), "http" | "https") {
+        Ok(to)
+    } else {
+        Err("it redirects to something other than HTTP")
+    }
+}
+
+/// The address without what may be secret in it: user, password, query and fragment.
+fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let whole = format!("{}://{host}{port}{}", url.scheme(), url.path());
+    whole.chars().take(SHOWN_MAX).collect()
 }
 
 type Answered = (Response<Incoming>, JoinSet<()>);
@@ -190,6 +283,14 @@ mod tests {
         fn no_text_stops_us(text in any::<String>(), rest in any::<String>()) {
             let _ = Target::read(&text);
             let _ = Target::read(&format!("http://{rest}"));
+        }
+
+        #[test]
+        fn no_location_stops_us_and_none_that_is_shown_has_secrets(bytes in any::<Vec<u8>>(), path in "[a-z/.%]{0,20}") {
+            let _ = location("https://localhost:8443/a/b?c", &bytes);
+            let to = format!("//user:hunter2@localhost/{path}?token=hunter2#hunter2");
+            let shown = shown(&location("https://localhost/", to.as_bytes()).expect("an address"));
+            prop_assert!(shown.starts_with("https://localhost/") && !shown.contains("hunter2"), "{}", shown);
         }
     }
 }

@@ -12,9 +12,10 @@ const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Whether every sample that the probe names is good, and there is one; the caller has the deadline.
 pub(super) async fn ask(probe: &MetricProbe) -> Answer {
-    let MetricProbe { url, tls, metric, good } = probe;
+    let MetricProbe { url, tls, redirects, metric, good } = probe;
     let wanted: text::Selector = metric.parse().map_err(|error: text::NotASelector| error.to_string())?;
-    let mut answer = http::get(url, tls).await?;
+    let mut answer = http::get(url, tls, *redirects).await?;
+    answer.stays_here()?;
     if !answer.status.is_success() {
         return Err(format!("status {}", answer.status));
     }

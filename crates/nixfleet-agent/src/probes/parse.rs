@@ -1,6 +1,7 @@
 //! Probes as a person writes them, and where substituters are.
 
 use nixfleet_core::activation::record::Probe;
+use nixfleet_core::model::probe::Redirects;
 use nixfleet_sys::text;
 
 /// Why a text is not a probe.
@@ -15,7 +16,9 @@ pub fn parse(text: &str) -> Result<Probe, NotAProbe> {
     let refused = || NotAProbe(text::printable(text).chars().take(200).collect());
     if text.starts_with("http://") || text.starts_with("https://") {
         let uri: hyper::Uri = text.parse().map_err(|_| refused())?;
-        return uri.host().map(|_| Probe::Http { url: text.to_owned() }).ok_or_else(refused);
+        let url = text.to_owned();
+        let probe = Probe::Http { url, ca_file: None, redirects: Redirects::Refuse };
+        return uri.host().map(|_| probe).ok_or_else(refused);
     }
     match text.split_once(':') {
         Some(("tcp", address)) if is_address(address) => Ok(Probe::Tcp { address: address.to_owned() }),
@@ -52,7 +55,8 @@ mod tests {
     fn probes_are_read_and_everything_else_is_refused_with_the_forms() {
         assert_eq!(parse("tcp:localhost:80"), Ok(Probe::Tcp { address: "localhost:80".into() }));
         assert_eq!(parse("unit:nginx.service"), Ok(Probe::Unit { unit: "nginx.service".into() }));
-        assert_eq!(parse("https://x/"), Ok(Probe::Http { url: "https://x/".into() }));
+        let plain = Probe::Http { url: "https://x/".into(), ca_file: None, redirects: Redirects::Refuse };
+        assert_eq!(parse("https://x/"), Ok(plain));
         assert_eq!(parse("exec:/bin/x -y"), Ok(Probe::Exec { argv: vec!["/bin/x".into(), "-y".into()] }));
         for bad in ["", "tcp:", "tcp:80", "unit:--force", "exec:sh", "https://", "http://", "ftp://x"] {
             let said = parse(bad).expect_err(bad).to_string();

@@ -83,7 +83,7 @@ struct Pace {
 
 /// Whom to ask.
 enum Asked {
-    Declared(Prober),
+    Declared(Box<Prober>),
     Units(Baseline),
 }
 
@@ -96,7 +96,7 @@ impl Asked {
         }
         let pace = Pace { after: after_secs.duration(), every: interval_secs.duration().max(SHORTEST) };
         let prober = Prober::new(kind, timeout_secs.duration().max(SHORTEST), holder.clone());
-        Some((ProbeRef::Declared(name), Self::Declared(prober), pace))
+        Some((ProbeRef::Declared(name), Self::Declared(Box::new(prober)), pace))
     }
 
     fn built_in(probe: BuiltIn, baseline: &Baseline) -> (ProbeRef, Self, Pace) {

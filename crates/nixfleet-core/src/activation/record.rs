@@ -11,6 +11,8 @@ use super::inhibit::{InhibitPolicy, Inhibitor};
 use super::outcome::{ActivationOutcome, Failure, Step, Verdict};
 use super::units::UnitsSeen;
 use crate::ids::{ActivationId, BootId, ClosureDigest, Generation, StorePath};
+use crate::model::is_default;
+use crate::model::probe::Redirects;
 
 /// The version of the journal's lines that this program writes; it reads this one and every older one.
 pub const JOURNAL_VERSION: u32 = 1;
@@ -24,10 +26,17 @@ pub enum Probe {
         /// `host:port`.
         address: String,
     },
-    /// A plain HTTP request is answered with a status from 200 to 399.
+    /// An HTTP request is answered with a status from 200 to 399, and not by sending us elsewhere.
     Http {
-        /// `http://host:port/path`.
+        /// `http://host:port/path`, or `https://…`.
         url: String,
+        /// A file of certificate authorities, the only ones that an `https` server is believed by; without it those of
+        /// the host. An agent from before this field asks by the host's, and takes fewer servers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca_file: Option<String>,
+        /// What becomes of an answer that names another address.
+        #[serde(default, skip_serializing_if = "is_default")]
+        redirects: Redirects,
     },
     /// A program exits with 0.
     Exec {
@@ -45,7 +54,7 @@ impl std::fmt::Display for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp { address } => write!(f, "tcp:{address}"),
-            Self::Http { url } => f.write_str(url),
+            Self::Http { url, ca_file: _, redirects: _ } => f.write_str(url),
             Self::Exec { argv } => write!(f, "exec:{}", argv.join(" ")),
             Self::Unit { unit } => write!(f, "unit:{unit}"),
         }
@@ -434,5 +443,17 @@ pub fn forget_units(known: &mut [Activation]) {
         if !(stayed && std::mem::take(&mut newest_stayed)) {
             activation.units_before = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_from_before_authorities_and_redirects_is_read_and_keeps_its_bytes() {
+        let line = r#"{"kind":"http","url":"https://localhost/"}"#;
+        let probe: Probe = serde_json::from_str(line).expect("it is understood");
+        assert_eq!(serde_json::to_string(&probe).expect("it is written"), line);
     }
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use super::names::{HostKey, ProbeName, WaveName};
 use super::policy::{Policy, WaveIndex};
-use super::probe::{ExecProbe, HttpProbe, MetricProbe, ProbeKind, ProbeSpec, TcpProbe, UnitProbe};
+use super::probe::{
+    ExecProbe, HttpProbe, MetricProbe, ProbeKind, ProbeSpec, Redirects, TcpProbe, TlsTrust, UnitProbe,
+};
 use super::release::{Entry, Release};
 use super::schedule::Hook;
 use super::select::{Amount, Selector};
@@ -119,6 +121,19 @@ pub enum ProbeFault {
     /// No status is good.
     #[error("has a range of statuses that is empty or outside of 100 to 599")]
     Status,
+    /// A file of authorities that no host can find.
+    #[error(
+        "names a `ca-file` that is not an absolute path of at most 4096 bytes without a control character"
+    )]
+    CaFile,
+    /// A file of authorities, and nobody who would have to show a certificate.
+    #[error(
+        "names a `ca-file` and asks an http:// address, where nobody shows a certificate; write https://"
+    )]
+    CaFileWithoutTls,
+    /// A redirect is what is wanted, and what is never seen.
+    #[error("follows redirects, and takes nothing but a redirect for good; leave out one of the two")]
+    FollowsWhatIsWanted,
     /// A text that every answer contains.
     #[error("looks for an empty text")]
     EmptyText,
@@ -241,15 +256,22 @@ impl ProbeSpec {
 }
 
 fn kind_faults(kind: &ProbeKind) -> Vec<ProbeFault> {
-    let mut faults = Vec::new();
+    let mut faults = match kind {
+        ProbeKind::Http(HttpProbe { url, tls, redirects, .. })
+        | ProbeKind::HttpMetric(MetricProbe { url, tls, redirects, .. }) => {
+            asked_faults(url, tls, *redirects)
+        }
+        ProbeKind::Tcp(_) | ProbeKind::Exec(_) | ProbeKind::Unit(_) => Vec::new(),
+    };
     let mut fault_if = |wrong: bool, fault| {
         if wrong {
             faults.push(fault);
         }
     };
     match kind {
-        ProbeKind::Http(HttpProbe { url, status, body_contains, tls: _ }) => {
-            fault_if(!is_url(url), ProbeFault::Url);
+        ProbeKind::Http(HttpProbe { url: _, status, body_contains, tls: _, redirects }) => {
+            let only_redirects = status.min >= 300 && status.max < 400;
+            fault_if(*redirects == Redirects::Follow && only_redirects, ProbeFault::FollowsWhatIsWanted);
             let good = status.min <= status.max && status.min >= 100 && status.max <= 599;
             fault_if(!good, ProbeFault::Status);
             fault_if(body_contains.as_deref() == Some(""), ProbeFault::EmptyText);
@@ -261,12 +283,33 @@ fn kind_faults(kind: &ProbeKind) -> Vec<ProbeFault> {
             }
         }
         ProbeKind::Unit(UnitProbe { unit }) => fault_if(!is_unit(unit), ProbeFault::Unit),
-        ProbeKind::HttpMetric(MetricProbe { url, tls: _, metric, good: _ }) => {
-            fault_if(!is_url(url), ProbeFault::Url);
+        ProbeKind::HttpMetric(MetricProbe { url: _, tls: _, redirects: _, metric, good: _ }) => {
             fault_if(metric.trim().is_empty(), ProbeFault::Metric);
         }
     }
     faults
+}
+
+/// What is wrong with whom an HTTP probe asks and believes.
+fn asked_faults(url: &str, tls: &TlsTrust, redirects: Redirects) -> Vec<ProbeFault> {
+    let mut faults = Vec::new();
+    if !is_url(url) {
+        faults.push(ProbeFault::Url);
+    }
+    match tls {
+        TlsTrust::SystemRoots | TlsTrust::PinnedKey(_) => {}
+        TlsTrust::CaFile(path) if !is_path(path) => faults.push(ProbeFault::CaFile),
+        TlsTrust::CaFile(_) => match redirects {
+            Redirects::Refuse if url.starts_with("http://") => faults.push(ProbeFault::CaFileWithoutTls),
+            Redirects::Refuse | Redirects::Follow => {}
+        },
+    }
+    faults
+}
+
+/// An absolute path, as Linux takes them.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= 4096 && !text.contains(char::is_control)
 }
 
 /// Printable ASCII, with a scheme and something behind it; the client that asks says the rest.

@@ -73,6 +73,21 @@ pub struct HttpProbe {
     /// Whom an `https` server is believed by.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tls: TlsTrust,
+    /// What becomes of an answer that names another address.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub redirects: Redirects,
+}
+
+/// What becomes of an answer that sends us to another address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Redirects {
+    /// It is a failure: what answers there is not what was asked about. It is an answer like any other only where
+    /// the good statuses are 300 and above, so that nothing else can have been meant.
+    #[default]
+    Refuse,
+    /// The other address is asked, a few times in a row at most, and never without TLS after one with it.
+    Follow,
 }
 
 /// Whom a TLS server is believed by (lesson 22).
@@ -84,6 +99,8 @@ pub enum TlsTrust {
     SystemRoots,
     /// Nobody but the server with this key: SHA-256 over its `SubjectPublicKeyInfo`.
     PinnedKey(Sha256),
+    /// The certificate authorities in this file of the host, in PEM form, and no other; its absolute path.
+    CaFile(String),
 }
 
 /// HTTP statuses from `min` to `max`, both included.
@@ -136,6 +153,9 @@ pub struct MetricProbe {
     /// Whom an `https` server is believed by.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tls: TlsTrust,
+    /// What becomes of an answer that names another address.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub redirects: Redirects,
     /// The sample, with its labels if it has any, as it stands in the text: `errors_total{job="web"}`.
     pub metric: String,
     /// What is good.

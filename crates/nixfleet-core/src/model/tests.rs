@@ -327,6 +327,8 @@ fn entry_json() -> Value {
             probe_json("d", &json!({ "unit": { "unit": "getty@tty1.service" } })),
             probe_json("e", &json!({ "http-metric": { "url": "https://db:9/m", "metric": "x{a=\"b\"}",
                 "good": { "at-least": -1.5 } } })),
+            probe_json("f", &json!({ "http": { "url": "http://web/", "tls": { "ca-file": "/etc/ca.pem" },
+                "redirects": "follow" } })),
         ],
         "reboot": "always",
     })
@@ -356,7 +358,8 @@ fn documents_come_back_as_they_were_written() {
             "tcp:[::1]:22",
             "exec:/bin/check",
             "unit:getty@tty1.service",
-            "x{a=\"b\"} at https://db:9/m"
+            "x{a=\"b\"} at https://db:9/m",
+            "http://web/",
         ]
     );
 }
@@ -454,6 +457,21 @@ fn probes_that_cannot_be_run_are_found() {
         (json!({ "http": { "url": "http://x", "status": { "min": 300, "max": 200 } } }), ProbeFault::Status),
         (json!({ "http": { "url": "http://x", "status": { "min": 0, "max": 200 } } }), ProbeFault::Status),
         (json!({ "http": { "url": "http://x", "body_contains": "" } }), ProbeFault::EmptyText),
+        (json!({ "http": { "url": "https://x", "tls": { "ca-file": "ca.pem" } } }), ProbeFault::CaFile),
+        (json!({ "http": { "url": "https://x", "tls": { "ca-file": "/a\nb" } } }), ProbeFault::CaFile),
+        (
+            json!({ "http": { "url": "http://x", "tls": { "ca-file": "/ca.pem" } } }),
+            ProbeFault::CaFileWithoutTls,
+        ),
+        (
+            json!({ "http": { "url": "http://x", "status": { "min": 301, "max": 308 }, "redirects": "follow" } }),
+            ProbeFault::FollowsWhatIsWanted,
+        ),
+        (
+            json!({ "http-metric": { "url": "https://x", "tls": { "ca-file": "" }, "metric": "x",
+                "good": { "at-most": 1 } } }),
+            ProbeFault::CaFile,
+        ),
         (json!({ "tcp": { "address": "localhost" } }), ProbeFault::Address),
         (json!({ "tcp": { "address": "::1:22" } }), ProbeFault::Address),
         (json!({ "tcp": { "address": "localhost:0" } }), ProbeFault::Address),
@@ -483,6 +501,19 @@ fn probes_that_cannot_be_run_are_found() {
     assert_eq!(probe.faults(), []);
     (probe.interval_secs, probe.timeout_secs, probe.failures) = (Secs(0), Secs(0), 0);
     assert_eq!(probe.faults(), [ProbeFault::NoInterval, ProbeFault::NoTimeout, ProbeFault::NoFailures]);
+}
+
+#[test]
+fn a_probe_from_before_authorities_and_redirects_keeps_its_bytes() {
+    for kind in [
+        json!({ "http": { "url": "https://x" } }),
+        json!({ "http-metric": { "url": "http://x", "metric": "up", "good": { "at-least": 1.0 } } }),
+    ] {
+        let written = probe_json("p", &kind);
+        let probe: ProbeSpec = read(written.clone()).expect("it is understood");
+        assert_eq!(serde_json::to_value(&probe).expect("it is written"), written);
+        assert!(!serde_json::to_string(&probe).expect("it is written").contains("redirects"));
+    }
 }
 
 #[test]

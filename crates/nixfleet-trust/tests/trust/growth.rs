@@ -59,6 +59,11 @@ fn probes() -> Value {
             json!({ "http": { "url": "https://[::1]/health", "status": { "min": 200, "max": 204 },
             "body_contains": "ok", "tls": { "pinned-key": pin } } })
         ),
+        probe(
+            "own-authority",
+            json!({ "http": { "url": "http://[::1]/", "tls": { "ca-file": "/etc/ssl/own.pem" },
+            "redirects": "follow" } })
+        ),
         probe("tcp", json!({ "tcp": { "address": "127.0.0.1:5432" } })),
         probe("exec", json!({ "exec": { "argv": ["/run/current-system/sw/bin/check", "--all"] } })),
         observed,

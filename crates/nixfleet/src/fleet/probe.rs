@@ -2,8 +2,8 @@
 
 use nixfleet_core::model::names::Sha256;
 use nixfleet_core::model::probe::{
-    ExecProbe, Finite, HttpProbe, MetricLimit, MetricProbe, ProbeKind, ProbeMode, ProbeSpec, StatusRange,
-    TcpProbe, TlsTrust, UnitProbe,
+    ExecProbe, Finite, HttpProbe, MetricLimit, MetricProbe, ProbeKind, ProbeMode, ProbeSpec, Redirects,
+    StatusRange, TcpProbe, TlsTrust, UnitProbe,
 };
 use nixfleet_core::model::time::Secs;
 
@@ -22,6 +22,7 @@ const FAILURES: u32 = 3;
 
 const MODE: [(&str, ProbeMode); 3] =
     [("enforce", ProbeMode::Enforce), ("observe", ProbeMode::Observe), ("disabled", ProbeMode::Disabled)];
+const REDIRECTS: [(&str, Redirects); 2] = [("refuse", Redirects::Refuse), ("follow", Redirects::Follow)];
 const KINDS: [&str; 5] = ["http", "tcp", "exec", "unit", "http-metric"];
 
 /// Reads a probe, and checks that it can be run.
@@ -109,8 +110,20 @@ fn http(node: &Node, faults: &mut Faults) -> Option<HttpProbe> {
         None => Some(None),
     };
     let tls = fields.optional("tls").map_or(Some(TlsTrust::SystemRoots), |node| tls(node, faults));
+    let redirects = redirects(&mut fields, faults);
     fields.end(faults);
-    Some(HttpProbe { url: url?.to_owned(), status: status?, body_contains: body_contains?, tls: tls? })
+    Some(HttpProbe {
+        url: url?.to_owned(),
+        status: status?,
+        body_contains: body_contains?,
+        tls: tls?,
+        redirects: redirects?,
+    })
+}
+
+fn redirects(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Redirects> {
+    let node = fields.optional("redirects");
+    node.map_or(Some(Redirects::Refuse), |node| one_of(node, "`redirects`", &REDIRECTS, faults))
 }
 
 fn status(node: &Node, faults: &mut Faults) -> Option<StatusRange> {
@@ -124,26 +137,44 @@ fn status(node: &Node, faults: &mut Faults) -> Option<StatusRange> {
     Some(StatusRange { min: min?, max: max? })
 }
 
-/// `"system-roots"`, or `{"pinned-key": "sha256:…"}`.
+/// `"system-roots"`, `{"pinned-key": "sha256:…"}` or `{"ca-file": "/PATH"}`.
 fn tls(node: &Node, faults: &mut Faults) -> Option<TlsTrust> {
     if let Value::Text(_) = &node.value {
         return one_of(node, "`tls`", &[("system-roots", ())], faults).map(|()| TlsTrust::SystemRoots);
     }
     let mut fields = Fields::of(node, "`tls`", faults)?;
-    let pin = fields.required("pinned-key", faults);
-    let pin = pin.and_then(|node| parsed::<Sha256>(node, "`pinned-key`", faults));
+    let (pin, file) = (fields.optional("pinned-key"), fields.optional("ca-file"));
+    let span = fields.span();
     fields.end(faults);
-    pin.map(TlsTrust::PinnedKey)
+    match (pin, file) {
+        (Some(node), None) => parsed::<Sha256>(node, "`pinned-key`", faults).map(TlsTrust::PinnedKey),
+        (None, Some(node)) => {
+            decode::text(node, "`ca-file`", faults).map(|path| TlsTrust::CaFile(path.to_owned()))
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            let hint =
+                "a server has one key (`pinned-key`), or somebody vouches for it (`ca-file`)".to_owned();
+            faults.add_with_hint(span, "`tls` has either `pinned-key` or `ca-file`", Some(hint));
+            None
+        }
+    }
 }
 
 fn metric(node: &Node, faults: &mut Faults) -> Option<MetricProbe> {
     let mut fields = Fields::of(node, "an http-metric probe", faults)?;
     let url = fields.required("url", faults).and_then(|node| decode::text(node, "`url`", faults));
     let tls = fields.optional("tls").map_or(Some(TlsTrust::SystemRoots), |node| tls(node, faults));
+    let redirects = redirects(&mut fields, faults);
     let metric = fields.required("metric", faults).and_then(|node| decode::text(node, "`metric`", faults));
     let good = fields.required("good", faults).and_then(|node| limit(node, faults));
     fields.end(faults);
-    Some(MetricProbe { url: url?.to_owned(), tls: tls?, metric: metric?.to_owned(), good: good? })
+    Some(MetricProbe {
+        url: url?.to_owned(),
+        tls: tls?,
+        redirects: redirects?,
+        metric: metric?.to_owned(),
+        good: good?,
+    })
 }
 
 /// `{"at-most": 5}`, or `{"at-least": 0.9}`.

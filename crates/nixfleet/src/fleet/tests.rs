@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use super::faults::{placed, render};
 use super::*;
 use nixfleet_core::model::policy::{Approval, OnFailure};
+use nixfleet_core::model::probe::{ProbeKind, Redirects, TlsTrust};
 use nixfleet_core::model::time::Secs;
 
 const KEYS: [&str; 2] = [
@@ -265,6 +266,46 @@ fn a_probe_is_read_with_its_rhythm_or_refused_with_its_name() {
             "`good` has either `at-most` or `at-least` []",
         ]
     );
+}
+
+#[test]
+fn a_probe_says_whom_it_believes_and_whether_it_follows_redirects() {
+    let with_probe = |http: Value| {
+        let mut value = good();
+        value["hosts"]["web-1"]["probes"] = json!([{ "name": "a", "kind": { "http": http } }]);
+        value
+    };
+    let fleet = reading(&with_probe(
+        json!({ "url": "https://localhost/", "tls": { "ca-file": "/etc/ca.pem" }, "redirects": "follow" }),
+    ));
+    let fleet = fleet.expect("nothing is wrong");
+    let ProbeKind::Http(probe) = &fleet.hosts[&"web-1".parse().expect("a name")].probes[0].kind else {
+        panic!("it is an http probe")
+    };
+    assert_eq!(probe.tls, TlsTrust::CaFile("/etc/ca.pem".to_owned()));
+    assert_eq!(probe.redirects, Redirects::Follow);
+    for (http, fault) in [
+        (
+            json!({ "url": "https://x/", "redirects": "folow" }),
+            "`redirects` cannot be `folow` [did you mean `follow`?]",
+        ),
+        (
+            json!({ "url": "https://x/", "tls": { "ca-file": "/a", "pinned-key": "b" } }),
+            "`tls` has either `pinned-key` or `ca-file` [a server has one key (`pinned-key`), or somebody vouches for it \
+             (`ca-file`)]",
+        ),
+        (
+            json!({ "url": "https://x/", "tls": { "ca-fil": "/a" } }),
+            "`tls` has no field `ca-fil` [did you mean `ca-file`?]",
+        ),
+        (
+            json!({ "url": "https://x/", "tls": { "ca-file": "ca.pem" } }),
+            "probe a names a `ca-file` that is not an absolute path of at most 4096 bytes without a control character []",
+        ),
+    ] {
+        let faults = wrong(|value| *value = with_probe(http.clone()));
+        assert!(faults.iter().any(|found| found == fault), "{faults:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::activation::linux::LinuxBackend;
-use nixfleet_core::model::probe::{HttpProbe, ProbeKind, StatusRange, TcpProbe, TlsTrust};
+use nixfleet_core::model::probe::{HttpProbe, ProbeKind, Redirects, StatusRange, TcpProbe, TlsTrust};
 use nixfleet_core::model::time::Secs;
 use proptest::prelude::*;
 use tokio::net::TcpListener;
@@ -31,7 +31,13 @@ fn nobody() -> ProbeKind {
 
 fn http(url: String) -> ProbeKind {
     let status = StatusRange::default();
-    ProbeKind::Http(HttpProbe { url, status, body_contains: None, tls: TlsTrust::SystemRoots })
+    ProbeKind::Http(HttpProbe {
+        url,
+        status,
+        body_contains: None,
+        tls: TlsTrust::SystemRoots,
+        redirects: Redirects::Refuse,
+    })
 }
 
 fn order(declared: Vec<ProbeSpec>, built_in: Vec<BuiltIn>) -> ProbeOrder {
