@@ -1,6 +1,6 @@
 //! A host: its machine, what its agent keeps on disk, and the agent's process, if one runs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::outcome::Failure;
@@ -70,8 +70,11 @@ pub(crate) struct Seen {
     pub(crate) is_given_up: bool,
     /// Systems that a verified release named for it, and what it ran at the beginning.
     pub(crate) allowed: BTreeSet<System>,
-    /// Releases for which the owner's control plane ordered it to go.
-    pub(crate) let_go: BTreeSet<ReleaseId>,
+    /// Releases for which the owner's control plane ordered it to go, with the numbers of these orders; not those that it forgot
+    /// since it was called back.
+    pub(crate) let_go: BTreeMap<ReleaseId, u64>,
+    /// The number of the newest order to forget one that arrived.
+    pub(crate) called_back: u64,
     /// Orders of the thief reached it.
     pub(crate) was_misled: bool,
 }

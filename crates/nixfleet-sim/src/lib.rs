@@ -11,7 +11,7 @@
 //!
 //! | mistake | of | what it is | seed | broken promise |
 //! |---|---|---|---|---|
-//! | `ProbesFromBefore` | L9 | what probes found before the activation counts | 2 | `Proven` |
+//! | `ProbesFromBefore` | L9 | what probes found before the activation counts | 1 | `Proven` |
 //! | `UnrunCountsAsPassed` | L9, I9 | a probe that could not be run has passed | 4 | `Proven` |
 //! | `AcknowledgedFirst` | L24 | reports are acknowledged before they are kept | 2 | `AcknowledgedIsKept` |
 //! | `RepeatsFolded` | L24 | a report that arrives twice is folded twice | 5 | `FollowedIsTrue` |
@@ -20,7 +20,9 @@
 //! | `GenerationBelow` | L3 | the way back is one generation down | 12 | `RevertedToRecorded` |
 //! | `DeferredCountsAsDone` | L6 | waiting for a reboot counts as done | 4 | `WithinBudget` |
 //! | `SilentNotCounted` | L27 | who was ordered and is silent counts in no budget | 1 | `NoObjection` |
-//! | `HaltForgotten` | L26 | the planner does not see that a rollout halted | 22 | `NoObjection` |
+//! | `HaltForgotten` | L26 | the planner does not see that a rollout halted | 26 | `NoObjection` |
+//! | `NobodyCalledBack` | L26 | a halt does not call back who has the order and has not begun | 1 | `NoObjection` |
+//! | `CallBackIgnored` | L26 | a host that is called back goes all the same | 40 | `NotBeforeItsTurn` |
 //! | `EffectsBeforeSave` | I5, L8 | something is done before the state is saved | 5 | `OneSwitch` |
 //! | `ClockRemembered` | L16 | a time that only a clock said is remembered | 1 | `GoodReleaseArrives` |
 //! | `UnsignedTaken` | I1, I2 | the control plane's word is enough | 2 | `ComesToRest` |

@@ -4,7 +4,7 @@
 use nixfleet_core::host::Event;
 use nixfleet_core::host::probing::{ProbeReport, ProbeResult, WatchId};
 use nixfleet_core::host::waiting::StateName;
-use nixfleet_core::rollout::{Snapshot, Standing, Status};
+use nixfleet_core::rollout::{Order, Plan, Snapshot, Standing, Status, What};
 use nixfleet_core::wire::{EventsTaken, Then};
 
 use crate::sim::Sim;
@@ -34,6 +34,10 @@ pub enum Mistake {
     SilentNotCounted,
     /// L26: the planner reads whether a rollout halted where nobody writes it.
     HaltForgotten,
+    /// L26: a halt does not call back who has the order and has not begun.
+    NobodyCalledBack,
+    /// L26: a host that is called back goes all the same.
+    CallBackIgnored,
     /// I5, L8: something is done before the state that says so is saved.
     EffectsBeforeSave,
     /// L16: a time that only a clock said is remembered.
@@ -44,7 +48,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::ProbesFromBefore,
         Self::UnrunCountsAsPassed,
         Self::AcknowledgedFirst,
@@ -55,6 +59,8 @@ impl Mistake {
         Self::DeferredCountsAsDone,
         Self::SilentNotCounted,
         Self::HaltForgotten,
+        Self::NobodyCalledBack,
+        Self::CallBackIgnored,
         Self::EffectsBeforeSave,
         Self::ClockRemembered,
         Self::UnsignedTaken,
@@ -123,11 +129,25 @@ impl Sim {
             | Mistake::StateLost
             | Mistake::GenerationBelow
             | Mistake::DeferredCountsAsDone
+            | Mistake::NobodyCalledBack
+            | Mistake::CallBackIgnored
             | Mistake::EffectsBeforeSave
             | Mistake::ClockRemembered
             | Mistake::UnsignedTaken => return None,
         }
         Some(snapshot)
+    }
+
+    /// What becomes of a plan before it is carried out.
+    pub(crate) fn mistaken_plan(&self, made: &mut Plan) {
+        if self.makes(Mistake::NobodyCalledBack) {
+            let known = |order: &Order| {
+                let host = self.plane.snapshot.host(&order.host);
+                let standing = host.and_then(|(_, host)| host.standing.as_ref());
+                standing.is_some_and(|standing| standing.may_begin(&order.release))
+            };
+            made.orders.retain(|order| order.what != What::Withdraw || !known(order));
+        }
     }
 
     /// The answer is sent, and the process dies before it has written.

@@ -2,9 +2,11 @@
 //! doubles and delays. Two connections for each agent: a poll must not hold a report up.
 
 use nixfleet_core::host::{Event, HostState, Record};
-use nixfleet_core::wire::{EventsTaken, Order, Then};
+use nixfleet_core::model::names::ReleaseId;
+use nixfleet_core::wire::{EventsTaken, Order, Then, Wish};
 
 use crate::host::{Agent, Half};
+use crate::mistakes::Mistake;
 use crate::promises::Promise;
 use crate::sim::{Agents, Happens, Sim};
 
@@ -235,8 +237,22 @@ impl Sim {
             agent.after = agent.after.max(order.number);
             self.note(Some(host), || format!("order {} arrives: {:?}", order.number, order.what));
             self.must(order.number > 0, Promise::WayOut, Some(host), || "an order has no number".into());
-            self.tell(host, order.what.event().into());
+            match &order.what {
+                Wish::Withdraw { release } => self.called_back(host, &order, release),
+                _ => self.tell(host, order.what.event().into()),
+            }
         }
         self.soon(host, (50, 1_000), Agents::Polls);
+    }
+
+    /// An order is taken back. Unless the agent dies of it or has no room for it, it is heeded from now on.
+    fn called_back(&mut self, host: usize, order: &Order, release: &ReleaseId) {
+        self.hosts[host].seen.called_back = order.number;
+        if !self.makes(Mistake::CallBackIgnored) {
+            self.tell(host, order.what.event().into());
+        }
+        if self.hosts[host].agent.as_ref().is_some_and(|agent| agent.inbox.is_empty()) {
+            self.forgets(host, release);
+        }
     }
 }

@@ -5,8 +5,8 @@
 use nixfleet_sim::{Faults, Found, Mistake, Promise, Settings, run};
 
 /// Which seed finds which mistake, and the promise that is seen to be broken.
-const FOUND: [(Mistake, u64, Promise); 13] = [
-    (Mistake::ProbesFromBefore, 2, Promise::Proven),
+const FOUND: [(Mistake, u64, Promise); 15] = [
+    (Mistake::ProbesFromBefore, 1, Promise::Proven),
     (Mistake::UnrunCountsAsPassed, 4, Promise::Proven),
     (Mistake::AcknowledgedFirst, 2, Promise::AcknowledgedIsKept),
     (Mistake::RepeatsFolded, 5, Promise::FollowedIsTrue),
@@ -15,7 +15,9 @@ const FOUND: [(Mistake, u64, Promise); 13] = [
     (Mistake::GenerationBelow, 12, Promise::RevertedToRecorded),
     (Mistake::DeferredCountsAsDone, 4, Promise::WithinBudget),
     (Mistake::SilentNotCounted, 1, Promise::NoObjection),
-    (Mistake::HaltForgotten, 22, Promise::NoObjection),
+    (Mistake::HaltForgotten, 26, Promise::NoObjection),
+    (Mistake::NobodyCalledBack, 1, Promise::NoObjection),
+    (Mistake::CallBackIgnored, 40, Promise::NotBeforeItsTurn),
     (Mistake::EffectsBeforeSave, 5, Promise::OneSwitch),
     (Mistake::ClockRemembered, 1, Promise::GoodReleaseArrives),
     (Mistake::UnsignedTaken, 2, Promise::ComesToRest),

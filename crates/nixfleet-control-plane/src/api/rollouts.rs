@@ -225,7 +225,9 @@ fn place<'a>(counts: &'a mut HostCounts, reason: Option<&Reason>) -> &'a mut u64
     match reason {
         Some(Reason::Done) => &mut counts.done,
         Some(Reason::Soaking) => &mut counts.soaking,
-        Some(Reason::OnItsWay { .. } | Reason::Superseded { .. }) => &mut counts.moving,
+        Some(Reason::OnItsWay { .. } | Reason::Superseded { .. } | Reason::TakenBack { .. }) => {
+            &mut counts.moving
+        }
         Some(Reason::Failed { .. } | Reason::TriesAgain { .. }) => &mut counts.failed,
         Some(Reason::Offline { .. } | Reason::NeverReported) => &mut counts.offline,
         Some(Reason::Held { .. } | Reason::Skipped(_)) => &mut counts.left_out,

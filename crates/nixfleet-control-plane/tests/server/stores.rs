@@ -11,6 +11,7 @@ use nixfleet_control_plane::store::fleet::EventFilter;
 use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
+use nixfleet_core::host::Event;
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::{Order, Verb, What};
@@ -35,6 +36,7 @@ stories![
     hosts_are_listed_by_the_bytes_of_their_names_page_by_page,
     a_newer_order_on_the_same_topic_takes_the_place_of_the_older,
     what_is_taken_back_or_superseded_is_not_delivered_any_more,
+    what_an_older_order_undoes_is_ordered_once_more,
     a_lease_has_one_holder_and_ends,
     a_token_has_one_name_and_is_found_by_itself_only,
     strangers_are_counted_and_bounded,
@@ -221,10 +223,47 @@ async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Da
     assert_eq!(wishes().await.len(), 4);
     give(&first, What::Withdraw).await;
     assert_eq!(wishes().await, [Wish::Withdraw { release: first.id.clone() }]);
+    give(&first, What::Reboot).await;
+    let reboot = Wish::Reboot { release: first.id.clone() };
+    assert_eq!(wishes().await, [reboot], "a host that asks anew would take it for what is taken back");
+    give(&first, What::Withdraw).await;
     give(&first, What::Go).await;
     assert_eq!(wishes().await, [Wish::Go { release: first.id.clone() }], "it may be ordered again");
     take(&store, &root, &fleet.release(2)).await;
     assert_eq!(wishes().await, [], "an order for an older release is not delivered after a newer one");
+}
+
+/// A host had the order to go when it was taken back, and was told to go again before it reported either.
+async fn what_an_older_order_undoes_is_ordered_once_more(database: Database) {
+    let (store, _, _, first) = served(&database, &["web-1"]).await;
+    let mut host = Host::started("web-1");
+    host.verified(&first);
+    host.staged(&first);
+    let mut write = store.begin(now()).await.expect("a write");
+    for record in host.log.clone() {
+        write.report(&host.name, record).await.expect("asked");
+    }
+    for what in [What::Go, What::Withdraw, What::Go] {
+        let fact = ordered(&host.name, &first, what);
+        write.append(&About::Host(host.name.clone()), &fact).await.expect("kept");
+    }
+    write.commit().await.expect("on the disk");
+    let reported = host.log.len();
+    // Where it waits for a window it has not begun.
+    host.take(&Event::Held { by: "ann".to_owned(), why: "a demo".to_owned(), until_ms: None }, None);
+    host.take(&Event::OrderedToGo { release: first.id.clone() }, None);
+    host.take(&Event::OrderWithdrawn { release: first.id.clone() }, None);
+    let mut write = store.begin(now()).await.expect("a write");
+    for record in host.log.split_off(reported) {
+        assert_eq!(write.report(&host.name, record).await.expect("asked"), Folding::Taken);
+    }
+    write.commit().await.expect("on the disk");
+    let orders = async || store.orders(&host.name, 0).await.expect("read");
+    let after = orders().await;
+    let wishes: Vec<&Wish> = after.iter().map(|order| &order.what).collect();
+    assert_eq!(wishes, [&Wish::Go { release: first.id.clone() }], "it does not have the second one");
+    store.rebuild(now()).await.expect("it folds");
+    assert_eq!(orders().await, after);
 }
 
 async fn a_lease_has_one_holder_and_ends(database: Database) {

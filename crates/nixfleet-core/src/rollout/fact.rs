@@ -93,7 +93,7 @@ pub enum Verb {
         /// The rollout.
         rollout: RolloutId,
     },
-    /// It ends. Hosts on their way arrive.
+    /// It ends. Hosts that have begun arrive.
     Abort {
         /// The rollout.
         rollout: RolloutId,

@@ -7,11 +7,13 @@ use super::hosts::Hosts;
 use super::order::{Decision, Order, Transition, What};
 use super::progress::{By, Quarantine, Rollout, RolloutId, Status};
 use super::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
+use crate::host::HostState;
 use crate::host::state::Hold;
 use crate::host::waiting::StateName;
-use crate::model::names::{ChannelName, HostName};
+use crate::model::names::{ChannelName, HostName, ReleaseId};
 use crate::model::policy::WaveIndex;
 use crate::model::time::UnixMs;
+use crate::wire::Wish;
 
 impl Snapshot {
     /// Takes in what happened at `at`. A fact that does not fit changes nothing.
@@ -20,10 +22,8 @@ impl Snapshot {
             Fact::ReleaseTaken { release, hosts } => self.release_taken(release, hosts),
             Fact::HostStands { host, standing } => {
                 let host = self.host_mut(host)?;
-                if host.ordered.as_ref().is_some_and(|ordered| ordered.is_over(standing)) {
-                    host.ordered = None;
-                }
                 host.standing = Some((**standing).clone());
+                host.end_order();
                 host.heard_ms = host.heard_ms.max(Some(at));
                 Ok(())
             }
@@ -212,24 +212,89 @@ impl Snapshot {
     fn order(&mut self, order: &Order, at: UnixMs) -> Result<(), NotFolded> {
         let host = self.host_mut(&order.host)?;
         let since_ms = host.standing.as_ref().map(|standing| standing.since_ms);
-        match order.what {
-            What::Withdraw => host.ordered = None,
-            What::Stage | What::Go | What::Retry | What::Reboot | What::Revert => {
-                let release = order.release.clone();
-                host.ordered = Some(Ordered { what: order.what, release, at_ms: at, since_ms });
-            }
-        }
-        if order.what == What::Retry {
-            host.retry = None;
+        let asked = match order.what {
+            What::Retry => host.retry.take(),
+            What::Stage | What::Go | What::Reboot | What::Revert | What::Withdraw => None,
+        };
+        let Order { host: _, release, what } = order.clone();
+        let before = host.ordered.replace(Ordered { what, release, at_ms: at, since_ms, asked });
+        if what == What::Withdraw {
+            host.retry = host.retry.take().or(before.and_then(|before| before.asked));
+            // Who does not say that it has an order has nothing to answer.
+            host.end_order();
         }
         Ok(())
     }
 }
 
+impl Host {
+    /// Forgets what was ordered, if the host shows that it is over.
+    fn end_order(&mut self) {
+        let Self { standing, ordered, .. } = self;
+        let shows = |ordered: &mut Ordered| match standing {
+            Some(standing) => ordered.is_over(standing),
+            // Nobody can show it, and nobody can have an order to forget.
+            None => ordered.what == What::Withdraw,
+        };
+        ordered.take_if(shows);
+    }
+}
+
 impl Ordered {
+    /// Whether the host noted with `noted` an older order that undoes this one: it may have had this one before, so it is not
+    /// known to have it, and is to be told once more.
+    pub fn is_undone_by(&self, noted: &Wish) -> bool {
+        let is_same = |release: &ReleaseId| *release == self.release;
+        match (self.what, noted) {
+            (What::Go | What::Reboot | What::Revert, Wish::Withdraw { release })
+            | (What::Withdraw, Wish::Go { release } | Wish::Reboot { release }) => is_same(release),
+            (What::Stage | What::Retry, _)
+            | (
+                What::Go | What::Reboot | What::Revert,
+                Wish::Stage { .. } | Wish::Go { .. } | Wish::Reboot { .. } | Wish::Revert { .. },
+            )
+            | (What::Withdraw, Wish::Stage { .. } | Wish::Revert { .. } | Wish::Withdraw { .. })
+            | (_, Wish::Hold { .. } | Wish::Unhold { .. } | Wish::Retry { .. }) => false,
+        }
+    }
+
+    /// Whether a host in this state does not have it, by its own word.
+    pub fn is_missing_in(&self, state: &HostState) -> bool {
+        let lacks = |known: &Option<ReleaseId>| known.as_ref() != Some(&self.release);
+        match self.what {
+            What::Go => lacks(&state.go),
+            What::Reboot => lacks(&state.reboot_go),
+            What::Revert => lacks(&state.revert_go),
+            What::Withdraw => Standing::of(state).may_begin(&self.release),
+            // That a host has these is seen by what it does.
+            What::Stage | What::Retry => false,
+        }
+    }
+
+    /// What it is on the wire; `None` for another try, which says who asked for it.
+    pub fn wish(&self) -> Option<Wish> {
+        let release = self.release.clone();
+        Some(match self.what {
+            What::Stage => Wish::Stage { release },
+            What::Go => Wish::Go { release },
+            What::Reboot => Wish::Reboot { release },
+            What::Revert => Wish::Revert { release },
+            What::Withdraw => Wish::Withdraw { release },
+            What::Retry => return None,
+        })
+    }
+
+    /// The same, to be given once more.
+    pub fn again(&self, host: &HostName) -> Order {
+        Order { host: host.clone(), release: self.release.clone(), what: self.what }
+    }
+
     /// Whether what was ordered is seen to have begun in a host that stands so, or has lost its meaning there.
     pub fn is_over(&self, standing: &Standing) -> bool {
         use StateName as S;
+        if self.what == What::Withdraw {
+            return !standing.may_begin(&self.release);
+        }
         let Some(about) = &standing.about else { return false };
         if about.channel != self.release.channel || about.seq > self.release.seq {
             return true;

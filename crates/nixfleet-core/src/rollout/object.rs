@@ -40,6 +40,9 @@ pub enum Objection {
     /// The rollout does not go on.
     #[error("{0} is ordered, and its rollout is stopped")]
     Stopped(HostName),
+    /// The rollout does not go on, or the system failed, and an order that has not begun stays.
+    #[error("{0} has an order that must not begin, and it is not taken back")]
+    NotTakenBack(HostName),
     /// The release has expired.
     #[error("{0} is ordered for a release that has expired")]
     Expired(HostName),
@@ -121,11 +124,15 @@ pub fn object(plan: &Plan, snapshot: &Snapshot) -> Vec<Objection> {
     let mut out = Vec::new();
     let after = decisions::take(plan, snapshot, &mut out);
     let told = told(plan, snapshot, &mut out);
-    for Told { channel, orders } in told.iter().filter(|told| told.orders.iter().any(Option::is_some)) {
+    for Told { channel, orders } in &told {
         let case = Case::new(plan.at_ms, snapshot, channel, after.get(&channel.current.id.channel));
-        for (order, host) in orders.iter().zip(channel.hosts.rows()) {
-            if let Some(order) = order {
-                orders::check(&case, order, host, &mut out);
+        if case.is_quiet() && orders.iter().all(Option::is_none) {
+            continue;
+        }
+        for (order, (name, host)) in orders.iter().zip(&channel.hosts) {
+            match order {
+                Some(order) => orders::check(&case, order, host, &mut out),
+                None => out.extend(orders::is_left_with_its_order(&case, name, host)),
             }
         }
     }

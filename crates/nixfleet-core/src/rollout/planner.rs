@@ -27,7 +27,7 @@ mod why;
 use std::collections::BTreeMap;
 
 use self::groups::Groups;
-use self::seen::Seen;
+use self::seen::{CalledFrom, Seen};
 use self::waves::Tally;
 use super::order::{Decision, Plan, Transition};
 use super::progress::{Rollout, RolloutId, Status};
@@ -85,15 +85,29 @@ impl<'a> View<'a> {
         let mut view =
             Self { name, channel, rollout, quarantined, decisions, seen, groups, tallies, waits: None };
         failures::count(&mut view, wake.now);
-        match view.rollout.status {
-            Status::Halted { .. } | Status::Aborted(_) => {
-                seen::call_back(&mut view.seen, &channel.current.id);
-            }
-            // Who is on its way when a person pauses arrives.
-            Status::Going | Status::Paused(_) => {}
-        }
+        view.call_back();
         view.tallies = waves::tallies(&view);
         view
+    }
+
+    /// Nobody begins in a rollout that does not go on, and nobody begins to move to a system that failed.
+    fn call_back(&mut self) {
+        let is_stopped = match self.rollout.status {
+            Status::Halted { .. } | Status::Aborted(_) | Status::Paused(_) => true,
+            Status::Going => false,
+        };
+        let (release, known) = (&self.channel.current.id, &self.channel.quarantine);
+        if !is_stopped && known.is_empty() {
+            return;
+        }
+        for seen in &mut self.seen {
+            let system = &seen.host.placed.system;
+            if is_stopped {
+                seen::call_back(seen, release, CalledFrom::Everything);
+            } else if known.contains_key(system) {
+                seen::call_back(seen, release, CalledFrom::Switching);
+            }
+        }
     }
 
     fn decide(&mut self, becomes: Transition) {

@@ -96,7 +96,7 @@ impl Rollout {
 pub enum Status {
     /// It does.
     Going,
-    /// A person stopped it, until `resume`. Hosts on their way arrive.
+    /// A person stopped it, until `resume`. Hosts that have begun arrive.
     Paused(By),
     /// Failures stopped it, until `resume` or a newer release.
     Halted {
@@ -107,7 +107,7 @@ pub enum Status {
         /// When.
         at_ms: UnixMs,
     },
-    /// A person ended it. Only a newer release moves the channel.
+    /// A person ended it. Hosts that have begun arrive; only a newer release moves the channel.
     Aborted(By),
 }
 

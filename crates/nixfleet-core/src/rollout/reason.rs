@@ -127,6 +127,11 @@ pub enum Reason {
         /// The older release.
         release: ReleaseId,
     },
+    /// It has an order that is taken back, and has neither answered nor begun yet.
+    TakenBack {
+        /// The release that it was to move for.
+        release: ReleaseId,
+    },
     /// A person paused the rollout.
     Paused(By),
     /// Failures stopped the rollout.
@@ -321,6 +326,9 @@ impl fmt::Display for Reason {
             Self::OnItsWay { state: None, release } => write!(f, "it was told to move to {release}"),
             Self::Soaking => f.write_str("it runs the release and is watched"),
             Self::Superseded { release } => write!(f, "its way to {release} must end first"),
+            Self::TakenBack { release } => {
+                write!(f, "its order for {release} is taken back, and it has not answered yet")
+            }
             Self::Paused(By { who, why, at_ms: _ }) => write!(f, "{who} paused the rollout: {why}"),
             Self::Halted { host, failure } => write!(f, "the rollout halted: {host} failed ({failure})"),
             Self::Aborted(By { who, why, at_ms: _ }) => write!(f, "{who} ended the rollout: {why}"),

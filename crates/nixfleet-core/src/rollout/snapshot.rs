@@ -113,6 +113,9 @@ pub struct Ordered {
     pub at_ms: UnixMs,
     /// [`Standing::since_ms`] at that time, by which a state that was entered since is told from the one before.
     pub since_ms: Option<UnixMs>,
+    /// The person who asked for it, if it is another try: that it was asked for outlives an order that is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<By>,
 }
 
 /// How a host stands: of its folded state what the planner needs.
@@ -183,6 +186,54 @@ impl Standing {
             reboot: if state.wants_reboot() { RebootWanted::Yes } else { RebootWanted::No },
             failure: failure(state),
             hold: state.hold.clone(),
+        }
+    }
+
+    /// Whether the host has an order for `release`, by its own word, and has not begun: it fetches, waits for a window, for
+    /// the end of a pause, or for its restart. It may begin at any moment, unless the order is taken back.
+    pub fn may_begin(&self, release: &ReleaseId) -> bool {
+        let restarts = self.reboot_go.as_ref() == Some(release) && self.about.as_ref() == Some(release);
+        self.may_switch(release) || (restarts && self.may_restart())
+    }
+
+    /// Whether that is an order to switch.
+    pub fn may_switch(&self, release: &ReleaseId) -> bool {
+        self.go.as_ref() == Some(release) && self.is_before(release)
+    }
+
+    /// Whether it has not begun to switch to `release`.
+    fn is_before(&self, release: &ReleaseId) -> bool {
+        match &self.about {
+            Some(about) if about == release => match self.state {
+                StateName::Staging | StateName::Staged => true,
+                StateName::Failed => self.failure.as_ref().is_some_and(|why| why.then == Then::TriesAgain),
+                StateName::Converged
+                | StateName::Activating
+                | StateName::AwaitingReboot
+                | StateName::Confirming
+                | StateName::Soaking
+                | StateName::Reverting
+                | StateName::Reverted => false,
+            },
+            Some(about) => about.channel != release.channel || about.seq < release.seq,
+            None => true,
+        }
+    }
+
+    /// With the leave to restart, it may still do so. One that is going down cannot be told from one whose restart was put
+    /// off; the host knows which it is.
+    fn may_restart(&self) -> bool {
+        match self.state {
+            StateName::Converged => self.reboot == RebootWanted::Yes,
+            StateName::AwaitingReboot => true,
+            StateName::Staging
+            | StateName::Staged
+            | StateName::Activating
+            | StateName::Confirming
+            | StateName::Soaking
+            | StateName::Reverting
+            | StateName::Reverted
+            | StateName::Failed => false,
         }
     }
 }

@@ -10,7 +10,7 @@ use nixfleet_core::model::policy::{Policy, WaveIndex};
 use nixfleet_core::model::select::Selector;
 use nixfleet_core::model::time::Secs;
 use nixfleet_core::rollout::fact::Placed;
-use nixfleet_core::rollout::snapshot::Then;
+use nixfleet_core::rollout::snapshot::{RebootWanted, Then};
 use nixfleet_core::rollout::{
     Decision, Fact, Order, Plan, PlanReport, Reason, RolloutId, Snapshot, Status, Transition, Verb, What,
     object, plan,
@@ -26,6 +26,10 @@ type HostLike = (u16, bool);
 enum Step {
     /// A host does the next thing that it was told to, or finishes it.
     Goes(usize),
+    /// It has what it was told, and begins later.
+    Notes(usize),
+    /// It has converged, and wants a restart.
+    WantsRestart(usize),
     /// It fails instead.
     Fails(usize, bool),
     /// Time passes, in minutes.
@@ -39,6 +43,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0usize..12).prop_map(Step::Goes),
+        4 => (0usize..12).prop_map(Step::Notes),
+        1 => (0usize..12).prop_map(Step::WantsRestart),
         1 => (0usize..12, any::<bool>()).prop_map(|(host, again)| Step::Fails(host, again)),
         2 => (1u32..700).prop_map(Step::Waits),
         2 => (0usize..12, 0u8..9).prop_map(|(host, verb)| Step::Asks(host, verb)),
@@ -91,7 +97,8 @@ fn goes(world: &mut World, host: &HostName) {
             What::Stage => StateName::Staged,
             What::Go | What::Retry => StateName::Activating,
             What::Revert => return world.fails(host, StateName::Reverted, Then::Stays),
-            What::Reboot | What::Withdraw => return,
+            What::Withdraw => return world.notes(host),
+            What::Reboot => return,
         };
         return world.stands(host, state, ordered.release);
     }
@@ -111,6 +118,14 @@ fn goes(world: &mut World, host: &HostName) {
             let standing = found.standing.clone().unwrap();
             world.report(host, standing);
         }
+    }
+}
+
+fn wants_restart(world: &mut World, host: &HostName) {
+    let Some((_, found)) = world.snapshot.host(host) else { return };
+    if let Some(mut standing) = found.standing.clone().filter(|at| at.state == StateName::Converged) {
+        standing.reboot = RebootWanted::Yes;
+        world.report(host, standing);
     }
 }
 
@@ -137,6 +152,13 @@ fn asks(world: &mut World, host: &HostName, verb: u8) {
 fn happens(world: &mut World, hosts: &[HostLike], policy: &Policy, seq: &mut u64, step: &Step) {
     match step {
         Step::Goes(at) => goes(world, &host(at % hosts.len())),
+        Step::Notes(at) => {
+            let host = host(at % hosts.len());
+            if world.snapshot.host(&host).is_some() {
+                world.notes(&host);
+            }
+        }
+        Step::WantsRestart(at) => wants_restart(world, &host(at % hosts.len())),
         Step::Fails(at, again) => {
             let host = host(at % hosts.len());
             let (state, then) = if *again {
@@ -209,6 +231,7 @@ proptest! {
                 prop_assert!(moving(&world.snapshot, &Selector::All, None) <= 4);
             }
             edges_hold(&before, &made)?;
+            who_must_not_begin_is_told_so(&world.snapshot)?;
             for order in &made.orders {
                 let (channel, found) = world.snapshot.host(&order.host).unwrap();
                 let rollout = channel.rollout.as_ref().unwrap();
@@ -353,6 +376,44 @@ proptest! {
             prop_assert!(rounds < 500, "{:#?}", plan(&world.snapshot, world.now));
         }
     }
+}
+
+/// After a plan was carried out: where the rollout does not go on, or the system failed, nobody has an order and has not begun,
+/// unless it was told to forget that.
+fn who_must_not_begin_is_told_so(after: &Snapshot) -> Result<(), TestCaseError> {
+    for channel in after.channels.values() {
+        let newest = Some(&channel.current.id);
+        let goes_on = channel.rollout.as_ref().is_some_and(|rollout| rollout.status == Status::Going);
+        let bad = channel
+            .hosts
+            .iter()
+            .filter(|(_, host)| !goes_on || channel.quarantine.contains_key(&host.placed.system));
+        for (name, host) in bad {
+            // A way to an older release ends by itself: its host sees the newer one.
+            let told = host.ordered.as_ref().filter(|ordered| Some(&ordered.release) == newest);
+            let told = told.map(|ordered| ordered.what);
+            let forward =
+                matches!(told, Some(What::Go | What::Retry)) || (told == Some(What::Reboot) && !goes_on);
+            let waits = host.standing.as_ref().is_some_and(|at| {
+                let waits_to_switch = match at.state {
+                    StateName::Staging | StateName::Staged => true,
+                    StateName::Failed => at.failure.as_ref().is_some_and(|why| why.then == Then::TriesAgain),
+                    _ => false,
+                };
+                let wants = at.state == StateName::Converged && at.reboot == RebootWanted::Yes;
+                let waits_to_restart = wants && !goes_on;
+                at.about.as_ref() == newest
+                    && ((at.go.as_ref() == newest && waits_to_switch)
+                        || (at.reboot_go.as_ref() == newest && waits_to_restart))
+            });
+            // What it said that it has is over by its own word, or it is called back.
+            let known = forward && waits;
+            prop_assert!(!forward || known, "{name} is told to move: {host:#?}");
+            let answered = matches!(told, Some(What::Withdraw | What::Revert));
+            prop_assert!(!waits || answered, "{name} keeps its order: {host:#?}");
+        }
+    }
+    Ok(())
 }
 
 /// Nobody who is late is told to switch while somebody early is told to, or does.

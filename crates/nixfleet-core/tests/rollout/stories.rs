@@ -12,6 +12,8 @@
 //! | `settle` | plans and obeys until nothing is left, and prints the last plan's reasons |
 //! | `HOST is STATE` | the host reports a state for its newest release |
 //! | `HOST fails [again]` | it reports that it went back; or that it failed and tries again by itself |
+//! | `HOST notes` | it reports that it has what it was told last, and does not begin yet; or that it forgets what was taken back |
+//! | `HOST has-order` | it reports that it has the order to go, whatever it was told since |
 //! | `HOST wants-reboot` | it has converged and should restart |
 //! | `HOST heard` | it is heard of |
 //! | `wait SPAN` | time passes: `30s`, `5m`, `2h`, `3d` |
@@ -115,6 +117,13 @@ impl Telling {
             }
             [host, "fails"] => self.world.fails(&name(host), StateName::Reverted, Then::Stays),
             [host, "fails", "again"] => self.world.fails(&name(host), StateName::Failed, Then::TriesAgain),
+            [host, "has-order"] => {
+                let about = self.world.current(&name(host));
+                let (_, found) = self.world.snapshot.host(&name(host)).unwrap();
+                let standing = Standing { go: Some(about), ..found.standing.clone().unwrap() };
+                self.world.report(&name(host), standing);
+            }
+            [host, "notes"] => self.world.notes(&name(host)),
             [host, "wants-reboot"] => self.wants_reboot(host),
             [host, "heard"] => self.world.fold(&Fact::HostHeard { host: name(host) }).unwrap(),
             words => match verb(words) {

@@ -120,9 +120,37 @@ impl World {
             What::Stage => StateName::Staged,
             What::Go | What::Retry | What::Reboot => StateName::Converged,
             What::Revert => return self.fails(&order.host, StateName::Reverted, Then::Stays),
-            What::Withdraw => return,
+            What::Withdraw => return self.forgets(&order.host),
         };
         self.stands(&order.host, state, order.release.clone());
+    }
+
+    /// The host reports that it has what it was told last, and does not begin yet.
+    pub(crate) fn notes(&mut self, host: &HostName) {
+        let (_, found) = self.snapshot.host(host).unwrap();
+        let (Some(ordered), Some(mut standing)) = (found.ordered.clone(), found.standing.clone()) else {
+            return;
+        };
+        match ordered.what {
+            What::Go => standing.go = Some(ordered.release),
+            What::Reboot => standing.reboot_go = Some(ordered.release),
+            What::Retry => {
+                (standing.state, standing.failure) = (StateName::Staging, None);
+                self.ticks += 1;
+                standing.since_ms = UnixMs::new(self.now.get() + self.ticks).unwrap();
+            }
+            What::Withdraw => (standing.go, standing.reboot_go) = (None, None),
+            What::Stage | What::Revert => return,
+        }
+        self.report(host, standing);
+    }
+
+    /// The host reports that it has no order any more, if it had one.
+    fn forgets(&mut self, host: &HostName) {
+        if let Some(mut standing) = self.snapshot.host(host).unwrap().1.standing.clone() {
+            (standing.go, standing.reboot_go) = (None, None);
+            self.report(host, standing);
+        }
     }
 
     /// Plans and obeys until a plan is empty; how many plans that took.

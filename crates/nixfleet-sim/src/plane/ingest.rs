@@ -4,6 +4,7 @@
 use nixfleet_core::host::follow::Taken;
 use nixfleet_core::host::{Event, Follower, HostState, Phase, Record, Terms};
 use nixfleet_core::model::names::ReleaseId;
+use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::rollout::{Fact, Standing};
 use nixfleet_core::wire::{EventsTaken, Order, Then, Topic, Wish};
 
@@ -112,6 +113,10 @@ impl Sim {
             }
         }
         row.forget(wish.as_ref());
+        if let Some(noted) = &wish {
+            self.orders_again(host, |ordered, _| ordered.is_undone_by(noted));
+        }
+        let row = &mut self.plane.rows[host];
         if was_to_be_retried && !may_be_retried(row.follower.state()) {
             row.orders[place(Topic::Retry)] = None;
         }
@@ -137,6 +142,23 @@ impl Sim {
         }
     }
 
+    /// Orders once more what a host is not known to have, since what it noted or sent speaks against it.
+    fn orders_again(&mut self, host: usize, is_due: impl Fn(&Ordered, &HostState) -> bool) {
+        let name = &self.story.hosts[host].name;
+        let state = self.plane.rows[host].follower.state();
+        let known = self.plane.snapshot.host(name).and_then(|(_, known)| known.ordered.as_ref());
+        let waits = |wish: &Wish| {
+            let order = self.plane.rows[host].orders[place(wish.topic())].as_ref();
+            order.is_some_and(|(_, waits)| waits == wish)
+        };
+        let is_gone = |ordered: &&Ordered| ordered.wish().is_some_and(|wish| !waits(&wish));
+        let ordered = known.filter(|ordered| is_due(ordered, state)).filter(is_gone);
+        if let Some(order) = ordered.map(|ordered| ordered.again(name)) {
+            self.fold(&Fact::Ordered(order.clone()));
+            self.give(&order);
+        }
+    }
+
     /// Whether both sides know the same; the whole state takes the place of what was followed.
     fn hello(&mut self, host: usize, state: &HostState, (oldest, whole): (u64, bool)) -> EventsTaken {
         let row = &mut self.plane.rows[host];
@@ -146,6 +168,7 @@ impl Sim {
             row.forget_heeded(state);
             self.counts.states_sent += 1;
             self.stands_now(host);
+            self.orders_again(host, Ordered::is_missing_in);
             return EventsTaken { next: state.seq + 1, then: Then::GoOn };
         }
         let next = row.follower.told() + 1;
@@ -258,8 +281,15 @@ impl Row {
         out
     }
 
+    /// Takes back what was ordered for a release and is not known to have arrived.
+    pub(super) fn drop_orders(&mut self) {
+        for topic in [Topic::Stage, Topic::Go, Topic::Reboot, Topic::Retry, Topic::Revert] {
+            self.orders[place(topic)] = None;
+        }
+    }
+
     /// An order that the host noted is done with.
-    fn forget(&mut self, wish: Option<&Wish>) {
+    pub(super) fn forget(&mut self, wish: Option<&Wish>) {
         if let Some(wish) = wish {
             self.orders[place(wish.topic())].take_if(|(_, known)| known == wish);
         }

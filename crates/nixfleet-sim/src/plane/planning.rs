@@ -1,6 +1,6 @@
 //! The planning loop: gather news, plan, ask the second pair of eyes, carry out one write after the other.
 
-use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::names::{HostName, ReleaseId};
 use nixfleet_core::rollout::{Fact, Order, Plan, What, object, plan};
 use nixfleet_core::wire::Wish;
 
@@ -20,10 +20,11 @@ impl Sim {
             return;
         }
         let now = self.plane.now(self.now);
-        let (made, report) = match self.mistaken_snapshot() {
+        let (mut made, report) = match self.mistaken_snapshot() {
             Some(snapshot) => plan(&snapshot, now),
             None => plan(&self.plane.snapshot, now),
         };
+        self.mistaken_plan(&mut made);
         self.counts.plans += 1;
         let objections = object(&made, &self.plane.snapshot);
         if !objections.is_empty() {
@@ -39,7 +40,7 @@ impl Sim {
         self.plane.report = report;
         let is_empty = made.is_empty();
         if self.broken.is_none() && self.carry_out(&made) && !is_empty {
-            self.check_nothing_left(now);
+            self.check_nothing_left(now, &made);
         }
     }
 
@@ -69,23 +70,37 @@ impl Sim {
     }
 
     /// What an order of the planner is on the wire. Hosts look at what is served by themselves.
-    fn give(&mut self, order: &Order) {
+    pub(super) fn give(&mut self, order: &Order) {
         let Some(host) = place_of(&order.host) else { return };
         let release = order.release.clone();
+        let withdrawn = Wish::Withdraw { release: release.clone() };
+        match order.what {
+            What::Withdraw => self.plane.rows[host].drop_orders(),
+            What::Go | What::Retry | What::Reboot | What::Revert => {
+                self.plane.rows[host].forget(Some(&withdrawn));
+            }
+            What::Stage => {}
+        }
         match order.what {
             What::Stage => {}
             What::Revert => self.order(host, Wish::Revert { release }),
             What::Go => {
-                self.hosts[host].seen.let_go.insert(release.clone());
+                self.lets_go(host, &release);
                 self.order(host, Wish::Go { release });
             }
             What::Reboot => self.order(host, Wish::Reboot { release }),
             What::Withdraw => self.order(host, Wish::Withdraw { release }),
             What::Retry => {
-                self.hosts[host].seen.let_go.insert(release);
+                self.lets_go(host, &release);
                 self.order(host, Wish::Retry { by: "ann".to_owned() });
             }
         }
+    }
+
+    /// The next order lets the host go.
+    fn lets_go(&mut self, host: usize, release: &ReleaseId) {
+        let number = self.plane.newest + 1;
+        self.hosts[host].seen.let_go.insert(release.clone(), number);
     }
 }
 

@@ -33,10 +33,12 @@ impl Sim {
     }
 
     /// A plan that was carried out leaves nothing to plan at the same time.
-    pub(crate) fn check_nothing_left(&mut self, now: UnixMs) {
+    pub(crate) fn check_nothing_left(&mut self, now: UnixMs, made: &Plan) {
         if self.dice.below(AGAIN) == 0 && self.settings.mistake.is_none() {
             let (again, _) = plan(&self.plane.snapshot, now);
-            self.must(again.is_empty(), Promise::NothingLeftToPlan, None, || format!("{again:?}"));
+            self.must(again.is_empty(), Promise::NothingLeftToPlan, None, || {
+                format!("{again:?} after {made:?}")
+            });
         }
     }
 
@@ -69,6 +71,7 @@ impl Sim {
         let excused = known.skip.is_some()
             || known.hold.is_some()
             || it.disk.state.hold.is_some()
+            || known.standing.as_ref().is_some_and(|standing| standing.hold.is_some())
             || self.is_silent(channel, known.heard_ms);
         !runs && !counted && !excused
     }

@@ -31,8 +31,10 @@ impl Sim {
             }
         }
         for record in records {
-            if let Event::WentAhead { release, .. } = &record.fact {
-                self.check_turn_of(host, &release.clone());
+            match &record.fact {
+                Event::WentAhead { release, .. } => self.check_turn_of(host, &release.clone()),
+                Event::OrderWithdrawn { release } => self.forgets(host, &release.clone()),
+                _ => {}
             }
             if self.dice.below(READ_BACK) == 0 {
                 let read = Record::from_json(record.to_json().as_bytes());
@@ -128,6 +130,14 @@ impl Sim {
         });
     }
 
+    /// It was called back and has noted that: it must not go before it is told anew (L26).
+    pub(crate) fn forgets(&mut self, host: usize, release: &ReleaseId) {
+        let seen = &mut self.hosts[host].seen;
+        if seen.let_go.get(release).is_some_and(|number| *number < seen.called_back) {
+            seen.let_go.remove(release);
+        }
+    }
+
     /// It went ahead: by its own clock it was its turn.
     fn check_turn_of(&mut self, host: usize, release: &ReleaseId) {
         let it = &self.hosts[host];
@@ -138,7 +148,7 @@ impl Sim {
         let in_window =
             terms.windows.is_empty() || matches!(opening(&terms.windows, clock), Ok(Opening::Open { .. }));
         let told = state.go.as_ref() == Some(release)
-            && (it.seen.let_go.contains(release) || it.seen.was_misled || self.plane.was_tampered);
+            && (it.seen.let_go.contains_key(release) || it.seen.was_misled || self.plane.was_tampered);
         let good = time >= terms.wave.opens_at_ms && time < terms.expires_ms && in_window && told;
         let what = format!("{release} at {clock}: window {in_window}, told {told}, {:?}", terms.wave);
         self.must(good, Promise::NotBeforeItsTurn, Some(host), || what);

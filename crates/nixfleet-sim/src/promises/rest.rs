@@ -3,7 +3,7 @@
 use nixfleet_core::host::phase::Phase;
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::rollout::reason::WaveWaits;
-use nixfleet_core::rollout::{Held, Reason, Status, plan};
+use nixfleet_core::rollout::{Channel, Held, Reason, Standing, Status, plan};
 
 use super::Promise;
 use crate::plane::place_of;
@@ -24,6 +24,9 @@ impl Sim {
         for channel in self.plane.snapshot.channels.values() {
             let Some(rollout) = &channel.rollout else { return Err("a release has no rollout".to_owned()) };
             let stopped = !matches!(rollout.status, Status::Going);
+            if let Some(name) = stopped.then(|| self.left_with_an_order(channel)).flatten() {
+                return Err(format!("{name} may begin in a rollout that is stopped{}", self.own_word(name)));
+            }
             for name in channel.hosts.keys() {
                 let Some(reason) = report.held.get(name) else { continue };
                 if !rests(reason, &report.held, stopped) {
@@ -32,6 +35,15 @@ impl Sim {
             }
         }
         Ok(())
+    }
+
+    /// A host that has an order by its own state and has not begun (L26).
+    fn left_with_an_order<'a>(&self, channel: &'a Channel) -> Option<&'a HostName> {
+        let may_begin = |name: &&HostName| {
+            let state = place_of(name).map(|host| &self.hosts[host].disk.state);
+            state.is_some_and(|state| Standing::of(state).may_begin(&channel.current.id))
+        };
+        channel.hosts.keys().find(may_begin)
     }
 
     fn own_word(&self, name: &HostName) -> String {
@@ -102,6 +114,7 @@ fn rests(reason: &Reason, held: &Held, stopped: bool) -> bool {
         Reason::OnItsWay { .. }
         | Reason::Soaking
         | Reason::Superseded { .. }
+        | Reason::TakenBack { .. }
         | Reason::Expired { .. }
         | Reason::TriesAgain { .. }
         | Reason::Offline { .. }

@@ -4,13 +4,14 @@ use nixfleet_core::host::Phase;
 use nixfleet_core::host::Terms;
 use nixfleet_core::host::follow::Taken;
 use nixfleet_core::host::retry::seed_of;
-use nixfleet_core::host::{Event, Follower, HostState, Record};
+use nixfleet_core::host::{Follower, HostState, Record};
 use nixfleet_core::model::layout;
 use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq};
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::release::Entry;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::fact::Placed;
+use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::rollout::{Remembered, Standing};
 use nixfleet_core::wire::{Topic, Wish};
 use nixfleet_trust::envelope::EntryEnvelope;
@@ -128,8 +129,12 @@ impl Write {
         let folding = self.fold(self.now, host, &record).await?;
         match &folding {
             Folding::Taken => {
+                let noted = Wish::noted_by(&record.fact);
                 let record = Box::new(record);
                 self.note(&About::Host(host.clone()), &Fact::Reported { record }).await?;
+                if let Some(noted) = noted {
+                    self.order_again(host, |ordered, _| ordered.is_undone_by(&noted)).await?;
+                }
             }
             Folding::Diverged(why) => {
                 if let Some(row) = self.host(host).await? {
@@ -166,7 +171,10 @@ impl Write {
         row.stands();
         let stages = row.state().phase.target().map(|terms| terms.release.clone());
         let may_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
-        self.forget_order(host, &record.fact).await?;
+        if let Some(noted) = Wish::noted_by(&record.fact) {
+            // An order that the host noted is done with (lesson 25).
+            self.drop_this_order(host, &noted).await?;
+        }
         if was_to_be_retried && !may_be_retried {
             // It went on by itself, so nothing is left to be tried again; a later failure is another matter.
             self.drop_order(host, Topic::Retry).await?;
@@ -210,13 +218,40 @@ impl Write {
         self.forget_heeded(&host, state).await
     }
 
-    /// An order that the host noted is done with (lesson 25).
-    async fn forget_order(&mut self, host: &HostName, fact: &Event) -> Result<(), StoreError> {
-        let Some(wish) = Wish::noted_by(fact) else { return Ok(()) };
-        self.drop_this_order(host, &wish).await
+    /// Orders once more what a host is not known to have, since what it noted or sent speaks against it, and what does not wait
+    /// for it any more. The log has it as an order of its own, so a rebuild comes to the same.
+    pub(in crate::store) async fn order_again(
+        &mut self,
+        host: &HostName,
+        is_due: impl Fn(&Ordered, &HostState) -> bool,
+    ) -> Result<(), StoreError> {
+        let Some(row) = self.host(host).await? else { return Ok(()) };
+        let ordered = row.remembered.ordered.as_ref().filter(|ordered| is_due(ordered, row.state()));
+        let Some((order, wish)) = ordered.and_then(|ordered| Some((ordered.again(host), ordered.wish()?)))
+        else {
+            return Ok(());
+        };
+        if self.is_waiting(host, &wish).await? {
+            return Ok(());
+        }
+        // Boxed, since an order is projected by the same code that reports are.
+        Box::pin(self.append(&About::Host(host.clone()), &Fact::Ordered { order })).await?;
+        Ok(())
     }
 
-    async fn drop_this_order(&mut self, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
+    /// Whether this order waits for the host.
+    async fn is_waiting(&mut self, host: &HostName, wish: &Wish) -> Result<bool, StoreError> {
+        let found = sql("SELECT 1 FROM orders WHERE host = $1 AND topic = $2 AND body = $3")
+            .bind(host.to_string())
+            .bind(wish.topic().name())
+            .bind(json(wish))
+            .fetch_optional(&mut *self.tx)
+            .await?;
+        Ok(found.is_some())
+    }
+
+    /// Takes this order away, if it is what stands under its topic.
+    pub(super) async fn drop_this_order(&mut self, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
         sql("DELETE FROM orders WHERE host = $1 AND topic = $2 AND body = $3")
             .bind(host.to_string())
             .bind(wish.topic().name())
@@ -244,10 +279,10 @@ impl Write {
         if let Some(release) = state.phase.target().map(|terms| terms.release.clone()) {
             self.drop_this_order(host, &Wish::Stage { release }).await?;
         }
-        let go = state.go.clone().map(|release| Event::OrderedToGo { release });
-        let reboot = state.reboot_go.clone().map(|release| Event::OrderedToReboot { release });
-        for fact in go.into_iter().chain(reboot) {
-            self.forget_order(host, &fact).await?;
+        let go = state.go.clone().map(|release| Wish::Go { release });
+        let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
+        for wish in go.into_iter().chain(reboot) {
+            self.drop_this_order(host, &wish).await?;
         }
         Ok(())
     }

@@ -74,8 +74,14 @@ impl Write {
             What::Revert => Wish::Revert { release },
             What::Withdraw => Wish::Withdraw { release },
         };
-        if *what == What::Withdraw {
-            self.drop_orders(host).await?;
+        match what {
+            What::Withdraw => self.drop_orders(host).await?,
+            // It is newer than whatever was taken back, and a host that asks anew must not take it for that.
+            What::Go | What::Retry | What::Reboot | What::Revert => {
+                self.drop_this_order(host, &Wish::Withdraw { release: order.release.clone() }).await?;
+            }
+            // Nothing that was taken back is ordered again by it.
+            What::Stage => {}
         }
         self.put_order(id, host, &wish).await
     }

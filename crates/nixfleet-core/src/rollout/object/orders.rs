@@ -38,6 +38,23 @@ impl<'a> Case<'a> {
         Self { now, snapshot, channel, hindsight, open, open_for_reboots }
     }
 
+    /// Whether nobody's order has to be taken back here.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rollout_is(|after| !after.is_stopped() && after.quarantined.is_empty())
+    }
+
+    /// Whether the host has something to do, known to it or not, that must not begin: anything where the rollout does not go
+    /// on, and a switch where the system failed.
+    fn must_not_begin(&self, host: &Host) -> bool {
+        let switch = || view::waits_to_switch(self.channel, host) || view::unknown(host, is_turn);
+        let restart =
+            || view::waits_to_restart(self.channel, host) || view::unknown(host, |what| what == What::Reboot);
+        let failed = |after: &Hindsight| after.quarantined.contains(&host.placed.system);
+        self.rollout_is(|after| {
+            (after.is_stopped() && (switch() || restart())) || (failed(after) && switch())
+        })
+    }
+
     /// Whether the host is away.
     fn away(&self, host: &Host) -> bool {
         view::away(self.snapshot, self.channel, host, self.now)
@@ -63,7 +80,7 @@ const RULES: [(Rule, Says); 10] = [
     (is_for_the_newest, Objection::OtherRelease),
     (nobody_keeps_it, Objection::Kept),
     (it_is_there, Objection::Away),
-    (takes_back_what_never_arrived, Objection::WrongState),
+    (takes_back_what_has_not_begun, Objection::WrongState),
     (comes_from_where_it_stands, Objection::WrongState),
     (its_rollout_goes, Objection::Stopped),
     (is_not_too_late, Objection::Expired),
@@ -103,12 +120,17 @@ fn it_is_there(case: &Case<'_>, order: &Order, host: &Host) -> bool {
     order.what == What::Withdraw || !case.away(host)
 }
 
-/// Only an order that never reached its host is taken back: the host is away, or the rollout has halted or was aborted and
-/// the host does not say that it knows.
-fn takes_back_what_never_arrived(case: &Case<'_>, order: &Order, host: &Host) -> bool {
-    let told = || host.ordered.as_ref().is_some_and(|ordered| ordered.release == order.release);
-    let over = || case.rollout_is(Hindsight::takes_orders_back) && view::unknown(host);
-    order.what != What::Withdraw || (told() && ((case.away(host) && view::unreached(host)) || over()))
+/// An order is taken back that never reached its host, which is away; or one that must not begin.
+fn takes_back_what_has_not_begun(case: &Case<'_>, order: &Order, host: &Host) -> bool {
+    let told = host.ordered.as_ref().is_some_and(|ordered| ordered.release == order.release);
+    let is_lost = || told && case.away(host) && view::unreached(host);
+    let is_known = order.release == case.channel.current.id;
+    order.what != What::Withdraw || is_lost() || ((told || is_known) && case.must_not_begin(host))
+}
+
+/// Nobody keeps an order that must not begin.
+pub(super) fn is_left_with_its_order(case: &Case<'_>, name: &HostName, host: &Host) -> Option<Objection> {
+    case.must_not_begin(host).then(|| Objection::NotTakenBack(name.clone()))
 }
 
 /// A host is where the order takes it from.

@@ -30,12 +30,15 @@ impl<'a> Told<'a> {
         self.channel.hosts.iter().zip(orders).map(|((name, host), what)| (name, host, what))
     }
 
-    /// How many hosts of a group there are, how many of them are on their way and not called back, and how many others this
-    /// plan puts there.
+    /// How many hosts of a group there are, how many of them are on their way or may still be, and how many others this plan
+    /// puts there.
     fn count(&self, group: &Selector) -> (u32, u32, u32) {
         let hosts = self.hosts().filter(|(name, host, _)| group.means(name, &host.placed.tags));
         hosts.fold((0, 0, 0), |(size, going, sent), (_, host, what)| {
-            let goes_on = view::on_the_way(host) && what != Some(What::Withdraw);
+            let goes_on = match what {
+                Some(What::Withdraw) => view::on_the_way_unless_told(host),
+                Some(_) | None => view::on_the_way(host),
+            };
             let is_sent = !goes_on && what.is_some_and(puts_on_the_way);
             (size + 1, going + u32::from(goes_on), sent + u32::from(is_sent))
         })
@@ -101,7 +104,7 @@ type Counted<'a> = HashMap<&'a Selector, Group>;
 /// The hosts that a budget is about.
 struct Group {
     size: u32,
-    /// On their way already, and not called back.
+    /// On their way already, or called back from it without an answer.
     going: u32,
     /// Put on the way by this plan, under a budget of this many for the same hosts.
     sent: Vec<(u32, u32)>,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::host::waiting::StateName as S;
 use crate::ids::StorePath;
+use crate::model::names::ReleaseId;
 use crate::model::time::UnixMs;
 use crate::rollout::order::{Transition, What};
 use crate::rollout::progress::{Rollout, Status};
@@ -28,9 +29,9 @@ impl Hindsight {
         matches!(self.rollout.status, Status::Halted { .. })
     }
 
-    /// Whether what was ordered and did not begin shall not begin any more.
-    pub(super) fn takes_orders_back(&self) -> bool {
-        matches!(self.rollout.status, Status::Halted { .. } | Status::Aborted(_))
+    /// Whether nobody shall begin in it.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.rollout.status != Status::Going
     }
 
     /// Takes a decision, whatever there is against it.
@@ -141,6 +142,11 @@ pub(super) fn on_the_way(host: &Host) -> bool {
     host.skip.is_none() && (told || own_motion(host))
 }
 
+/// It counts in budgets although it is called back: it has not answered that it stays.
+pub(super) fn on_the_way_unless_told(host: &Host) -> bool {
+    host.skip.is_none() && own_motion(host)
+}
+
 /// A person keeps it, by a verb or at the host itself.
 pub(super) fn held(host: &Host, now: UnixMs) -> bool {
     let at_host = host.standing.as_ref().and_then(|standing| standing.hold.as_ref());
@@ -161,7 +167,7 @@ pub(super) fn away(snapshot: &Snapshot, channel: &Channel, host: &Host, now: Uni
 /// It was told to move, and the order cannot have reached it.
 pub(super) fn unreached(host: &Host) -> bool {
     match &host.ordered {
-        Some(ordered) if ordered.what != What::Stage => {
+        Some(ordered) if !matches!(ordered.what, What::Stage | What::Withdraw) => {
             // What it says itself that it has did reach it, whatever a clock said meanwhile.
             !says_it_has(host, ordered) && host.heard_ms < Some(ordered.at_ms)
         }
@@ -169,11 +175,61 @@ pub(super) fn unreached(host: &Host) -> bool {
     }
 }
 
-/// It was told to go forward, and does not say that it knows.
-pub(super) fn unknown(host: &Host) -> bool {
+/// It was told something of this kind, and does not say that it knows.
+pub(super) fn unknown(host: &Host, kind: fn(What) -> bool) -> bool {
+    host.ordered.as_ref().is_some_and(|ordered| kind(ordered.what) && !says_it_has(host, ordered))
+}
+
+/// It says that it has the order to go for the newest release, has not begun, and nobody told it to forget that.
+pub(super) fn waits_to_switch(channel: &Channel, host: &Host) -> bool {
+    let newest = &channel.current.id;
+    let Some(standing) = host.standing.as_ref().filter(|standing| standing.go.as_ref() == Some(newest))
+    else {
+        return false;
+    };
+    let own_seq = |about: &ReleaseId| (about.channel == newest.channel).then_some(about.seq);
+    let is_before = match standing.state {
+        _ if standing.about.as_ref() != Some(newest) => {
+            standing.about.as_ref().and_then(own_seq) < Some(newest.seq)
+        }
+        S::Staging | S::Staged => true,
+        S::Failed => standing.failure.as_ref().is_some_and(|failure| failure.then == Then::TriesAgain),
+        S::Converged
+        | S::Activating
+        | S::AwaitingReboot
+        | S::Confirming
+        | S::Soaking
+        | S::Reverting
+        | S::Reverted => false,
+    };
+    is_before && !told_otherwise(channel, host)
+}
+
+/// It says that it has leave to restart for the newest release, has not begun, and nobody told it to forget that.
+pub(super) fn waits_to_restart(channel: &Channel, host: &Host) -> bool {
+    let newest = Some(&channel.current.id);
+    let wants = |standing: &Standing| match standing.state {
+        S::Converged => standing.reboot == RebootWanted::Yes,
+        S::AwaitingReboot => true,
+        S::Staging
+        | S::Staged
+        | S::Activating
+        | S::Confirming
+        | S::Soaking
+        | S::Reverting
+        | S::Reverted
+        | S::Failed => false,
+    };
+    standing_on(channel, host)
+        .is_some_and(|standing| standing.reboot_go.as_ref() == newest && wants(standing))
+        && !told_otherwise(channel, host)
+}
+
+fn told_otherwise(channel: &Channel, host: &Host) -> bool {
     host.ordered.as_ref().is_some_and(|ordered| match ordered.what {
-        What::Go | What::Retry | What::Reboot => !says_it_has(host, ordered),
-        What::Stage | What::Revert | What::Withdraw => false,
+        What::Withdraw => ordered.release == channel.current.id,
+        What::Revert => true,
+        What::Stage | What::Go | What::Retry | What::Reboot => false,
     })
 }
 

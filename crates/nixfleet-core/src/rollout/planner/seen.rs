@@ -19,7 +19,7 @@ pub(super) struct Seen<'a> {
     pub(super) silence: Silence,
     /// The hold in force.
     pub(super) hold: Option<&'a Hold>,
-    /// Whether an order that never reached it is to be taken back.
+    /// Whether an order that it has not begun to follow is to be taken back.
     pub(super) withdraw: bool,
     /// The place of its wave.
     pub(super) wave: usize,
@@ -130,16 +130,41 @@ pub(super) fn all<'a>(
     channel.hosts.iter().map(see).collect()
 }
 
-/// A rollout that has halted, or was aborted, takes back what it told hosts that have not said that they know: an order that
-/// is on its way, or waits for a poll, would be fired after the halt (lesson 26).
-pub(super) fn call_back(seen: &mut [Seen<'_>], release: &ReleaseId) {
-    let not_known = |seen: &Seen<'_>| {
-        let ordered = seen.host.ordered.as_ref();
-        let moves = |what: What| matches!(what, What::Go | What::Retry | What::Reboot);
-        ordered.is_some_and(|ordered| moves(ordered.what) && !has_noted(seen.host, ordered))
-    };
-    for seen in seen.iter_mut().filter(|seen| !seen.withdraw && not_known(seen)) {
+/// Takes back what was ordered for `release`, from hosts that have not begun: an order that is on its way, or waits for a poll,
+/// a fetch or a window, would be fired after the halt (lesson 26). Who has begun arrives.
+pub(super) fn call_back(seen: &mut Seen<'_>, release: &ReleaseId, from: CalledFrom) {
+    if !seen.withdraw && is_to_be_told(seen.host, release, from) {
         seen.take_back(release);
+    }
+}
+
+/// From what hosts are called back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CalledFrom {
+    /// From everything, since the rollout does not go on.
+    Everything,
+    /// From switching, since the system failed. One that runs it may restart.
+    Switching,
+}
+
+/// Whether a host may still begin, and was not told to forget its order.
+fn is_to_be_told(host: &Host, release: &ReleaseId, from: CalledFrom) -> bool {
+    let has_it = || {
+        host.standing.as_ref().is_some_and(|standing| match from {
+            CalledFrom::Everything => standing.may_begin(release),
+            CalledFrom::Switching => standing.may_switch(release),
+        })
+    };
+    match &host.ordered {
+        None => has_it(),
+        Some(ordered) => match ordered.what {
+            What::Reboot if from == CalledFrom::Switching => has_it(),
+            What::Go | What::Retry | What::Reboot if !has_noted(host, ordered) => true,
+            What::Stage | What::Go | What::Retry | What::Reboot => has_it(),
+            // The way back comes after what went before it.
+            What::Revert => false,
+            What::Withdraw => ordered.release != *release && has_it(),
+        },
     }
 }
 
@@ -147,7 +172,8 @@ pub(super) fn call_back(seen: &mut [Seen<'_>], release: &ReleaseId) {
 fn never_delivered(host: &Host) -> bool {
     host.ordered.as_ref().is_some_and(|ordered| {
         let unheard = host.heard_ms.is_none_or(|heard| heard < ordered.at_ms);
-        ordered.what != What::Stage && unheard && !has_noted(host, ordered)
+        let moves = matches!(ordered.what, What::Go | What::Retry | What::Reboot | What::Revert);
+        moves && unheard && !has_noted(host, ordered)
     })
 }
 

@@ -77,16 +77,17 @@ impl<'v> Turns<'v, '_> {
             What::Go | What::Retry | What::Reboot | What::Revert => self.budgets.take(self.view, place),
             What::Withdraw => {}
         }
-        let release = match (what, &seen.host.ordered) {
-            (What::Withdraw, Some(ordered)) => ordered.release.clone(),
-            (_, _) => self.view.rollout.release.clone(),
-        };
+        let told = seen.host.ordered.as_ref().filter(|_| what == What::Withdraw);
+        let release = told.map_or(&self.view.rollout.release, |ordered| &ordered.release).clone();
         Order { host: seen.name.clone(), release, what }
     }
 
     fn answer(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
         if seen.withdraw {
             return Answer::Order(What::Withdraw);
+        }
+        if let Some(ordered) = seen.host.ordered.as_ref().filter(|ordered| ordered.what == What::Withdraw) {
+            return Answer::Nothing(Why::TakenBack(&ordered.release));
         }
         let told = match seen.at {
             At::Done | At::Soaking if self.rules.goes_back() => return self.way_back(place, seen),

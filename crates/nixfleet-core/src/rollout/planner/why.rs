@@ -22,6 +22,8 @@ pub(super) enum Why<'a> {
     OnItsWay(Option<StateName>),
     Soaking,
     Superseded(&'a ReleaseId),
+    /// By what it was to move for.
+    TakenBack(&'a ReleaseId),
     /// One that holds for the whole channel, or for a whole wave.
     Rule(Same<'a, Reason>),
     Held(Same<'a, Hold>),
@@ -57,6 +59,7 @@ impl Why<'_> {
             Self::OnItsWay(state) => Reason::OnItsWay { state, release: release.clone() },
             Self::Soaking => Reason::Soaking,
             Self::Superseded(release) => Reason::Superseded { release: release.clone() },
+            Self::TakenBack(release) => Reason::TakenBack { release: release.clone() },
             Self::Rule(Same(reason)) => reason.clone(),
             Self::Held(Same(Hold { by, why, until_ms })) => {
                 Reason::Held { by: by.clone(), why: why.clone(), until_ms: *until_ms }
