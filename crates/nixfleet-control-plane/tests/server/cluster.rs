@@ -1,6 +1,8 @@
 //! A throw-away PostgreSQL cluster, reached over a socket in its own folder. Not for root: it runs as `nobody`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
@@ -17,7 +19,21 @@ const LIVES: &str = "2400";
 
 pub(crate) struct Cluster {
     dir: TempDir,
+    programs: PathBuf,
     running: JoinHandle<()>,
+    /// Whether it is meant to be there.
+    wanted: Arc<AtomicBool>,
+}
+
+/// How a database server ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    /// Connections are ended and what is in memory is written.
+    Fast,
+    /// At once; the log is replayed at the next start.
+    Immediate,
+    /// By SIGKILL to its first process: not even its children are told.
+    Killed,
 }
 
 impl Drop for Cluster {
@@ -50,12 +66,34 @@ impl Cluster {
             ])
             .arg(&data);
         made.run().await.and_then(nixfleet_sys::exec::Finished::success).expect("a cluster");
-        let server = as_nobody(&programs.join("postgres")).arg("-D").arg(&data).arg("-k").arg(dir.path());
-        let server = server.args(["-h", "", "-F"]).deadline(Duration::from_mins(40));
-        let running = tokio::spawn(async move { drop(server.run().await) });
-        let cluster = Self { dir, running };
+        let wanted = Arc::new(AtomicBool::new(true));
+        let running = serve(&programs, dir.path(), &wanted);
+        let cluster = Self { dir, programs, running, wanted };
         cluster.wait().await;
         Some(cluster)
+    }
+
+    /// Ends the server this way, and returns when it is gone.
+    pub(crate) async fn end(&mut self, how: End) {
+        let lock = self.dir.path().join("data/postmaster.pid");
+        let lock = std::fs::read_to_string(lock).expect("it runs");
+        let pid = lock.lines().next().and_then(|line| line.trim().parse().ok()).expect("a number");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        let signal = match how {
+            End::Fast => rustix::process::Signal::INT,
+            End::Immediate => rustix::process::Signal::QUIT,
+            End::Killed => rustix::process::Signal::KILL,
+        };
+        self.wanted.store(false, Ordering::SeqCst);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+        tokio::time::timeout(SOON, &mut self.running).await.expect("it ends").expect("no panic");
+    }
+
+    /// Starts it again after [`Cluster::end`], and returns when it answers.
+    pub(crate) async fn begin(&mut self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.running = serve(&self.programs, self.dir.path(), &self.wanted);
+        self.wait().await;
     }
 
     fn address(&self, database: &str) -> String {
@@ -91,6 +129,19 @@ impl Cluster {
         sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut connection).await.expect("a database");
         Database::Postgres(self.address(name))
     }
+}
+
+/// The server, which ends with the task. It refuses to begin while children of one that was killed are there: then again.
+fn serve(programs: &Path, folder: &Path, wanted: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (program, folder, wanted) = (programs.join("postgres"), folder.to_owned(), Arc::clone(wanted));
+    tokio::spawn(async move {
+        while wanted.load(Ordering::SeqCst) {
+            let server = as_nobody(&program).arg("-D").arg(folder.join("data")).arg("-k").arg(&folder);
+            let server = server.args(["-h", "", "-F"]).deadline(Duration::from_mins(40));
+            drop(server.run().await);
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
 }
 
 fn programs() -> Option<PathBuf> {
