@@ -13,6 +13,8 @@ use crate::store::{Store, StoreError};
 
 /// A stranger who comes again within this time is not written down again.
 const STRANGER_AGAIN: Secs = Secs(60);
+/// Signs of life in one transaction: some milliseconds of work.
+const PIECE: usize = 2_000;
 /// Strangers that are remembered for that.
 const STRANGERS_MAX: usize = 1_000;
 
@@ -40,16 +42,27 @@ impl Heard {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unplanned)
     }
 
-    /// Writes them down, in pieces, so that reports do not wait for long.
+    /// Writes them down, in pieces, so that reports do not wait for long. What cannot be written is kept for the next time.
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         let heard = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unwritten);
         let mut heard: Vec<(HostName, UnixMs)> = heard.into_iter().collect();
         // In one order, so that two replicas never wait for each other in a circle.
         heard.sort();
-        for piece in heard.chunks(2_000) {
-            store.note_heard(piece).await?;
+        for (at, piece) in heard.chunks(PIECE).enumerate() {
+            if let Err(error) = store.note_heard(piece).await {
+                self.keep(&heard[at * PIECE..]);
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Takes them back, but for those who were heard of since.
+    fn keep(&self, heard: &[(HostName, UnixMs)]) {
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (host, at) in heard {
+            lists.unwritten.entry(host.clone()).or_insert(*at);
+        }
     }
 }
 

@@ -21,4 +21,5 @@ pub mod serve;
 pub mod server;
 pub mod store;
 pub mod tls;
+pub mod trouble;
 pub mod wakes;

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nixfleet_core::wire::people::{TroubleKind, TroubleView};
+
 /// Something counted since the process began.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -64,6 +66,8 @@ pub struct Gauges {
     pub polling: usize,
     /// The newest event's number.
     pub newest_event: u64,
+    /// What keeps the database from being written.
+    pub troubles: Vec<TroubleView>,
 }
 
 impl Metrics {
@@ -93,6 +97,16 @@ impl Metrics {
             // Names have no character that would have to be escaped.
             sample(&mut out, "hosts", &format!("{{channel=\"{channel}\",state=\"{state}\"}}"), *count);
         }
+        family(
+            &mut out,
+            "database_trouble",
+            "1 while the database does not take what is written: alarm on any.",
+            "gauge",
+        );
+        for kind in [TroubleKind::DatabaseFull, TroubleKind::DatabaseAway, TroubleKind::DatabaseFailing] {
+            let is_now = gauges.troubles.iter().any(|trouble| trouble.kind == kind);
+            sample(&mut out, "database_trouble", &format!("{{kind=\"{}\"}}", name(kind)), u64::from(is_now));
+        }
         let single = [
             ("polls_waiting", "Hosts whose long polls wait in this process.", gauges.polling as u64),
             ("newest_event", "The newest event's number.", gauges.newest_event),
@@ -103,6 +117,14 @@ impl Metrics {
             sample(&mut out, name, "", value);
         }
         out
+    }
+}
+
+fn name(kind: TroubleKind) -> &'static str {
+    match kind {
+        TroubleKind::DatabaseFull => "full",
+        TroubleKind::DatabaseAway => "away",
+        TroubleKind::DatabaseFailing => "failing",
     }
 }
 

@@ -27,6 +27,7 @@ use crate::store::fact::{About, Fact};
 use crate::store::planned::Reading;
 use crate::store::write::Write;
 use crate::store::{Store, StoreError};
+use crate::trouble::Writer;
 use crate::wakes::Wakes;
 
 /// The lease of who plans.
@@ -240,6 +241,7 @@ impl Planner {
     }
 
     fn bear(&mut self, error: &StoreError) {
+        self.tools.store.troubles().met(Writer::Planner, error, (self.tools.clock)());
         let why = chain(error);
         if self.trouble.as_ref() != Some(&why) {
             say::error("nothing is planned at the moment", error);
@@ -364,7 +366,9 @@ impl Planner {
             return Ok(Leads::Yes);
         }
         let until = now.plus(Secs(LEASE_SECS));
-        let leads = self.tools.store.lease(LEASE, &self.me, now, until).await?;
+        let leads = self.tools.store.lease(LEASE, &self.me, now, until).await;
+        self.tools.store.troubles().note(Writer::Planner, &leads, now);
+        let leads = leads?;
         self.lease_until = if leads { until } else { UnixMs::EPOCH };
         self.tools.metrics.leads.set(u64::from(leads));
         Ok(match (leads, led) {

@@ -23,6 +23,7 @@ use crate::releases::{self, IntakeRefused, Taken};
 use crate::serve::{Serving, serve};
 use crate::store::ingest::Ingest;
 use crate::store::{Store, StoreError};
+use crate::trouble::Writer;
 use crate::wakes::Wakes;
 use crate::{say, tls};
 
@@ -165,9 +166,8 @@ impl Server {
 async fn write_heard(app: App) {
     loop {
         sleep(HEARD_EVERY).await;
-        if let Err(error) = app.heard.flush(&app.store).await {
-            say::error("signs of life could not be written", &error);
-        }
+        let flushed = app.heard.flush(&app.store).await;
+        app.store.troubles().note(Writer::SignsOfLife, &flushed, (app.clock)());
     }
 }
 

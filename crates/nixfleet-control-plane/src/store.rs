@@ -27,13 +27,17 @@ use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyPoolOptions};
 use sqlx::query::Query;
-use sqlx::{Any, AnyPool};
+use sqlx::{Any, AnyPool, Connection};
 
 use crate::config::Database;
+use crate::trouble::Troubles;
+use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_sys::fs::{self, FsError};
 
 /// How long a query waits for a connection of the pool before it is an error: longer than any write of ours takes.
 const POOL_WAIT: Duration = Duration::from_secs(30);
+/// How long a readiness check waits: who asks would not wait for longer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 /// The setting with the name of the log.
 const LOG: &str = "log";
 /// Connections that read, per process. Reading takes microseconds; more would only wait for the cores.
@@ -95,6 +99,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What this says of the database; nothing, if it is about what was asked of it.
+    pub fn trouble(&self) -> Option<TroubleKind> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => Some(match error.code().as_deref() {
+                // SQLITE_FULL, and PostgreSQL's disk_full.
+                Some("13" | "53100") => TroubleKind::DatabaseFull,
+                // Connections that are refused or ended by a server that starts or ends.
+                Some(code) if code.starts_with("57P") || code.starts_with("08") => TroubleKind::DatabaseAway,
+                Some(_) | None => TroubleKind::DatabaseFailing,
+            }),
+            Self::Sql(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_)) => {
+                Some(TroubleKind::DatabaseAway)
+            }
+            Self::Sql(_) | Self::File(_) | Self::Corrupt { .. } => Some(TroubleKind::DatabaseFailing),
+            Self::Newer { .. } | Self::Unfit(_) | Self::Ending | Self::OtherEngine(_) => None,
+        }
+    }
+
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
     }
@@ -111,6 +133,7 @@ pub struct Store {
     engine: Engine,
     writer: AnyPool,
     readers: AnyPool,
+    troubles: Troubles,
 }
 
 impl Store {
@@ -125,7 +148,7 @@ impl Store {
                     .max_connections(READERS + 2)
                     .connect(address);
                 let pool = pool.await?;
-                Self { engine: Engine::Postgres, writer: pool.clone(), readers: pool }
+                Self::new(Engine::Postgres, pool.clone(), pool)
             }
         };
         schema::migrate(&store.writer, store.engine).await?;
@@ -140,27 +163,44 @@ impl Store {
         drop(fs::open_append(path)?);
         let address = format!("sqlite:{}?mode=rwc", path.display());
         let pool = |connections: u32| {
-            AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections).after_connect(
-                |connection, _| {
-                    Box::pin(async move {
-                        for pragma in [
-                            "PRAGMA busy_timeout = 20000",
-                            "PRAGMA journal_mode = WAL",
-                            // What is acknowledged is on the disk (lesson 24).
-                            "PRAGMA synchronous = FULL",
-                            "PRAGMA cache_size = -65536",
-                        ] {
-                            sql(pragma).execute(&mut *connection).await?;
-                        }
-                        Ok(())
-                    })
-                },
-            )
+            let options = AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections);
+            // A statement that finds the disk full ends the transaction, and the driver, which cannot end it once more, goes
+            // on counting it. Everything later would be written within that one: acknowledged, and never committed.
+            let options = options.after_release(|connection, _| {
+                Box::pin(async move {
+                    // The driver rolls back on its own thread; this waits for it.
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            });
+            options.after_connect(|connection, _| {
+                Box::pin(async move {
+                    for pragma in [
+                        "PRAGMA busy_timeout = 20000",
+                        "PRAGMA journal_mode = WAL",
+                        // What is acknowledged is on the disk (lesson 24).
+                        "PRAGMA synchronous = FULL",
+                        "PRAGMA cache_size = -65536",
+                    ] {
+                        sql(pragma).execute(&mut *connection).await?;
+                    }
+                    Ok(())
+                })
+            })
         };
         // One writer: two would only wait for each other, and one of them in vain.
         let writer = pool(1).connect(&address).await?;
         let readers = pool(READERS).connect(&address).await?;
-        Ok(Self { engine: Engine::Sqlite, writer, readers })
+        Ok(Self::new(Engine::Sqlite, writer, readers))
+    }
+
+    fn new(engine: Engine, writer: AnyPool, readers: AnyPool) -> Self {
+        Self { engine, writer, readers, troubles: Troubles::default() }
+    }
+
+    /// What keeps it from being written.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Which engine.
@@ -174,9 +214,10 @@ impl Store {
 
     /// Whether it answers: what a readiness check asks.
     pub async fn answers(&self) -> Result<(), StoreError> {
-        let _: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
-            .fetch_one(&self.readers)
-            .await?;
+        let newest = sqlx::query_scalar::<_, i64>("SELECT value FROM counters WHERE name = 'event'")
+            .fetch_one(&self.readers);
+        let newest = tokio::time::timeout(ANSWERS_WITHIN, newest).await;
+        newest.map_err(|_| StoreError::Sql(sqlx::Error::PoolTimedOut))?.map_err(StoreError::Sql)?;
         Ok(())
     }
 

@@ -56,8 +56,6 @@ use stages::Bench;
 use wire::{Way, source};
 use world::World;
 
-/// How long a PostgreSQL lives at most.
-const CLUSTER_LIVES: Duration = Duration::from_mins(30);
 /// File descriptors besides those of connections.
 const DESCRIPTORS_BESIDES: usize = 4_000;
 
@@ -136,7 +134,7 @@ async fn measured(args: &Args, fleet: &Fleet, engine: Engine) -> Result<Option<R
     let database = match engine {
         Engine::Sqlite => Database::Sqlite(dir.path().join("control-plane.db")),
         Engine::Postgres => {
-            let Some(cluster) = Cluster::start_for(CLUSTER_LIVES, Synced::Yes).await else { return Ok(None) };
+            let Some(cluster) = Cluster::start_with(Synced::Yes).await else { return Ok(None) };
             kept.insert(cluster).database("load").await
         }
     };

@@ -126,7 +126,7 @@ fn digest_of(bytes: &[u8]) -> Sha256 {
 
 fn not_taken(error: &NotTaken) -> Problem {
     match error {
-        NotTaken::Store(_) => Problem::ours(error),
+        NotTaken::Store { kind, .. } => Problem::not_kept(*kind, error),
         NotTaken::Ending => Problem::unavailable("the server is ending; send it again"),
     }
 }

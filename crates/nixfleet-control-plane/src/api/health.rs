@@ -14,13 +14,19 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// It can answer: the database is there, and the process is not ending.
+/// It can do what it is for: the database is there and takes what is written, and the process is not ending.
 pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
     if *app.ending.borrow() {
         return Err(Problem::unavailable("the server is ending"));
     }
     app.store.answers().await?;
-    Ok("ok\n")
+    match app.store.troubles().now((app.clock)()).as_slice() {
+        [] => Ok("ok\n"),
+        troubles => {
+            let texts: Vec<&str> = troubles.iter().map(|trouble| trouble.text.as_str()).collect();
+            Err(Problem::unavailable(texts.join("; ")))
+        }
+    }
 }
 
 /// What can be asked here.
@@ -35,6 +41,7 @@ pub(super) async fn metrics(_: Viewer, State(app): State<App>) -> Result<Respons
         hosts: app.store.counts().await?,
         polling: app.wakes.waiting(),
         newest_event: app.store.newest_event().await?,
+        troubles: app.store.troubles().now((app.clock)()),
     };
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], app.metrics.render(&gauges)).into_response())

@@ -85,7 +85,9 @@ async fn fleet(_: Viewer, State(app): State<App>) -> Result<Json<FleetView>, Pro
         hosts.entry(channel).or_default().insert(state, count);
     }
     let releases = app.store.newest_releases().await?;
-    Ok(Json(FleetView { releases, hosts, newest_event: app.store.newest_event().await? }))
+    let newest_event = app.store.newest_event().await?;
+    let troubles = app.store.troubles().now((app.clock)());
+    Ok(Json(FleetView { releases, hosts, newest_event, troubles }))
 }
 
 pub(super) async fn releases(_: Viewer, State(app): State<App>) -> Result<Json<Page<ReleaseId>>, Problem> {
@@ -99,6 +101,10 @@ async fn hosts(
 ) -> Result<Json<Page<HostView>>, Problem> {
     let limit = limit(asked)?;
     let channel: Option<ChannelName> = channel.as_deref().map(named).transpose()?;
+    // A name, as the pages give it: the engines do not agree on what else a text may hold.
+    if !after.is_empty() {
+        named::<HostName>(&after)?;
+    }
     let listed = app.store.hosts(&after, channel.as_ref(), limit).await?;
     let next =
         (listed.len() == limit as usize).then(|| listed.last().map(|host| host.name.to_string())).flatten();

@@ -4,9 +4,10 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use nixfleet_core::rollout::NotFolded;
-use nixfleet_core::wire::people as wire;
+use nixfleet_core::wire::people::{self as wire, TroubleKind};
 
 use crate::say;
+use crate::trouble::text;
 
 /// What went wrong, for the caller.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ macro_rules! problems {
                     kind: concat!("urn:nixfleet:problem:", $kind).into(),
                     title: $title.into(),
                     status: StatusCode::$status.as_u16(),
-                    detail: detail.into(),
+                    detail: cut(detail.into()),
                     hint: None,
                 })
             })*
@@ -56,6 +57,16 @@ problems! {
     unavailable = SERVICE_UNAVAILABLE, "unavailable", "This cannot be answered at the moment";
 }
 
+/// The most characters of a detail: what it says of a request may repeat a piece of it, which may be long.
+const DETAIL_CHARS_MAX: usize = 500;
+
+fn cut(detail: String) -> String {
+    match detail.char_indices().nth(DETAIL_CHARS_MAX) {
+        None => detail,
+        Some((end, _)) => format!("{}…", &detail[..end]),
+    }
+}
+
 impl Problem {
     /// With what can be done.
     #[must_use]
@@ -79,9 +90,20 @@ impl Problem {
         }
     }
 
+    /// The database does not do what it should. The caller learns what that means; `error` goes to our log.
+    pub fn not_kept(kind: Option<TroubleKind>, error: &(dyn std::error::Error + 'static)) -> Self {
+        match kind {
+            Some(kind @ (TroubleKind::DatabaseFull | TroubleKind::DatabaseAway)) => {
+                say::error_again("a request could not be answered", error);
+                Self::unavailable(text(kind))
+            }
+            Some(TroubleKind::DatabaseFailing) | None => Self::ours(error),
+        }
+    }
+
     /// Something of ours does not work. The caller learns that, and no more; `error` goes to our log.
     pub fn ours(error: &(dyn std::error::Error + 'static)) -> Self {
-        say::error("a request could not be answered", error);
+        say::error_again("a request could not be answered", error);
         Self::unavailable("something of the server does not work; its log says what. Try again later")
     }
 }
@@ -90,7 +112,7 @@ impl From<crate::store::StoreError> for Problem {
     fn from(error: crate::store::StoreError) -> Self {
         match error {
             crate::store::StoreError::Unfit(unfit) => Self::unfit(&unfit),
-            error => Self::ours(&error),
+            error => Self::not_kept(error.trouble(), &error),
         }
     }
 }

@@ -8,12 +8,15 @@ use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::snapshot::Ordered;
+use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_core::wire::{EventsTaken, Then};
+use nixfleet_sys::text::chain;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::fact::{About, Fact};
 use super::write::{Folding, Write};
 use super::{Store, StoreError};
+use crate::trouble::Writer;
 
 /// Batches that wait. A restart of the control plane brings one of each host over some minutes; 1,024 are a second's
 /// work, and the rest wait in their connections.
@@ -39,7 +42,7 @@ pub enum Sent {
 struct Waiting {
     host: HostName,
     sent: Sent,
-    reply: oneshot::Sender<Result<EventsTaken, String>>,
+    reply: oneshot::Sender<Result<EventsTaken, NotTaken>>,
 }
 
 /// Where batches are handed in. Cheap to clone; the task ends when all are gone.
@@ -47,11 +50,16 @@ struct Waiting {
 pub struct Ingest(mpsc::Sender<Waiting>);
 
 /// Why a batch was not taken in.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum NotTaken {
     /// The database failed; the sender keeps what it has and comes again.
-    #[error("the reports could not be kept: {0}")]
-    Store(String),
+    #[error("the reports could not be kept: {why}")]
+    Store {
+        /// What that says of the database.
+        kind: Option<TroubleKind>,
+        /// What it said.
+        why: String,
+    },
     /// The process is ending.
     #[error("nothing is taken in any more: the process is ending")]
     Ending,
@@ -72,7 +80,7 @@ impl Ingest {
     pub async fn take(&self, host: HostName, sent: Sent) -> Result<EventsTaken, NotTaken> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Waiting { host, sent, reply }).await.map_err(|_| NotTaken::Ending)?;
-        answer.await.map_err(|_| NotTaken::Ending)?.map_err(NotTaken::Store)
+        answer.await.map_err(|_| NotTaken::Ending)?
     }
 }
 
@@ -87,15 +95,16 @@ async fn run(
         let (work, replies): (Vec<_>, Vec<_>) =
             batches.drain(..).map(|Waiting { host, sent, reply }| ((host, sent), reply)).unzip();
         let answers = together(&store, clock(), work, &changed).await;
+        store.troubles().note(Writer::Reports, &answers, clock());
         match answers {
             Ok(answers) => {
                 // Nobody waiting any more means that the sender went away and will ask again.
                 replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))));
             }
             Err(error) => {
-                let why = format!("{:#}", anyhow::Error::new(error));
+                let not_taken = NotTaken::Store { kind: error.trouble(), why: chain(&error) };
                 for reply in replies {
-                    drop(reply.send(Err(why.clone())));
+                    drop(reply.send(Err(not_taken.clone())));
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! A throw-away PostgreSQL cluster, reached over a socket in its own folder. Not for root: it runs as `nobody`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
@@ -12,7 +14,7 @@ use tokio::time::sleep;
 
 /// It ends itself after so long, whatever became of the test.
 const LIVES: Duration = Duration::from_mins(40);
-/// A generous limit for its start.
+/// A generous limit for its start, and for its end.
 const UP_WITHIN: Duration = Duration::from_mins(1);
 
 /// Whether what is written is on the disk when it is acknowledged.
@@ -27,7 +29,22 @@ pub(crate) enum Synced {
 
 pub(crate) struct Cluster {
     dir: TempDir,
+    programs: PathBuf,
     running: JoinHandle<()>,
+    /// Whether it is meant to be there.
+    wanted: Arc<AtomicBool>,
+    synced: Synced,
+}
+
+/// How a database server ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    /// Connections are ended and what is in memory is written.
+    Fast,
+    /// At once; the log is replayed at the next start.
+    Immediate,
+    /// By SIGKILL to its first process: not even its children are told.
+    Killed,
 }
 
 impl Drop for Cluster {
@@ -40,12 +57,12 @@ impl Drop for Cluster {
 impl Cluster {
     /// A fresh one; `None`, and said so, where PostgreSQL is not installed. In CI it must be.
     pub(crate) async fn start() -> Option<Self> {
-        Self::start_for(LIVES, Synced::No).await
+        Self::start_with(Synced::No).await
     }
 
-    /// One that ends itself after `lives`.
+    /// One that keeps what it has written as `synced` says.
     #[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
-    pub(crate) async fn start_for(lives: Duration, synced: Synced) -> Option<Self> {
+    pub(crate) async fn start_with(synced: Synced) -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed: `cargo xtask setup`");
             println!("LEFT OUT: the database tests on PostgreSQL (it is not installed: `cargo xtask setup`)");
@@ -54,7 +71,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a folder");
         let data = dir.path().join("data");
         std::os::unix::fs::chown(dir.path(), nobody(), None).expect("a folder of nobody's");
-        let made = as_nobody(&programs.join("initdb"), lives)
+        let made = as_nobody(&programs.join("initdb"))
             .args([
                 "--no-sync",
                 "--encoding=UTF8",
@@ -65,17 +82,34 @@ impl Cluster {
             ])
             .arg(&data);
         made.run().await.and_then(nixfleet_sys::exec::Finished::success).expect("a cluster");
-        let server =
-            as_nobody(&programs.join("postgres"), lives).arg("-D").arg(&data).arg("-k").arg(dir.path());
-        let server = match synced {
-            Synced::Yes => server,
-            Synced::No => server.arg("-F"),
-        };
-        let server = server.args(["-h", ""]).deadline(lives + Duration::from_secs(20));
-        let running = tokio::spawn(async move { drop(server.run().await) });
-        let cluster = Self { dir, running };
+        let wanted = Arc::new(AtomicBool::new(true));
+        let running = serve(&programs, dir.path(), &wanted, synced);
+        let cluster = Self { dir, programs, running, wanted, synced };
         cluster.wait().await;
         Some(cluster)
+    }
+
+    /// Ends the server this way, and returns when it is gone.
+    pub(crate) async fn end(&mut self, how: End) {
+        let lock = self.dir.path().join("data/postmaster.pid");
+        let lock = std::fs::read_to_string(lock).expect("it runs");
+        let pid = lock.lines().next().and_then(|line| line.trim().parse().ok()).expect("a number");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        let signal = match how {
+            End::Fast => rustix::process::Signal::INT,
+            End::Immediate => rustix::process::Signal::QUIT,
+            End::Killed => rustix::process::Signal::KILL,
+        };
+        self.wanted.store(false, Ordering::SeqCst);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+        tokio::time::timeout(UP_WITHIN, &mut self.running).await.expect("it ends").expect("no panic");
+    }
+
+    /// Starts it again after [`Cluster::end`], and returns when it answers.
+    pub(crate) async fn begin(&mut self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.running = serve(&self.programs, self.dir.path(), &self.wanted, self.synced);
+        self.wait().await;
     }
 
     fn address(&self, database: &str) -> String {
@@ -113,6 +147,23 @@ impl Cluster {
     }
 }
 
+/// The server, which ends with the task. It refuses to begin while children of one that was killed are there: then again.
+fn serve(programs: &Path, folder: &Path, wanted: &Arc<AtomicBool>, synced: Synced) -> JoinHandle<()> {
+    let (program, folder, wanted) = (programs.join("postgres"), folder.to_owned(), Arc::clone(wanted));
+    tokio::spawn(async move {
+        while wanted.load(Ordering::SeqCst) {
+            let server = as_nobody(&program).arg("-D").arg(folder.join("data")).arg("-k").arg(&folder);
+            let server = match synced {
+                Synced::Yes => server,
+                Synced::No => server.arg("-F"),
+            };
+            let server = server.args(["-h", ""]).deadline(LIVES + Duration::from_secs(20));
+            drop(server.run().await);
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+}
+
 fn programs() -> Option<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .ok()?
@@ -123,8 +174,8 @@ fn programs() -> Option<PathBuf> {
     found.pop()
 }
 
-fn as_nobody(program: &Path, lives: Duration) -> Cmd {
-    let cmd = Cmd::new("/usr/bin/timeout").args(["--signal=QUIT", &lives.as_secs().to_string()]);
+fn as_nobody(program: &Path) -> Cmd {
+    let cmd = Cmd::new("/usr/bin/timeout").args(["--signal=QUIT", &LIVES.as_secs().to_string()]);
     let cmd = match nobody() {
         Some(user) => {
             cmd.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"])

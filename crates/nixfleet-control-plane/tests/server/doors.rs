@@ -155,6 +155,7 @@ async fn a_bad_body_query_or_name_is_told_what_is_wrong_with_it() {
         "/v1/hosts?limit=x",
         "/v1/hosts?colour=red",
         "/v1/hosts?channel=..",
+        "/v1/hosts?after=%00",
         "/v1/events?after=-1",
         "/v1/events?host=A%20B",
         "/v1/hosts/A",
@@ -193,4 +194,17 @@ async fn a_token_that_was_removed_is_refused_from_then_on_and_none_is_kept_reada
     }
     assert!(running.store.remove_token("vic", crate::fleet::now()).await.expect("kept"));
     assert_eq!(viewer.get("/v1/fleet").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn what_was_sent_is_not_sent_back_whole() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let web_1 = running.host(&fleet.hosts[&host_name("web-1")]);
+    let body = json!({ "records": ["ä".repeat(100_000)] });
+    let (status, problem) = web_1.post("/v1/agent/events", &body).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    is_problem(status, &problem);
+    assert!(problem.to_string().len() < 2_000, "{} bytes", problem.to_string().len());
 }

@@ -17,5 +17,6 @@ mod replicas;
 mod restarts;
 mod running;
 mod schema;
+mod shortages;
 mod stores;
 mod wire;

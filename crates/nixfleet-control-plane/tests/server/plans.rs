@@ -53,7 +53,7 @@ impl Story {
         documents
     }
 
-    async fn events(&self) -> Vec<Value> {
+    pub(crate) async fn events(&self) -> Vec<Value> {
         let viewer = self.running.person(&self.running.viewer);
         let (mut all, mut after) = (Vec::new(), "0".to_owned());
         loop {
@@ -73,7 +73,7 @@ impl Story {
     }
 
     /// Waits until the log has it, and returns the log.
-    async fn until(&self, what: &str, is_there: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub(crate) async fn until(&self, what: &str, is_there: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let mut events = Vec::new();
         let came = async {
             loop {
@@ -106,20 +106,20 @@ impl Story {
 
 impl Story {
     /// Acts as an operator.
-    async fn act(&self, path: &str, body: &Value) -> StatusCode {
+    pub(crate) async fn act(&self, path: &str, body: &Value) -> StatusCode {
         let (status, answer) = self.running.person(&self.running.operator).post(path, body).await;
         assert!(!status.is_server_error(), "{path}: {answer}");
         status
     }
 
-    async fn view(&self, path: &str) -> Value {
+    pub(crate) async fn view(&self, path: &str) -> Value {
         let (status, answer) = self.running.person(&self.running.viewer).get(path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {answer}");
         answer
     }
 
     /// Waits until what is seen there is so.
-    async fn until_seen(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until_seen(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut seen = Value::Null;
         let came = async {
             loop {

@@ -39,7 +39,12 @@ pub(crate) struct Running {
 impl Running {
     /// A server for `fleet`, with an empty database and a folder that it watches.
     pub(crate) async fn start(fleet: &Fleet) -> Self {
-        let (dir, authority, config) = prepared(fleet, None);
+        Self::start_over(fleet, None).await
+    }
+
+    /// A server for `fleet` over this database, or over a file of its own.
+    pub(crate) async fn start_over(fleet: &Fleet, database: Option<Database>) -> Self {
+        let (dir, authority, config) = prepared(fleet, database);
         let (address, store, server) = serve(&config).await;
         let operator = token(&store, "ann", Role::Operator).await;
         let viewer = token(&store, "vic", Role::Viewer).await;

@@ -25,6 +25,32 @@ pub struct FleetView {
     pub hosts: BTreeMap<String, BTreeMap<String, u64>>,
     /// The newest event's number.
     pub newest_event: u64,
+    /// What keeps the control plane from working as it should. One of before has no word for it.
+    #[serde(default)]
+    pub troubles: Vec<TroubleView>,
+}
+
+/// What keeps a control plane from working as it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleView {
+    /// What it is.
+    pub kind: TroubleKind,
+    /// Since when.
+    pub since_ms: UnixMs,
+    /// In words.
+    pub text: String,
+}
+
+/// A kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TroubleKind {
+    /// There is no room left where the database is.
+    DatabaseFull,
+    /// The database does not answer.
+    DatabaseAway,
+    /// It answers, and refuses.
+    DatabaseFailing,
 }
 
 /// A host, as the control plane knows it: `GET /v1/hosts/HOST`, and in pages `GET /v1/hosts`.

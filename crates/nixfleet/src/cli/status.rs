@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::model::names::ReleaseId;
-use nixfleet_core::wire::people::FleetView;
+use nixfleet_core::wire::people::{FleetView, TroubleView};
 use nixfleet_core::wire::rollouts::RolloutView;
 use serde::Serialize;
 
@@ -68,14 +68,17 @@ fn print(known: &Known, output: Output) -> Done {
 /// All lines: a line for each channel, the hosts by state, and what failed.
 fn screen(known: &Known, page: Page) -> Vec<String> {
     let Known { fleet, rollouts } = known;
+    let mut top: Vec<String> = fleet.troubles.iter().map(alarm).collect();
     if fleet.releases.is_empty() {
-        return vec!["no release was pushed yet".to_owned()];
+        top.push("no release was pushed yet".to_owned());
+        return top;
     }
     let mut rows: Vec<Vec<Cell>> = rollouts.iter().map(rollout::row).collect();
     let without =
         fleet.releases.iter().filter(|release| !rollouts.iter().any(|one| one.release == **release));
     rows.extend(without.map(|release| not_taken_up(release, &fleet.hosts)));
-    let mut lines = table::lines(&rollout::HEADINGS, &rows, page);
+    let mut lines = top;
+    lines.extend(table::lines(&rollout::HEADINGS, &rows, page));
     let failures = failure_rows(rollouts);
     if !failures.is_empty() {
         lines.push(String::new());
@@ -84,6 +87,12 @@ fn screen(known: &Known, page: Page) -> Vec<String> {
     lines.push(String::new());
     lines.extend(table::lines(&["CHANNEL", "HOSTS", "BY THEIR OWN WORD"], &by_state(&fleet.hosts), page));
     lines
+}
+
+/// What keeps the control plane from working as it should: above all else.
+fn alarm(trouble: &TroubleView) -> String {
+    let TroubleView { kind: _, since_ms, text } = trouble;
+    format!("ALARM since {}: {text}", ui::at(*since_ms))
 }
 
 /// A release that no plan has taken up yet.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use console::{Term, truncate_str};
 use nixfleet::remote::NotAnswered;
 use nixfleet::remote::live::{Live, Next};
+use nixfleet_core::wire::people::TroubleView;
 use nixfleet_core::wire::rollouts::RolloutView;
 use tokio::sync::watch::{Sender, channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -207,5 +208,7 @@ fn words(known: &Known) -> Vec<(String, String)> {
         });
         all.extend(states);
     }
+    let trouble = |one: &TroubleView| (format!("ALARM since {}", ui::at(one.since_ms)), one.text.clone());
+    all.extend(known.fleet.troubles.iter().map(trouble));
     all
 }

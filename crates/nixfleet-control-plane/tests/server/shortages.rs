@@ -1,0 +1,215 @@
+//! Databases that end, and disks that are full: what is wrong is said wherever somebody looks, nothing that was
+//! acknowledged is lost, nothing is written by half, and it goes on by itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::store::Store;
+use nixfleet_control_plane::store::tokens::Role;
+use nixfleet_core::model::policy::Approval;
+use nixfleet_sys::exec::{Cmd, Finished};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::cluster::{Cluster, End};
+use crate::fleet::{Fleet, now, policy};
+use crate::plans::{NAMES, Story, ordered, soaking};
+use crate::running::{Running, SOON};
+
+/// A file system of its own, small enough to be filled in no time. It is gone with this.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, and said so, where none can be mounted.
+    #[expect(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+    async fn mount(at: &Path) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "a small file system is mounted by root");
+            println!("LEFT OUT: a full disk under the database (a small file system is mounted by root)");
+            return None;
+        }
+        std::fs::create_dir(at).expect("a folder");
+        let mount =
+            Cmd::new("/usr/bin/mount").args(["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"]).arg(at);
+        mount.run().await.and_then(Finished::success).expect("it is mounted");
+        Some(Self(at.to_owned()))
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.0.join("filler")).expect("a file");
+        for size in [64 << 10, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    /// Gives it back.
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).expect("it is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let umount = Cmd::new("/usr/bin/umount").arg("--lazy").arg(&self.0);
+        // A thread of its own, as this may be dropped within a runtime.
+        drop(std::thread::spawn(move || drop(umount.run_blocking())).join());
+    }
+}
+
+/// Waits until `/readyz` answers so.
+async fn until_ready(story: &Story, wanted: StatusCode) -> Value {
+    let mut last = Value::Null;
+    let came = async {
+        loop {
+            let status;
+            (status, last) = story.running.anybody().get("/readyz").await;
+            if status == wanted {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, came).await.is_ok(), "{wanted} did not come: {last}");
+    last
+}
+
+/// What hosts reported is in the log once each, without a gap, and the projections are those of the log.
+async fn assert_whole(story: &Story) {
+    let events = story.events().await;
+    for host in NAMES {
+        let of_host = events.iter().filter(|event| event["fact"] == "reported" && event["host"] == host);
+        let numbers: Vec<u64> =
+            of_host.map(|event| event["record"]["seq"].as_u64().expect("a number")).collect();
+        let whole: Vec<u64> = (1..=numbers.len() as u64).collect();
+        assert_eq!(numbers, whole, "{host}: each report once, and none is missing");
+        assert!(numbers.len() > 3, "{host} reported");
+    }
+    let kept = &story.running.store;
+    let before = kept.hosts("", None, 10).await.expect("read");
+    kept.rebuild(now()).await.expect("it folds");
+    assert_eq!(kept.hosts("", None, 10).await.expect("read"), before);
+}
+
+fn assert_ordered_once(events: &[Value], seq: u64) {
+    for host in NAMES {
+        assert_eq!(ordered(events, host, seq, "go").len(), 1, "{host} is ordered once for release {seq}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_disk_was_full_is_committed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
+    let store = Store::open(&Database::Sqlite(disk.0.join("control-plane.db"))).await.expect("it opens");
+    for round in 0..3 {
+        disk.fill();
+        let mut tried = 0;
+        // What is left of the room takes some.
+        while store.make_token(&format!("full-{round}-{tried}"), Role::Viewer, now()).await.is_ok() {
+            tried += 1;
+        }
+        disk.free();
+        // One that is given up, as a verb that does not fit is.
+        drop(store.begin(now()).await.expect("it begins"));
+        let before = store.newest_event().await.expect("read");
+        store.make_token(&format!("free-{round}"), Role::Viewer, now()).await.expect("there is room");
+        assert_eq!(store.newest_event().await.expect("read"), before + 1, "others see it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_an_alarm_everywhere_loses_nothing_and_is_over_when_there_is_room() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
+    let database = Database::Sqlite(disk.0.join("control-plane.db"));
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_over(&fleet, Some(database)).await;
+    let story = Story::over(fleet, running, &NAMES);
+    let mut asks = policy();
+    asks.waves[1].approval = Approval::ByAPerson;
+    story.release(1, asks).await;
+    story.until_seen("/v1/rollouts/stable", |seen| seen["waves"][1]["waits"]["on"] == "approval").await;
+
+    disk.fill();
+    let problem = until_ready(&story, StatusCode::SERVICE_UNAVAILABLE).await;
+    let detail = problem["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.contains("the disk of the database is full"), "{problem}");
+    // Who acts is refused, with the same words, and learns it before as well.
+    let approve = json!({ "why": "go", "wave": 1 });
+    let operator = story.running.person(&story.running.operator);
+    let refused = async {
+        loop {
+            let (status, answer) = operator.post("/v1/hosts/web-3/hold", &json!({ "why": "x" })).await;
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                return answer;
+            }
+            // What was left of the room took it.
+            assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+            let _ = operator.post("/v1/hosts/web-3/unhold", &json!({ "why": "x" })).await;
+        }
+    };
+    let answer = tokio::time::timeout(SOON, refused).await.expect("no room is left");
+    assert_eq!(answer["detail"], detail, "{answer}");
+    let seen = story.view("/v1/fleet").await;
+    assert_eq!(seen["troubles"][0]["kind"], "database-full", "{seen}");
+    let metrics = story.view("/metrics").await;
+    assert!(
+        metrics.as_str().is_some_and(|text| text.contains("nixfleet_database_trouble{kind=\"full\"} 1\n"))
+    );
+    assert_eq!(story.running.anybody().get("/healthz").await.0, StatusCode::OK, "a restart would not help");
+
+    disk.free();
+    until_ready(&story, StatusCode::OK).await;
+    assert_eq!(story.view("/v1/fleet").await["troubles"], json!([]));
+    let unhold = operator.post("/v1/hosts/web-3/unhold", &json!({ "why": "x" })).await.0;
+    assert!(matches!(unhold, StatusCode::ACCEPTED | StatusCode::CONFLICT), "{unhold}");
+    assert_eq!(story.act("/v1/rollouts/stable/1/approve", &approve).await, StatusCode::ACCEPTED);
+    assert_ordered_once(&story.until_converged(1).await, 1);
+    assert_whole(&story).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_again_and_again_in_mid_rollout_loses_no_report_and_no_order() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
+    let database = Database::Sqlite(disk.0.join("control-plane.db"));
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_over(&fleet, Some(database)).await;
+    let story = Story::over(fleet, running, &NAMES);
+    for seq in 1..=3 {
+        story.release(seq, soaking(1)).await;
+        disk.fill();
+        until_ready(&story, StatusCode::SERVICE_UNAVAILABLE).await;
+        disk.free();
+        assert_ordered_once(&story.until_converged(seq).await, seq);
+    }
+    assert_whole(&story).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_server_that_is_ended_in_mid_rollout_loses_nothing_and_is_missed_aloud() {
+    let Some(mut cluster) = Cluster::start().await else { return };
+    let fleet = Fleet::of(&NAMES);
+    let database = cluster.database("restarted").await;
+    let running = Running::start_over(&fleet, Some(database)).await;
+    let story = Story::over(fleet, running, &NAMES);
+    story.release(1, policy()).await;
+    story.until_converged(1).await;
+    for (seq, how) in (2..).zip([End::Fast, End::Immediate, End::Killed]) {
+        story.release(seq, soaking(1)).await;
+        story.until("the canary's order", |events| !ordered(events, "canary", seq, "go").is_empty()).await;
+        cluster.end(how).await;
+        let problem = until_ready(&story, StatusCode::SERVICE_UNAVAILABLE).await;
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("the database does not answer"), "{how:?}: {problem}");
+        assert_eq!(story.running.anybody().get("/healthz").await.0, StatusCode::OK, "{how:?}");
+        cluster.begin().await;
+        until_ready(&story, StatusCode::OK).await;
+        assert_ordered_once(&story.until_converged(seq).await, seq);
+    }
+    assert_whole(&story).await;
+}
