@@ -6,11 +6,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nixfleet_core::activation::record::{
-    Activation, Entry, JOURNAL_VERSION, Line, fold, fold_next, forget_units,
-};
+use nixfleet_core::activation::record::{Activation, Entry, JOURNAL_VERSION, Line, fold_next, forget_units};
 use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::fs::{self, FsError};
 use serde::Deserialize;
@@ -54,7 +53,8 @@ pub enum JournalError {
     },
 }
 
-/// What a journal's bytes say.
+/// What a journal's bytes say, entry for entry.
+#[cfg(test)]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The sound entries.
@@ -72,7 +72,8 @@ pub enum ParseError {
     Damaged(usize),
 }
 
-/// Reads a journal. Only its last line may be unsound; an unsound line before a sound one is damage.
+/// Reads a journal as a whole, as only tests do.
+#[cfg(test)]
 pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let (mut entries, mut reading) = (Vec::new(), Reading::default());
     for line in framed::lines(bytes) {
@@ -81,7 +82,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     Ok(Parsed { entries, sound_bytes: reading.sound_bytes })
 }
 
-/// How far a journal has been read.
+/// How far a journal has been read. Only its last line may be unsound; an unsound line before a sound one is damage.
 #[derive(Debug, Default)]
 struct Reading {
     lines: usize,
@@ -144,6 +145,8 @@ pub fn history(path: &Path) -> Result<Vec<Activation>, JournalError> {
 #[derive(Debug, Default)]
 struct Folded {
     known: Vec<Activation>,
+    /// Where the line of each one's beginning begins, in bytes.
+    begin_at: Vec<usize>,
     /// The number of the last sound entry.
     last_seq: Option<u64>,
     sound_bytes: usize,
@@ -163,8 +166,10 @@ fn folded(path: &Path) -> Result<Folded, JournalError> {
         if read.map_err(|source| FsError { action: "read", path: path.to_owned(), source })? == 0 {
             break;
         }
+        let line_at = reading.bytes;
         let Some(entry) = reading.line(&line).map_err(|why| unreadable(path, &why))? else { continue };
         fold_next(&mut folded.known, &entry);
+        folded.begin_at.resize(folded.known.len(), line_at);
         folded.last_seq = Some(entry.seq);
         if matches!(entry.line, Line::Finished { .. }) {
             forget_units(&mut folded.known);
@@ -185,12 +190,6 @@ fn open_bounded(path: &Path) -> Result<File, FsError> {
         Ok(file)
     });
     opened.map_err(|source| FsError { action: "read", path: path.to_owned(), source })
-}
-
-/// All of its entries, for a rotation.
-fn read(path: &Path) -> Result<Parsed, JournalError> {
-    let bytes = fs::read_bounded(path, BYTES_MAX)?;
-    parse(&bytes).map_err(|why| unreadable(path, &why))
 }
 
 fn unreadable(path: &Path, why: &ParseError) -> JournalError {
@@ -226,7 +225,7 @@ impl Journal {
             reserve: state.join("reserve"),
         };
         if folded.sound_bytes > ROTATE_AT_BYTES {
-            journal.rotate(&read(path)?.entries)?;
+            journal.rotate(&folded)?;
             folded = self::folded(path)?;
         }
         journal.keep_reserve();
@@ -277,9 +276,14 @@ impl Journal {
         FsError { action, path: self.path.clone(), source }
     }
 
-    fn rotate(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
-        let bytes: Vec<u8> = entries.iter().skip(first_to_keep(entries)).flat_map(render).collect();
-        fs::write_atomic(&self.path, &bytes)?;
+    /// Leaves the lines from the first activation on that is to be kept, as they are: to read them as entries would take ten
+    /// times their size in memory.
+    fn rotate(&mut self, folded: &Folded) -> Result<(), JournalError> {
+        let from = keep_from(folded);
+        let mut kept = vec![0; folded.sound_bytes.saturating_sub(from)];
+        let read = self.file.read_exact_at(&mut kept, from as u64);
+        read.map_err(|source| self.failed("read", source))?;
+        fs::write_atomic(&self.path, &kept)?;
         self.file = fs::open_append(&self.path)?;
         Ok(())
     }
@@ -292,20 +296,13 @@ impl Journal {
     }
 }
 
-/// The index of the first entry that a rotation keeps: an activation's beginning, and never behind a pending one's.
-fn first_to_keep(entries: &[Entry]) -> usize {
-    let mut bytes = 0;
-    let mut keep_from = entries.len();
-    let pending: Vec<ActivationId> =
-        fold(entries).into_iter().filter(Activation::is_pending).map(|activation| activation.id).collect();
-    for (index, entry) in entries.iter().enumerate().rev() {
-        bytes += render(entry).len();
-        let begins = matches!(entry.line, Line::Began(_));
-        if begins && (bytes <= ROTATE_TO_BYTES || pending.contains(&entry.id)) {
-            keep_from = index;
-        }
-    }
-    keep_from
+/// Where the first line begins that a rotation keeps: an activation's beginning, and never behind a pending one's.
+fn keep_from(folded: &Folded) -> usize {
+    let begun = folded.known.iter().zip(&folded.begin_at);
+    let kept = begun.filter(|(activation, begin_at)| {
+        activation.is_pending() || folded.sound_bytes - **begin_at <= ROTATE_TO_BYTES
+    });
+    kept.map(|(_, begin_at)| *begin_at).min().unwrap_or(folded.sound_bytes)
 }
 
 fn cut(file: &File, path: &Path, bytes: usize) -> Result<(), FsError> {

@@ -2,7 +2,8 @@
 
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::inhibit::InhibitPolicy;
-use nixfleet_core::activation::record::{Began, ConfirmBy, OnFailedUnits, Purpose, Unsigned};
+use nixfleet_core::activation::outcome::{ActivationOutcome, Verdict};
+use nixfleet_core::activation::record::{Began, ConfirmBy, OnFailedUnits, Purpose, Unsigned, fold};
 use nixfleet_core::ids::StorePath;
 use proptest::prelude::*;
 
@@ -38,6 +39,20 @@ fn entries(count: u64) -> Vec<Entry> {
     (1..=count)
         .map(|seq| Entry { v: 1, seq, at_ms: seq, boot: boot.clone(), id: id.clone(), line: line(seq) })
         .collect()
+}
+
+fn finished(id: &ActivationId) -> Line {
+    let outcome = ActivationOutcome {
+        id: id.clone(),
+        target: system("new"),
+        previous: Some(system("old")),
+        generation: None,
+        verdict: Verdict::Converged,
+        warnings: Vec::new(),
+        reboot_needed: Vec::new(),
+        steps: Vec::new(),
+    };
+    Line::Finished { outcome: Box::new(outcome) }
 }
 
 fn bytes(entries: &[Entry]) -> Vec<u8> {
@@ -95,7 +110,7 @@ fn what_was_appended_is_read_back_after_a_torn_write() {
     let (mut journal, known) = Journal::open(&path, BootId::new("b")).expect("cut");
     assert_eq!(known.len(), 1);
     journal.append(&id, 2, Line::Realising).expect("written");
-    let read = read(&path).expect("sound");
+    let read = parse(&std::fs::read(&path).expect("there")).expect("sound");
     assert_eq!(read.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -119,6 +134,35 @@ fn a_large_journal_drops_old_activations_whole_and_keeps_the_pending_one() {
     assert_eq!(known.last().map(|activation| &activation.id), ids.last());
     // None of these is finished, so none may be dropped.
     assert_eq!(known.len(), ids.len());
+}
+
+#[test]
+fn a_rotation_leaves_the_newest_activations_line_for_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("journal.jsonl");
+    let boot = BootId::new("b");
+    let (mut journal, _) = Journal::open(&path, boot.clone()).expect("made");
+    let mut count = 0;
+    while journal.len().expect("stat") <= ROTATE_AT_BYTES {
+        let id = ActivationId::new(count, 1);
+        journal.append(&id, 1, began()).expect("written");
+        for _ in 0..20 {
+            journal.append(&id, 1, Line::Realising).expect("written");
+        }
+        journal.append(&id, 1, finished(&id)).expect("written");
+        count += 1;
+    }
+    let before = std::fs::read(&path).expect("there");
+    let (mut journal, known) = Journal::open(&path, boot).expect("rotated");
+    let after = std::fs::read(&path).expect("there");
+    assert!(before.ends_with(&after) && after.len() <= ROTATE_TO_BYTES);
+    assert!(after.len() > ROTATE_TO_BYTES * 9 / 10, "no more goes than has to: {}", after.len());
+    assert_eq!(known, history(&path).expect("sound"));
+    let newest = known.last().expect("some are kept");
+    assert_eq!((newest.id.clone(), newest.is_pending()), (ActivationId::new(count - 1, 1), false));
+    let next = journal.append(&ActivationId::new(count, 1), 2, began()).expect("written");
+    let last = parse(&before).expect("sound").entries.last().map(|entry| entry.seq);
+    assert_eq!(Some(next.seq - 1), last, "numbers go on");
 }
 
 #[test]

@@ -214,13 +214,11 @@ impl Struck {
     /// One blow on the way to a release of its own; the state in which the host ended.
     fn one(&mut self, point: &str, way: Way, blow: Blow) -> String {
         let (To(system) | Landing(system)) = way;
+        let profile = "/nix/var/nix/profiles/system";
+        self.host.run(&["nix-env", "--profile", profile, "--delete-generations", "old"]).expect("it runs");
         let system = self.fresh(system);
         let (previous, target) =
             (self.host.current_system().expect("a system runs"), self.host.system(system).to_owned());
-        // It is to be fetched again.
-        let profile = "/nix/var/nix/profiles/system";
-        self.host.run(&["nix-env", "--profile", profile, "--delete-generations", "old"]).expect("it runs");
-        self.host.run(&["nix-store", "--delete", &target]).expect("it runs");
         let fired = fires(&self.host, &target);
         self.seq += 1;
         self.reach(point, way, &target);
@@ -236,19 +234,31 @@ impl Struck {
         state
     }
 
-    /// A system that is like this one in all that matters here, that does not run, and that nothing keeps in the store.
+    /// A system that is like this one in all that matters here, that does not run, and that has to be fetched again.
     fn fresh(&self, system: System) -> System {
         let runs = |system| self.host.current_system().as_deref() == Some(self.host.system(system));
         match system {
-            // In turns: the last two are kept by roots, the others were deleted.
+            // In turns: the last two are kept by roots, and so is the one that was booted.
             System::Good => {
-                let turn = usize::try_from(self.seq).expect("small") % GOOD.len();
-                if runs(GOOD[turn]) { GOOD[(turn + 2) % GOOD.len()] } else { GOOD[turn] }
+                let turn = usize::try_from(self.seq).expect("small");
+                let next = (0..GOOD.len()).map(|later| GOOD[(turn + later) % GOOD.len()]);
+                let mut gone = next.filter(|system| !runs(*system) && self.is_gone(*system));
+                gone.next().expect("three are kept at most")
             }
             // The kernel of all others.
             System::OtherKernel if runs(system) => System::Good,
-            other => other,
+            other => {
+                self.is_gone(other);
+                other
+            }
         }
+    }
+
+    /// Whether the system is not in the store any more after Nix was asked to delete it.
+    fn is_gone(&self, system: System) -> bool {
+        let path = self.host.system(system);
+        self.host.run(&["nix-store", "--delete", path]).expect("it runs");
+        !self.host.exists(path)
     }
 
     /// Publishes the release, and returns when the agent stands still at the point.

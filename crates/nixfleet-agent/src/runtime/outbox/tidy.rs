@@ -25,18 +25,19 @@ pub(super) fn tidied(log: &Log, limits: Limits) -> (Log, usize) {
         (Receiver::Acknowledges, Weight::Progress) => Need::UntoldProgress,
         (Receiver::Acknowledges, Weight::Verdict) => Need::UntoldVerdict,
     };
-    let mut out = log.clone();
+    let mut stays = vec![true; log.records.len()];
     let mut over_bytes = log.bytes().saturating_sub(limits.live_bytes_max());
     let mut untold = 0;
     for goes in [Need::Told, Need::UntoldProgress] {
-        out.records.retain(|record| {
-            let stays = over_bytes == 0 || need(record) != goes;
-            if !stays {
+        for (record, stays) in log.records.iter().zip(&mut stays) {
+            if over_bytes > 0 && *stays && need(record) == goes {
+                *stays = false;
                 over_bytes = over_bytes.saturating_sub(record.line.len() as u64);
                 untold += usize::from(goes == Need::UntoldProgress);
             }
-            stays
-        });
+        }
     }
-    (out, untold)
+    let records = log.records.iter().zip(stays).filter(|(_, stays)| *stays);
+    let records = records.map(|(record, _)| record.clone()).collect();
+    (Log { records, acknowledged: log.acknowledged }, untold)
 }
