@@ -196,7 +196,8 @@ fn answers(place: &Place) -> Finding {
 fn silent_fix(why: &NoAnswer) -> &'static str {
     match why {
         NoAnswer::Unreachable { .. } => {
-            "see whether the address is right and can be reached from this host (`curl -v`), or whether the folder is there"
+            "see whether the address is right and can be reached from this host (`curl -v`), or whether the folder is there; a \
+             server of an authority that this host does not know needs `ca-file` or `pins`"
         }
         NoAnswer::TooSlow { .. } => {
             "see what holds it up: `curl -v` from this host, or a file system that hangs"

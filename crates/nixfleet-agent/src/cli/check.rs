@@ -123,6 +123,7 @@ fn summary(findings: &[Finding]) -> String {
     match (count(Grade::Problem), count(Grade::Warning)) {
         (0, 0) => "this host can follow its releases".to_owned(),
         (0, warnings) => format!("this host can follow its releases; {warnings} warnings"),
+        (1, _) => "this host cannot follow its releases: 1 problem".to_owned(),
         (problems, _) => format!("this host cannot follow its releases: {problems} problems"),
     }
 }

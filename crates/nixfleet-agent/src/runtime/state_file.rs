@@ -121,7 +121,8 @@ impl StateFile {
         }
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Saved, StateFileError> {
+    /// The state in the bytes of a file; an error names this one.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Saved, StateFileError> {
         /// What every format will have, so that a newer one is told from a torn one.
         #[derive(Deserialize)]
         struct AnyFormat {

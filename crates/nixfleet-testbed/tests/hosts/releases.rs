@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
+use nixfleet_testbed::fleet::await_state;
 use nixfleet_testbed::{Flavour, Host, Output, System};
 use serde_json::{Value, json};
 
-use crate::common::{LIMIT, activate, hosts_run};
+use crate::common::{AGENT, LIMIT, activate, assert_rests_on, hosts_run};
 
 /// Where the command line is, inside.
 const CLI: &str = "/testbed/nixfleet";
@@ -189,4 +190,43 @@ fn what_cannot_be_built_is_named_and_nothing_is_written() {
     assert_eq!(refused.code, 1, "{refused}");
     assert!(refused.stderr.contains(absent) && refused.stderr.contains("path:.#none"), "{refused}");
     assert!(!host.exists(&format!("{FLEET}/served/channels/stable/1")));
+}
+
+/// What a new user types: the folder that `init` made, a system and a key put into its example, the commands that it
+/// printed as they stand there, and what the README says about a host.
+const TYPED: &str = r##"
+set -eu
+nixfleet() { /testbed/nixfleet "$@"; }
+cd /root
+nixfleet init acme >printed
+mkdir -p /etc/ssh /etc/nixfleet
+nixfleet keys new /etc/ssh/ssh_host_ed25519_key
+key=$(cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)
+sed -i "s#\"system\": .*#\"system\": \"$1\",#; s#\"key\": .*#\"key\": \"$key\"#" acme/fleet.json
+nixfleet -C acme check
+sed 's/release sign .*/& --yes/' printed >typed
+. ./typed
+mkdir -p /srv/releases
+cp -r acme/served/. /srv/releases/
+cp acme/served/root/1.json /etc/nixfleet/root.json
+cat >/etc/nixfleet/agent.toml <<END
+host = "web-1"
+channel = "stable"
+source = "/srv/releases"
+END
+"##;
+
+#[test]
+fn the_folder_that_init_makes_goes_all_the_way_to_a_host_that_follows_it() {
+    let Some(host) = host_with_cli(Flavour::Trixie) else { return };
+    let typed =
+        host.run_for(LIMIT, &["/bin/sh", "-c", TYPED, "sh", host.system(System::Good)]).expect("it runs");
+    assert_eq!(typed.code, 0, "{typed}");
+    let checked = host.run(&[AGENT, "check"]).expect("it runs");
+    assert_eq!(checked.code, 0, "{checked}");
+    let restarted = host.run(&["systemctl", "restart", "nixfleet-agent.service"]).expect("it runs");
+    assert_eq!(restarted.code, 0, "{restarted}");
+    // Its wave is watched for ten minutes; the system is the boot default from the confirmation on.
+    await_state(&host, "soaking", "stable/1", LIMIT).expect("it follows");
+    assert_rests_on(&host, System::Good);
 }

@@ -121,7 +121,7 @@ fn tell(dir: &str, channel: &ChannelName) {
         "made the fleet folder {dir}:\n\n  \
          keys/root      signs roots: move it to a safe place, offline if you can\n  \
          keys/release   signs releases of {channel}\n  \
-         fleet.json     an example: put your hosts, their keys and systems into it\n  \
+         fleet.json     an example: put in your hosts, each with its system and its SSH host key\n  \
          served/        what hosts are given: serve it with any web server\n\n\
          next, when fleet.json says what you want:\n"
     ));
@@ -130,4 +130,8 @@ fn tell(dir: &str, channel: &ChannelName) {
     ui::data(&format!("nixfleet{dir} release build --channel {channel}"));
     ui::data(&format!("nixfleet{dir} release sign --channel {channel} --key {keys}"));
     ui::data(&format!("nixfleet{dir} release verify --channel {channel}"));
+    ui::say(
+        "\nthen copy served/ to the web server, and give each host served/root/1.json as /etc/nixfleet/root.json and an \
+         /etc/nixfleet/agent.toml with `host`, `channel` and `source`; `nixfleet-agent check` says there what is missing",
+    );
 }

@@ -284,7 +284,10 @@ fn not_built(failed: &[BuildFailed]) -> Complaint {
     for failure in failed.iter().take(20) {
         ui::say(&format!("error: {}", chain(failure)));
     }
-    Complaint::refused(format!("{} builds or fetches failed; no release was made", failed.len()))
+    Complaint::refused(format!("{} builds or fetches failed; no release was made", failed.len())).hint(
+        "a host's `system` in fleet.json is the store path of a system, or what `nix build` takes; `.#NAME` is of the flake \
+         in the fleet folder or in a folder above it",
+    )
 }
 
 /// A bar on a terminal, and nothing elsewhere.

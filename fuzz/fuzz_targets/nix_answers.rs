@@ -1,0 +1,8 @@
+#![no_main]
+//! Noise as the short answers of Nix and systemd.
+
+#[allow(dead_code, reason = "each target uses one of its functions")]
+#[path = "../../crates/nixfleet-agent/tests/inputs/mod.rs"]
+mod inputs;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| inputs::nix_answers(bytes));
