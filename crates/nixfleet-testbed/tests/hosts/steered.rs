@@ -431,3 +431,60 @@ fn a_pinned_host_stays_with_its_system_through_releases_and_follows_again_when_i
     assert_eq!(fires(web, web.system(System::Good3)), 1);
     led.no_objections();
 }
+
+/// Makes a release of another channel and publishes it.
+fn release_of(led: &Led, channel: &str, revision: &str) {
+    led.fleet.cli(&["release", "build", "--channel", channel, "--revision", revision]).expect("built");
+    let key = format!("{}/keys/release", led.fleet.folder());
+    led.fleet.cli(&["release", "sign", "--channel", channel, "--key", &key, "--yes"]).expect("signed");
+    led.fleet.publish().expect("published");
+}
+
+#[test]
+fn a_channel_that_comes_after_another_waits_until_that_one_has_converged_on_the_same_revision() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["db-1", "web-1"]);
+    let (db, web) = (led.fleet.host("db-1"), led.fleet.host("web-1"));
+    let moved = "sed -i 's/^channel = .*/channel = \"apps\"/' /etc/nixfleet/agent.toml && systemctl restart nixfleet-agent";
+    let key = |name: &str| format!("{}/keys/{name}", led.fleet.folder());
+    led.fleet.cli(&["root", "channel", "apps", "--release-key", &key("release.pub")]).expect("a new root");
+    led.fleet.cli(&["root", "sign", "--key", &key("root"), "--yes"]).expect("signed");
+    led.fleet.publish().expect("published");
+    web.sh(moved).expect("it runs").success().expect("it follows the other channel");
+    let policy = json!({
+        "waves": [{ "name": "all", "soak": "5s", "opens_after": "0s" }],
+        "confirm_within": "60s",
+    });
+    let describe_both = |system: System| {
+        let mut fleet = describe(&led, system, &policy);
+        fleet["channels"]["apps"] = json!({ "policy": policy, "after": [CHANNEL] });
+        fleet["hosts"]["web-1"]["channel"] = json!("apps");
+        fleet
+    };
+    for (seq, system) in [(1, System::Good), (2, System::Good3)] {
+        led.fleet.describe(&describe_both(system)).expect("written");
+        let revision = format!("revision-{seq}");
+        release_of(&led, "apps", &revision);
+        let why = until_why(&led, "web-1", "wave");
+        assert_eq!(why["reason"]["on"]["channel"], CHANNEL, "{why:#}");
+        led.fleet.release(&revision).expect("published");
+        for (host, release) in [(db, format!("stable/{seq}")), (web, format!("apps/{seq}"))] {
+            await_state(host, "converged", &release, LONG)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}", led.told()));
+            assert_rests_on(host, system);
+        }
+        let events = led.events();
+        let of_first = json!({ "channel": CHANNEL, "seq": seq });
+        let done = events.iter().position(|event| {
+            let decision = &event["decision"];
+            decision["rollout"] == of_first && decision["becomes"]["becomes"] == "converged"
+        });
+        let done = done.expect("the first channel has converged");
+        let go = ordered(&events, "web-1", seq, "go");
+        assert_eq!(go.len(), 1, "{go:?}");
+        assert!(done < go[0], "the channel that comes after waits for the first");
+    }
+    led.no_objections();
+}
