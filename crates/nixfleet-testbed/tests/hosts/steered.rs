@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use nixfleet_testbed::System;
-use nixfleet_testbed::fleet::{CHANNEL, await_state};
+use nixfleet_testbed::fleet::{CHANNEL, await_state, status};
 use serde_json::{Value, json};
 
-use crate::common::{assert_rests_on, fires, hosts_run};
+use crate::common::{AGENT, assert_rests_on, fires, hosts_run};
 use crate::controlled::{LIMIT, Led, decided, ordered, reported};
 
 /// Twelve hosts on a busy machine, two at a time.
@@ -327,6 +327,164 @@ fn a_policy_that_wants_a_restart_after_each_update_restarts_one_host_at_a_time_b
     for host in led.fleet.hosts() {
         assert_eq!(ordered(&events, host.name(), 1, "reboot").len(), 1, "{}", host.name());
         assert_eq!(host.boots(), 2, "{} was restarted once", host.name());
+    }
+    led.no_objections();
+}
+
+/// The numbers of reports of this kind that a host made.
+fn told_of(events: &[Value], host: &str, event: &str) -> usize {
+    let of_host = events.iter().filter(|said| said["host"] == host);
+    of_host.filter(|said| said["record"]["fact"]["event"] == event).count()
+}
+
+#[test]
+fn a_host_that_has_its_order_and_has_not_begun_is_called_back_when_another_fails_and_never_goes() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    let (canary, web) = (led.fleet.host("canary"), led.fleet.host("web-1"));
+    canary.write_file("/var/well", "").expect("written");
+    web.write_file("/var/well", "").expect("written");
+    let policy = json!({
+        "waves": [{ "name": "all", "soak": "1h", "opens_after": "0s", "approval": "by-a-person" }],
+        "confirm_within": "120s",
+    });
+    let mut fleet = describe(&led, System::Good, &policy);
+    for host in fleet["hosts"].as_object_mut().expect("hosts").values_mut() {
+        host["probes"] = json!([{
+            "name": "well", "kind": { "exec": { "argv": ["/bin/test", "-e", "/var/well"] } },
+            "interval": "1s", "timeout": "5s", "failures": 3,
+        }]);
+    }
+    led.fleet.describe(&fleet).expect("written");
+    led.fleet.release("one").expect("published");
+    for host in [canary, web] {
+        await_state(host, "staged", "stable/1", LIMIT).expect("it waits for its turn");
+        led.wait("it to be known", LIMIT, || {
+            (told_of(&led.events(), host.name(), "target-staged") == 1).then_some(())
+        });
+    }
+    // Somebody at the host keeps it, which nobody else knows yet: so it is told to go.
+    web.cut_network().expect("cut");
+    web.run(&[AGENT, "hold", "a demo", "--by", "bob"]).expect("it runs").success().expect("it is kept");
+    act(&led, "/v1/rollouts/stable/1/approve", &json!({ "why": "looks good", "wave": 0 }));
+    led.wait("both to be told to go", LIMIT, || {
+        let events = led.events();
+        let told = |host| ordered(&events, host, 1, "go").len() == 1;
+        (told("canary") && told("web-1")).then_some(())
+    });
+    web.restore_network().expect("back");
+    led.wait("web-1 to have its order", LONG, || {
+        (told_of(&led.events(), "web-1", "ordered-to-go") == 1).then_some(())
+    });
+    await_state(canary, "soaking", "stable/1", LIMIT).expect("it is watched");
+    canary.run(&["rm", "/var/well"]).expect("it runs").success().expect("it is ill");
+    led.until_decided(1, "halted");
+    led.wait("web-1 to say that it forgot its order", LIMIT, || {
+        (told_of(&led.events(), "web-1", "order-withdrawn") == 1).then_some(())
+    });
+    web.run(&[AGENT, "unhold", "--by", "bob"]).expect("it runs").success().expect("it is let go");
+    led.wait("that to be known", LIMIT, || (told_of(&led.events(), "web-1", "unheld") == 1).then_some(()));
+    until_why(&led, "web-1", "halted");
+    let waits = status(web);
+    assert_eq!(waits["state"], "staged", "{waits:#}");
+    assert_eq!(fires(web, web.system(System::Good)), 0);
+    assert_eq!(told_of(&led.events(), "web-1", "went-ahead"), 0);
+
+    // The fix finds it where it was.
+    canary.write_file("/var/well", "").expect("written");
+    let mut fix = describe(&led, System::Good3, &two_waves("1s"));
+    for host in fix["hosts"].as_object_mut().expect("hosts").values_mut() {
+        host["probes"] = fleet["hosts"]["web-1"]["probes"].clone();
+    }
+    led.fleet.describe(&fix).expect("written");
+    led.fleet.release("two").expect("published");
+    led.until_decided_within(2, "converged", LONG);
+    led.all_converge("stable/2", System::Good3);
+    led.no_objections();
+}
+
+#[test]
+fn a_pinned_host_stays_with_its_system_through_releases_and_follows_again_when_it_is_let_go() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    let (canary, web) = (led.fleet.host("canary"), led.fleet.host("web-1"));
+    release(&led, System::Good, "one", &two_waves("1s"));
+    led.until_decided(1, "converged");
+    led.all_converge("stable/1", System::Good);
+    let mut pinned = describe(&led, System::Good3, &two_waves("1s"));
+    pinned["hosts"]["web-1"]["pin"] = json!({ "system": web.system(System::Good), "reason": "a fair" });
+    led.fleet.describe(&pinned).expect("written");
+    led.fleet.release("two").expect("published");
+    led.until_decided(2, "converged");
+    for (host, system) in [(canary, System::Good3), (web, System::Good)] {
+        await_state(host, "converged", "stable/2", LIMIT).expect("it has the release");
+        assert_rests_on(host, system);
+    }
+    assert_eq!(fires(web, web.system(System::Good)), 1, "there was nothing to switch to");
+    release(&led, System::Good3, "three", &two_waves("1s"));
+    led.until_decided(3, "converged");
+    led.all_converge("stable/3", System::Good3);
+    assert_eq!(fires(web, web.system(System::Good3)), 1);
+    led.no_objections();
+}
+
+/// Makes a release of another channel and publishes it.
+fn release_of(led: &Led, channel: &str, revision: &str) {
+    led.fleet.cli(&["release", "build", "--channel", channel, "--revision", revision]).expect("built");
+    let key = format!("{}/keys/release", led.fleet.folder());
+    led.fleet.cli(&["release", "sign", "--channel", channel, "--key", &key, "--yes"]).expect("signed");
+    led.fleet.publish().expect("published");
+}
+
+#[test]
+fn a_channel_that_comes_after_another_waits_until_that_one_has_converged_on_the_same_revision() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["db-1", "web-1"]);
+    let (db, web) = (led.fleet.host("db-1"), led.fleet.host("web-1"));
+    let moved = "sed -i 's/^channel = .*/channel = \"apps\"/' /etc/nixfleet/agent.toml && systemctl restart nixfleet-agent";
+    let key = |name: &str| format!("{}/keys/{name}", led.fleet.folder());
+    led.fleet.cli(&["root", "channel", "apps", "--release-key", &key("release.pub")]).expect("a new root");
+    led.fleet.cli(&["root", "sign", "--key", &key("root"), "--yes"]).expect("signed");
+    led.fleet.publish().expect("published");
+    web.sh(moved).expect("it runs").success().expect("it follows the other channel");
+    let policy = json!({
+        "waves": [{ "name": "all", "soak": "5s", "opens_after": "0s" }],
+        "confirm_within": "60s",
+    });
+    let describe_both = |system: System| {
+        let mut fleet = describe(&led, system, &policy);
+        fleet["channels"]["apps"] = json!({ "policy": policy, "after": [CHANNEL] });
+        fleet["hosts"]["web-1"]["channel"] = json!("apps");
+        fleet
+    };
+    for (seq, system) in [(1, System::Good), (2, System::Good3)] {
+        led.fleet.describe(&describe_both(system)).expect("written");
+        let revision = format!("revision-{seq}");
+        release_of(&led, "apps", &revision);
+        let why = until_why(&led, "web-1", "wave");
+        assert_eq!(why["reason"]["on"]["channel"], CHANNEL, "{why:#}");
+        led.fleet.release(&revision).expect("published");
+        for (host, release) in [(db, format!("stable/{seq}")), (web, format!("apps/{seq}"))] {
+            await_state(host, "converged", &release, LONG)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}", led.told()));
+            assert_rests_on(host, system);
+        }
+        let events = led.events();
+        let of_first = json!({ "channel": CHANNEL, "seq": seq });
+        let done = events.iter().position(|event| {
+            let decision = &event["decision"];
+            decision["rollout"] == of_first && decision["becomes"]["becomes"] == "converged"
+        });
+        let done = done.expect("the first channel has converged");
+        let go = ordered(&events, "web-1", seq, "go");
+        assert_eq!(go.len(), 1, "{go:?}");
+        assert!(done < go[0], "the channel that comes after waits for the first");
     }
     led.no_objections();
 }
