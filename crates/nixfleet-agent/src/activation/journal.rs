@@ -54,7 +54,6 @@ pub enum JournalError {
 }
 
 /// What a journal's bytes say, entry for entry.
-#[cfg(test)]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The sound entries.
@@ -72,8 +71,10 @@ pub enum ParseError {
     Damaged(usize),
 }
 
-/// Reads a journal as a whole, as only tests do.
-#[cfg(test)]
+/// Reads a journal as a whole: for what is given as bytes, as tests and fuzzing have it. The agent reads its own line by line.
+///
+/// # Errors
+/// See [`ParseError`].
 pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let (mut entries, mut reading) = (Vec::new(), Reading::default());
     for line in framed::lines(bytes) {
