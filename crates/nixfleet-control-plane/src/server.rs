@@ -83,22 +83,27 @@ impl Ender {
 impl Server {
     /// Opens everything and starts the tasks.
     pub async fn start(config: &Config) -> Result<(Self, Ender), NotStarted> {
+        Self::start_by(config, now).await
+    }
+
+    /// [`Server::start`], by another clock than the machine's.
+    pub async fn start_by(config: &Config, clock: fn() -> UnixMs) -> Result<(Self, Ender), NotStarted> {
         let first_root: Arc<[u8]> = config.first_root()?.into();
         let tls = Arc::new(tls::server(config.identity()?).map_err(NotStarted::Tls)?);
         let store = Store::open(&config.database).await?;
-        releases::begin(&store, &first_root, now()).await.map_err(NotStarted::Trust)?;
+        releases::begin(&store, &first_root, clock()).await.map_err(NotStarted::Trust)?;
         let at = config.listen;
         let listener = TcpListener::bind(at).await.map_err(|source| NotStarted::Listen { at, source })?;
         let (ender, ending) = watch::channel(false);
         let (committed, changed) = watch::channel(store.newest_event().await?);
-        let (ingest, ingesting) = Ingest::start(store.clone(), now, committed.clone());
+        let (ingest, ingesting) = Ingest::start(store.clone(), clock, committed.clone());
         let (wakes, heard, metrics) = (Wakes::default(), Heard::default(), Metrics::default());
         let tools = Tools {
             store: store.clone(),
             wakes: wakes.clone(),
             heard: heard.clone(),
             metrics: metrics.clone(),
-            clock: now,
+            clock,
             committed: committed.clone(),
         };
         let (planner, planning) = Planner::new(tools, changed.clone());
@@ -113,7 +118,7 @@ impl Server {
             committed,
             ending: ending.clone(),
             first_root,
-            clock: now,
+            clock,
             heard,
             strangers: Strangers::default(),
             metrics,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_core::model::policy::{Approval, OnFailure, Policy};
-use nixfleet_core::model::time::Secs;
+use nixfleet_core::model::time::{Secs, UnixMs};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::fleet::{Documents, Fleet, Host, host_name, policy, system};
+use crate::fleet::{Documents, Fleet, Host, host_name, now, policy, system};
 use crate::living::{Agent, Outside, Wire};
 use crate::running::{Running, SOON};
 
@@ -341,16 +341,18 @@ async fn a_host_that_failed_is_tried_again_when_somebody_asks_and_the_rollout_is
     }
 }
 
-#[tokio::test]
-async fn a_wire_that_loses_and_doubles_and_clocks_that_are_wrong_by_most_of_a_day_change_nothing() {
-    let fleet = Fleet::of(&NAMES);
-    let running = Running::start(&fleet).await;
+/// Hosts with clocks that are wrong by more than a day, behind a wire that loses and doubles.
+fn skewed(running: Running, fleet: Fleet) -> Story {
     let mut story = Story { fleet, running, outside: Outside::default(), agents: Vec::new() };
-    for (name, ahead_hours) in NAMES.into_iter().zip([0, 20, -20, -20]) {
+    for (name, ahead_hours) in NAMES.into_iter().zip([0, 25, -25, -25]) {
         let caller = story.running.host(&story.fleet.hosts[&host_name(name)]);
         let host = Host::started_at(name, ahead_hours);
         story.agents.push(Agent::start_as(host, caller, &story.outside, Wire::Bad));
     }
+    story
+}
+
+async fn roll_out_once_each(story: &Story) {
     for seq in 1..=3 {
         story.release(seq, soaking(1)).await;
         let events = story.until_converged(seq).await;
@@ -368,6 +370,35 @@ async fn a_wire_that_loses_and_doubles_and_clocks_that_are_wrong_by_most_of_a_da
     numbers.sort();
     numbers.dedup();
     assert_eq!(numbers.len(), all, "each report is kept once");
+}
+
+#[tokio::test]
+async fn a_wire_that_loses_and_doubles_and_clocks_that_are_wrong_by_a_day_change_nothing() {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start(&fleet).await;
+    roll_out_once_each(&skewed(running, fleet)).await;
+}
+
+fn a_day_ahead() -> UnixMs {
+    now().plus(Secs(25 * 3_600))
+}
+
+fn a_day_behind() -> UnixMs {
+    UnixMs::new(now().get() - 25 * 3_600_000).expect("a time in range")
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_a_day_ahead_rolls_out_as_any_other() {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_by(&fleet, None, a_day_ahead).await;
+    roll_out_once_each(&skewed(running, fleet)).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_a_day_behind_rolls_out_as_any_other() {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_by(&fleet, None, a_day_behind).await;
+    roll_out_once_each(&skewed(running, fleet)).await;
 }
 
 #[tokio::test]

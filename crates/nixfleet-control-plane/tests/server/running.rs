@@ -9,6 +9,7 @@ use nixfleet_control_plane::config::{Config, Database};
 use nixfleet_control_plane::server::{Ender, Server};
 use nixfleet_control_plane::store::Store;
 use nixfleet_control_plane::store::tokens::{Made, Role};
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::wire::{EventBatch, EventsTaken, Hello, Orders, state_bytes};
 use nixfleet_sys::fs;
 use rcgen::{CertificateParams, KeyPair};
@@ -44,8 +45,13 @@ impl Running {
 
     /// A server for `fleet` over this database, or over a file of its own.
     pub(crate) async fn start_over(fleet: &Fleet, database: Option<Database>) -> Self {
+        Self::start_by(fleet, database, now).await
+    }
+
+    /// The same, by this clock.
+    pub(crate) async fn start_by(fleet: &Fleet, database: Option<Database>, clock: fn() -> UnixMs) -> Self {
         let (dir, authority, config) = prepared(fleet, database);
-        let (address, store, server) = serve(&config).await;
+        let (address, store, server) = serve(&config, clock).await;
         let operator = token(&store, "ann", Role::Operator).await;
         let viewer = token(&store, "vic", Role::Viewer).await;
         Self { dir, config, authority, server: Some(server), store, address, operator, viewer }
@@ -70,7 +76,7 @@ impl Running {
     /// Starts it again at the same address, after [`Running::stop`].
     pub(crate) async fn again(&mut self) {
         self.config.listen = self.address;
-        let (address, store, server) = serve(&self.config).await;
+        let (address, store, server) = serve(&self.config, now).await;
         (self.address, self.store, self.server) = (address, store, Some(server));
     }
 
@@ -158,8 +164,8 @@ fn prepared(fleet: &Fleet, database: Option<Database>) -> (TempDir, CertificateD
     (dir, authority, config)
 }
 
-async fn serve(config: &Config) -> (SocketAddr, Store, (Ender, JoinHandle<()>)) {
-    let (server, ender) = Server::start(config).await.expect("it starts");
+async fn serve(config: &Config, clock: fn() -> UnixMs) -> (SocketAddr, Store, (Ender, JoinHandle<()>)) {
+    let (server, ender) = Server::start_by(config, clock).await.expect("it starts");
     let address = server.address().expect("an address");
     (address, server.store().clone(), (ender, tokio::spawn(server.run())))
 }
