@@ -74,8 +74,13 @@ impl Write {
             What::Revert => Wish::Revert { release },
             What::Withdraw => Wish::Withdraw { release },
         };
-        if *what == What::Withdraw {
-            self.drop_orders(host).await?;
+        if *what == What::Withdraw
+            && let Some(row) = self.host(host).await?
+        {
+            // What was ordered for a release and is not known to have arrived is taken back.
+            for topic in TOPICS_OF_A_RELEASE {
+                row.drop_order(topic);
+            }
         }
         self.put_order(id, host, &wish).await
     }
@@ -161,6 +166,11 @@ impl Write {
     }
 
     async fn put_order(&mut self, id: u64, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
+        if let Some(row) = self.host(host).await? {
+            row.put_order(id, wish);
+            return Ok(());
+        }
+        // In a rebuild from a log of which the beginning is gone: the release that names it comes later.
         sql("INSERT INTO orders (host, topic, number, body) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (host, topic) DO UPDATE SET number = excluded.number, body = excluded.body")
         .bind(host.to_string())
@@ -169,23 +179,6 @@ impl Write {
         .bind(json(wish))
         .execute(self.raw())
         .await?;
-        Ok(())
-    }
-
-    /// Takes back what was ordered for a release and is not known to have arrived.
-    pub(super) async fn drop_orders(&mut self, host: &HostName) -> Result<(), StoreError> {
-        for topic in TOPICS_OF_A_RELEASE {
-            self.drop_order(host, topic).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn drop_order(&mut self, host: &HostName, topic: Topic) -> Result<(), StoreError> {
-        sql("DELETE FROM orders WHERE host = $1 AND topic = $2")
-            .bind(host.to_string())
-            .bind(topic.name())
-            .execute(self.raw())
-            .await?;
         Ok(())
     }
 
