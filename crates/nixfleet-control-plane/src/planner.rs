@@ -436,6 +436,7 @@ async fn note(write: &mut Write, plan: &Plan) -> Result<(), StoreError> {
         let about = About::Channel(decision.rollout.channel.clone());
         write.append(&about, &Fact::Decided { decision: decision.clone() }).await?;
     }
+    write.fetch_hosts(orders.iter().map(|order| &order.host)).await?;
     for order in orders {
         let about = About::Host(order.host.clone());
         write.append(&about, &Fact::Ordered { order: order.clone() }).await?;

@@ -6,7 +6,7 @@
 //! replicas in a row, so numbers have no gaps, commit in their order, and no projection is made from an old row.
 //! Readers do not wait for writers.
 //!
-//! [`schema`] has the tables, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
+//! [`schema`] has the tables, [`rows`] writes many of their rows with one statement, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
 //! projections, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
 //! others read.
 
@@ -18,6 +18,7 @@ pub mod ingest;
 pub mod lease;
 pub mod planned;
 pub mod retention;
+mod rows;
 mod schema;
 pub mod tokens;
 pub mod write;

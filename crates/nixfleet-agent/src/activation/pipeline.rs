@@ -48,8 +48,8 @@ pub async fn activate_with<B: ActivationBackend>(
     let ahead = Box::pin(async { Ok(look_ahead(backend, tools, target).await) });
     match tokio::try_join!(ahead, begin(backend, tools, target)) {
         Ok(((seen, before), mut begun)) => {
-            begun.run.before = before.filter(|_| is_recent(&begun, seen));
-            Ok(drive(&mut begun.run, seen).await)
+            begun.run.before = before.filter(|_| is_recent(&begun, &seen));
+            Ok(drive(&mut begun.run, &seen).await)
         }
         Err(failure) => Ok(refused(backend, target, failure)),
     }
@@ -86,8 +86,8 @@ struct Begun<'a, B> {
 
 /// Whether the host as it was at the beginning is still the host before the switch: nothing was finished since, and
 /// no download lies ahead.
-fn is_recent<B>(begun: &Begun<'_, B>, seen: Seen) -> bool {
-    begun.way_was_clear && seen == Seen::Trusted
+fn is_recent<B>(begun: &Begun<'_, B>, seen: &Seen) -> bool {
+    begun.way_was_clear && matches!(seen, Seen::Trusted(_))
 }
 
 fn refused<B: ActivationBackend>(
@@ -200,7 +200,7 @@ fn root(host: &HostPaths, kind: RootKind, id: &ActivationId, path: &StorePath) -
 }
 
 /// From the first line to the verdict.
-async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> ActivationOutcome {
+async fn drive<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> ActivationOutcome {
     let verdict = forward(run, seen).await;
     conclude(run, verdict).await
 }
@@ -226,7 +226,7 @@ pub async fn conclude<B: ActivationBackend>(
     }
 }
 
-async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<Verdict, Halt> {
+async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> Result<Verdict, Halt> {
     fetch(run, seen).await.map_err(Halt::PutBack)?;
     let found = check_system(run).map_err(Halt::PutBack)?;
     boot_space::before_switch(run.backend.host(), &run.began().target).map_err(Halt::PutBack)?;
@@ -241,7 +241,7 @@ async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Resu
     settle(run, unit, RunKind::Switch).await
 }
 
-async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: Seen) -> Result<(), Failure> {
+async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> Result<(), Failure> {
     run.step(Step::Realise);
     run.note(Line::Realising)?;
     let (began, host) = (run.began(), run.backend.host());

@@ -11,7 +11,7 @@ use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::nix::closure::closure_digest;
-use nixfleet_core::nix::path_info::PathInfos;
+use nixfleet_core::nix::path_info::{PathInfo, PathInfos};
 use nixfleet_sys::exec::{Ended, ExecError};
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
@@ -32,10 +32,10 @@ const SPARE_BYTES: u64 = 16 << 20;
 const STORE: &str = "/nix/store";
 
 /// What is known of a closure before the activation has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// It is in the store, valid and signed throughout.
-    Trusted,
+    /// It is in the store, valid and signed throughout, and has this digest.
+    Trusted(ClosureDigest),
     /// Nothing good: it has to be looked at properly.
     Unknown,
 }
@@ -44,8 +44,8 @@ pub enum Seen {
 pub struct Order<'a> {
     /// The system.
     pub system: &'a StorePath,
-    /// What [`glance`] said of it a moment ago.
-    pub seen: Seen,
+    /// What [`seen`] said of it a moment ago.
+    pub seen: &'a Seen,
     /// Where things are.
     pub host: &'a HostPaths,
     /// The garbage collector root to make beforehand.
@@ -62,13 +62,6 @@ pub struct Order<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// Looks, without changing anything, whether the closure is in the store already, valid and signed throughout.
-pub async fn glance(tools: &Tools, system: &StorePath) -> Seen {
-    let settings = async { tools.nix_settings().await.unwrap_or_default() };
-    let (closure, settings) = tokio::join!(closure(tools, system), settings);
-    seen(closure, &settings).await
-}
-
 /// The closure as the local store knows it, if it does.
 pub async fn closure(tools: &Tools, system: &StorePath) -> Option<PathInfos> {
     if !system.as_path().exists() {
@@ -81,8 +74,12 @@ pub async fn closure(tools: &Tools, system: &StorePath) -> Option<PathInfos> {
 pub async fn seen(closure: Option<PathInfos>, settings: &NixSettings) -> Seen {
     let Some(closure) = closure else { return Seen::Unknown };
     let keys = settings.trusted_keys.clone();
-    let signed = tokio::task::spawn_blocking(move || all_signed(&closure, &keys)).await;
-    if signed.unwrap_or(false) { Seen::Trusted } else { Seen::Unknown }
+    let digest_if_signed = move || {
+        let contents = || closure.known.iter().map(PathInfo::contents).collect();
+        all_signed(&closure, &keys).then(|| closure_digest(contents()))
+    };
+    let digest = tokio::task::spawn_blocking(digest_if_signed).await;
+    digest.ok().flatten().map_or(Seen::Unknown, Seen::Trusted)
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -106,7 +103,7 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
 async fn is_settled(tools: &Tools, order: &Order<'_>) -> Result<bool, Failure> {
     match (order.unsigned, order.seen) {
         (Unsigned::Accept, _) => return Ok(false),
-        (Unsigned::Refuse, Seen::Trusted) => return Ok(true),
+        (Unsigned::Refuse, Seen::Trusted(_)) => return Ok(true),
         (Unsigned::Refuse, Seen::Unknown) => {}
     }
     match trust(tools, order, true).await {
@@ -297,6 +294,10 @@ fn not_asked(what: &str, error: &ToolError) -> Failure {
 /// The digest that a release signed: whoever steals the cache's key can serve other bytes under the same path.
 async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let Some(want) = order.digest else { return Ok(()) };
+    // What was read as a whole a moment ago is in the store, and what is there stays as it is.
+    if matches!(order.seen, Seen::Trusted(got) if got == want) {
+        return Ok(());
+    }
     let unreadable = |error: ToolError| not_asked("cannot read the closure", &error);
     let paths = tools.requisites(order.system).await.map_err(unreadable)?;
     let contents = tools.contents(&paths).await.map_err(unreadable)?;

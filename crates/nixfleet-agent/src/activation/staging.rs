@@ -10,13 +10,10 @@ use std::sync::Arc;
 use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::host::effect::StageOrder;
-use nixfleet_core::ids::ClosureDigest;
-use nixfleet_core::nix::closure::closure_digest;
-use nixfleet_core::nix::path_info::{PathInfo, PathInfos};
 
 use super::backend::ActivationBackend;
 use super::pipeline::is_a_system_for;
-use super::realise::{Order, Seen, closure, realise, seen};
+use super::realise::{Order, closure, realise, seen};
 use super::types::Observer;
 use crate::tools::nix_store::REALISE_STALL;
 
@@ -31,27 +28,18 @@ pub async fn stage<B: ActivationBackend>(
     let host = backend.host();
     let settings = async { tools.nix_settings().await.unwrap_or_default() };
     let (closure, settings) = tokio::join!(closure(tools, system), settings);
-    let digest = closure.as_ref().and_then(digest_of);
     let seen = seen(closure, &settings).await;
-    // What is in the store and signed throughout stays as it is, and was read as a whole just now.
-    let is_as_signed = seen == Seen::Trusted && digest.as_ref() == Some(&signed.digest);
     let fetch = Order {
         system,
-        seen,
+        seen: &seen,
         host,
         root: &host.wanted_root(system),
         unsynced: &host.unsynced_staging(),
         unsigned: Unsigned::Refuse,
-        digest: Some(&signed.digest).filter(|_| !is_as_signed),
+        digest: Some(&signed.digest),
         stall: REALISE_STALL,
         observer: &**observer,
     };
     realise(tools, &fetch).await?;
     is_a_system_for(backend, system)
-}
-
-/// The digest of a closure that the store knows as a whole.
-fn digest_of(closure: &PathInfos) -> Option<ClosureDigest> {
-    let is_whole = closure.missing.is_empty() && !closure.known.is_empty();
-    is_whole.then(|| closure_digest(closure.known.iter().map(PathInfo::contents).collect()))
 }

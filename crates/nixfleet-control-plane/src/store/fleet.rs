@@ -11,6 +11,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::fact::{About, Fact};
+use super::rows::Insert;
 use super::{Store, StoreError, int, sql, uint};
 
 /// The most rows of one page.
@@ -82,6 +83,12 @@ pub struct EventFilter {
 
 const HOST_COLUMNS: &str = "SELECT name, channel, release_seq, wave, tags, system, state, reported_ms, fault, \
      (SELECT at_ms FROM heard WHERE heard.host = hosts.name) AS heard_ms FROM hosts";
+
+const NOTE_HEARD: Insert = Insert {
+    head: "INSERT INTO heard (host, at_ms) VALUES",
+    columns: 2,
+    tail: "ON CONFLICT (host) DO UPDATE SET at_ms = excluded.at_ms",
+};
 
 impl Store {
     /// The host that has this key by a release that is served.
@@ -231,18 +238,13 @@ impl Store {
         Ok(uint(newest))
     }
 
-    /// Notes that hosts were heard of, in one transaction for all of them: never a row for each sign of life
-    /// (lesson 32).
+    /// Notes that hosts were heard of, each named once, in one transaction for all of them: never a row for each sign of
+    /// life (lesson 32).
     pub async fn note_heard(&self, heard: &[(HostName, UnixMs)]) -> Result<(), StoreError> {
         let mut tx = self.writer.begin().await?;
-        for (host, at) in heard {
-            sql("INSERT INTO heard (host, at_ms) VALUES ($1, $2) \
-                 ON CONFLICT (host) DO UPDATE SET at_ms = excluded.at_ms")
-            .bind(host.to_string())
-            .bind(int(at.get()))
-            .execute(&mut *tx)
+        NOTE_HEARD
+            .run(&mut tx, heard, |query, (host, at)| query.bind(host.to_string()).bind(int(at.get())))
             .await?;
-        }
         Ok(tx.commit().await?)
     }
 

@@ -118,6 +118,7 @@ async fn together(
     changed: &watch::Sender<u64>,
 ) -> Result<Vec<EventsTaken>, StoreError> {
     let mut write = store.begin(now).await?;
+    write.fetch_hosts(work.iter().map(|(host, _)| host)).await?;
     let mut answers = Vec::with_capacity(work.len());
     for (host, sent) in work {
         answers.push(one(&mut write, &host, sent).await?);

@@ -43,6 +43,7 @@ impl Store {
         }
         let mut write = self.begin(now).await?;
         keep_rollouts(&mut write, before).await?;
+        write.flush_events().await?;
         for statement in [
             // Everything that a host reported before its newest state in the log.
             "DELETE FROM events WHERE at_ms < $1 AND host IS NOT NULL AND kind IN ('reported', 'state-sent', 'compacted') \
@@ -82,9 +83,13 @@ impl Store {
         .fetch_all(write.raw())
         .await?;
         let mut count = 0;
-        for row in &rows {
+        let name = |row: &sqlx::any::AnyRow| {
             let host: String = row.try_get("host")?;
-            let host: HostName = host.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
+            host.parse().map_err(|_| StoreError::corrupt("a host's name"))
+        };
+        let hosts = rows.iter().map(name).collect::<Result<Vec<HostName>, StoreError>>()?;
+        write.fetch_hosts(&hosts).await?;
+        for host in hosts {
             let Some(row) = write.host(&host).await? else { continue };
             let state = Box::new(SavedState(row.state().clone()));
             let remembered = Box::new(row.remembered().clone());

@@ -1,6 +1,7 @@
 //! The one way to add events, and what each does to the projections. `rebuild` goes through the same.
 //!
-//! Hosts are folded in memory and written once at the commit, however many events of theirs a transaction has.
+//! Hosts are folded in memory and written once at the commit, however many events of theirs a transaction has; events and
+//! orders are gathered, and written many with one statement.
 
 mod host;
 mod plan;
@@ -13,6 +14,7 @@ use nixfleet_core::model::time::UnixMs;
 use sqlx::{Any, Row, Transaction};
 
 use super::fact::{self, About, Fact};
+use super::rows::{Filled, Insert};
 use super::schema::PROJECTIONS;
 use super::{Store, StoreError, int, sql, uint};
 pub use host::{Folding, HostRow};
@@ -22,6 +24,11 @@ use release::KnownRelease;
 
 /// How many events `rebuild` folds between two writes of the hosts: a few MB of them.
 const REBUILD_STRIDE: i64 = 2_000;
+/// Events that are gathered before they are written: some hundred KB.
+const GATHERED_MAX: usize = 1_024;
+
+const INSERT_EVENTS: Insert =
+    Insert { head: "INSERT INTO events (id, at_ms, kind, host, channel, body) VALUES", columns: 6, tail: "" };
 
 /// A write in progress: nothing of it is there until [`Write::commit`], and none of it if this is dropped.
 #[derive(Debug)]
@@ -32,9 +39,21 @@ pub struct Write {
     begun: u64,
     /// The newest event with this.
     newest: u64,
+    /// Events that are not written yet.
+    gathered: Vec<EventRow>,
     hosts: BTreeMap<HostName, HostRow>,
     releases: BTreeMap<(ChannelName, Seq), Option<KnownRelease>>,
     channels: BTreeMap<ChannelName, ChannelRow>,
+}
+
+/// An event as it is kept.
+#[derive(Debug)]
+struct EventRow {
+    id: u64,
+    kind: &'static str,
+    host: Option<String>,
+    channel: Option<String>,
+    body: String,
 }
 
 impl Store {
@@ -47,7 +66,7 @@ impl Store {
                 .await?;
         let newest = uint(newest);
         let (hosts, releases, channels) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Write { tx, now, begun: newest, newest, hosts, releases, channels })
+        Ok(Write { tx, now, begun: newest, newest, gathered: Vec::new(), hosts, releases, channels })
     }
 
     /// Makes all projections again from the log, in one transaction. Returns how many events were folded.
@@ -88,7 +107,7 @@ impl Write {
         self.now
     }
 
-    /// The connection, for what is in no event.
+    /// The connection, for what is in no event. What was gathered is not written yet.
     pub(super) fn raw(&mut self) -> &mut sqlx::AnyConnection {
         &mut self.tx
     }
@@ -103,17 +122,28 @@ impl Write {
     /// Adds an event of which the projection is made already.
     async fn note(&mut self, about: &About, fact: &Fact) -> Result<u64, StoreError> {
         let id = self.newest + 1;
-        sql("INSERT INTO events (id, at_ms, kind, host, channel, body) VALUES ($1, $2, $3, $4, $5, $6)")
-            .bind(int(id))
-            .bind(int(self.now.get()))
-            .bind(fact.kind())
-            .bind(about.host().map(ToString::to_string))
-            .bind(about.channel().map(ToString::to_string))
-            .bind(fact::to_json(fact))
-            .execute(&mut *self.tx)
-            .await?;
+        self.gathered.push(EventRow {
+            id,
+            kind: fact.kind(),
+            host: about.host().map(ToString::to_string),
+            channel: about.channel().map(ToString::to_string),
+            body: fact::to_json(fact),
+        });
+        if self.gathered.len() >= GATHERED_MAX {
+            self.flush_events().await?;
+        }
         self.newest = id;
         Ok(id)
+    }
+
+    /// Writes the events that were added so far: whoever reads the log within this write sees them then.
+    pub(super) async fn flush_events(&mut self) -> Result<(), StoreError> {
+        let (now, gathered) = (int(self.now.get()), std::mem::take(&mut self.gathered));
+        let fill = |query: Filled, EventRow { id, kind, host, channel, body }: &EventRow| {
+            let query = query.bind(int(*id)).bind(now).bind(*kind);
+            query.bind(host.clone()).bind(channel.clone()).bind(body.clone())
+        };
+        Ok(INSERT_EVENTS.run(&mut self.tx, &gathered, fill).await?)
     }
 
     /// What follows from an event.
@@ -138,6 +168,7 @@ impl Write {
 
     /// Puts it on the disk. Returns the newest event's number, and whether there are new ones.
     pub async fn commit(mut self) -> Result<Committed, StoreError> {
+        self.flush_events().await?;
         self.flush_hosts().await?;
         self.flush_channels().await?;
         if self.newest != self.begun {

@@ -395,9 +395,15 @@ async fn a_server_whose_clock_is_a_day_ahead_rolls_out_as_any_other() {
 }
 
 #[tokio::test]
-async fn a_server_whose_clock_is_a_day_behind_rolls_out_as_any_other() {
+async fn a_server_whose_clock_is_a_day_behind_refuses_what_it_takes_for_the_future_and_goes_on_when_it_is_right() {
     let fleet = Fleet::of(&NAMES);
-    let running = Running::start_by(&fleet, None, a_day_behind).await;
+    let mut running = Running::start_by(&fleet, None, a_day_behind).await;
+    let (status, problem) = running.person(&running.operator).push(fleet.release(1).pushed()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("clock"), "whoever reads it must think of the clock: {detail}");
+    running.stop().await;
+    running.again().await;
     roll_out_once_each(&skewed(running, fleet)).await;
 }
 

@@ -1,5 +1,7 @@
 //! A host in a write: its row, and the folding of what it reports.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use nixfleet_core::host::Phase;
 use nixfleet_core::host::Terms;
 use nixfleet_core::host::follow::Taken;
@@ -18,6 +20,7 @@ use nixfleet_trust::envelope::EntryEnvelope;
 use sqlx::Row;
 
 use super::super::fact::{About, Fact};
+use super::super::rows::{Among, Filled, Insert};
 use super::super::{StoreError, int, sql, uint};
 use super::{Write, json};
 use nixfleet_sys::text::chain;
@@ -36,6 +39,17 @@ pub struct HostRow {
     /// Why its events cannot be followed at the moment.
     pub fault: Option<String>,
     pub(super) is_changed: bool,
+    /// What is asked of it, by topic.
+    orders: BTreeMap<String, Asked>,
+    /// Topics of which the order is another one than the database has, or none.
+    moved: BTreeSet<String>,
+}
+
+/// An order as it is kept.
+#[derive(Debug)]
+struct Asked {
+    number: u64,
+    body: String,
 }
 
 /// What the newest release that names a host says of it.
@@ -75,6 +89,44 @@ impl HostRow {
         &self.remembered
     }
 
+    /// Puts an order there, in the place of an older one about the same.
+    pub(super) fn put_order(&mut self, number: u64, wish: &Wish) {
+        let topic = wish.topic().name().to_owned();
+        self.moved.insert(topic.clone());
+        self.orders.insert(topic, Asked { number, body: json(wish) });
+    }
+
+    /// Takes the order about `topic` away, if there is one.
+    pub(super) fn drop_order(&mut self, topic: Topic) {
+        if self.orders.remove(topic.name()).is_some() {
+            self.moved.insert(topic.name().to_owned());
+        }
+    }
+
+    /// Whether this very order waits for the host.
+    fn is_asked(&self, wish: &Wish) -> bool {
+        self.orders.get(wish.topic().name()).is_some_and(|asked| asked.body == json(wish))
+    }
+
+    /// Takes this very order away, if it is there.
+    pub(super) fn drop_this_order(&mut self, wish: &Wish) {
+        if self.is_asked(wish) {
+            self.drop_order(wish.topic());
+        }
+    }
+
+    /// Orders that a whole state shows to have been noted.
+    fn forget_heeded(&mut self, state: &HostState) {
+        if let Some(release) = state.phase.target().map(|terms| terms.release.clone()) {
+            self.drop_this_order(&Wish::Stage { release });
+        }
+        let go = state.go.clone().map(|release| Wish::Go { release });
+        let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
+        for wish in go.into_iter().chain(reboot) {
+            self.drop_this_order(&wish);
+        }
+    }
+
     /// Takes in that the state is another one: what was ordered may have begun.
     fn stands(&mut self) {
         let Some(ordered) = &self.remembered.ordered else { return };
@@ -108,20 +160,56 @@ pub(in crate::store) fn read_remembered(text: Option<&str>) -> Result<Remembered
     text.map_or_else(|| Ok(Remembered::default()), read)
 }
 
+const HOSTS: Among = Among {
+    head: "SELECT name, channel, release_seq, wave, tags, system, state, reported_ms, fault, remembered FROM hosts \
+           WHERE name IN",
+};
+const ORDERS: Among = Among { head: "SELECT host, topic, number, body FROM orders WHERE host IN" };
+/// Each of them is there, since it was read in the same transaction; what releases say of it stays as it is.
+const UPDATE_HOSTS: Insert = Insert {
+    head: "INSERT INTO hosts (name, channel, release_seq, wave, tags, system, seq, phase, state, reported_ms, fault, \
+           remembered) VALUES",
+    columns: 12,
+    tail: "ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, phase = excluded.phase, state = excluded.state, \
+           reported_ms = excluded.reported_ms, fault = excluded.fault, remembered = excluded.remembered",
+};
+const PUT_ORDERS: Insert = Insert {
+    head: "INSERT INTO orders (host, topic, number, body) VALUES",
+    columns: 4,
+    tail: "ON CONFLICT (host, topic) DO UPDATE SET number = excluded.number, body = excluded.body",
+};
+
 impl Write {
     /// The host `name`; `None` if no release that is served names it.
     pub async fn host(&mut self, name: &HostName) -> Result<Option<&mut HostRow>, StoreError> {
-        if !self.hosts.contains_key(name) {
-            let row =
-                sql("SELECT channel, release_seq, wave, tags, system, state, reported_ms, fault, remembered FROM hosts \
-                           WHERE name = $1")
-                .bind(name.to_string())
-                .fetch_optional(&mut *self.tx)
-                .await?;
-            let Some(row) = row else { return Ok(None) };
-            self.hosts.insert(name.clone(), read_host(&row)?);
-        }
+        self.fetch_hosts([name]).await?;
         Ok(self.hosts.get_mut(name))
+    }
+
+    /// Reads those of these hosts that were not read yet: of many, much faster than one by one.
+    pub async fn fetch_hosts(
+        &mut self,
+        names: impl IntoIterator<Item = &HostName>,
+    ) -> Result<(), StoreError> {
+        let wanted: BTreeSet<&HostName> =
+            names.into_iter().filter(|name| !self.hosts.contains_key(*name)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<String> = wanted.into_iter().map(ToString::to_string).collect();
+        for row in &HOSTS.rows(&mut self.tx, &wanted).await? {
+            let (name, host) = read_host(row)?;
+            self.hosts.insert(name, host);
+        }
+        for row in &ORDERS.rows(&mut self.tx, &wanted).await? {
+            let name: String = row.try_get("host")?;
+            let name: HostName = name.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
+            let asked = Asked { number: uint(row.try_get("number")?), body: row.try_get("body")? };
+            if let Some(host) = self.hosts.get_mut(&name) {
+                host.orders.insert(row.try_get("topic")?, asked);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a record in, and adds it to the log if it is new and fits.
@@ -173,15 +261,15 @@ impl Write {
         let may_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
         if let Some(noted) = Wish::noted_by(&record.fact) {
             // An order that the host noted is done with (lesson 25).
-            self.drop_this_order(host, &noted).await?;
+            row.drop_this_order(&noted);
         }
         if was_to_be_retried && !may_be_retried {
             // It went on by itself, so nothing is left to be tried again; a later failure is another matter.
-            self.drop_order(host, Topic::Retry).await?;
+            row.drop_order(Topic::Retry);
         }
         if let Some(release) = stages {
             // That it fetches is all that this order wanted, and it is no event of the host.
-            self.drop_this_order(host, &Wish::Stage { release }).await?;
+            row.drop_this_order(&Wish::Stage { release });
         }
         Ok(Folding::Taken)
     }
@@ -214,8 +302,9 @@ impl Write {
             row.follower = Follower::from(state.clone());
             (row.is_changed, row.reported_ms, row.fault) = (true, row.reported_ms.max(at), None);
             row.stands();
+            row.forget_heeded(state);
         }
-        self.forget_heeded(&host, state).await
+        Ok(())
     }
 
     /// Orders once more what a host is not known to have, since what it noted or sent speaks against it, and what does not wait
@@ -231,33 +320,11 @@ impl Write {
         else {
             return Ok(());
         };
-        if self.is_waiting(host, &wish).await? {
+        if row.is_asked(&wish) {
             return Ok(());
         }
         // Boxed, since an order is projected by the same code that reports are.
         Box::pin(self.append(&About::Host(host.clone()), &Fact::Ordered { order })).await?;
-        Ok(())
-    }
-
-    /// Whether this order waits for the host.
-    async fn is_waiting(&mut self, host: &HostName, wish: &Wish) -> Result<bool, StoreError> {
-        let found = sql("SELECT 1 FROM orders WHERE host = $1 AND topic = $2 AND body = $3")
-            .bind(host.to_string())
-            .bind(wish.topic().name())
-            .bind(json(wish))
-            .fetch_optional(&mut *self.tx)
-            .await?;
-        Ok(found.is_some())
-    }
-
-    /// Takes this order away, if it is what stands under its topic.
-    pub(super) async fn drop_this_order(&mut self, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
-        sql("DELETE FROM orders WHERE host = $1 AND topic = $2 AND body = $3")
-            .bind(host.to_string())
-            .bind(wish.topic().name())
-            .bind(json(wish))
-            .execute(&mut *self.tx)
-            .await?;
         Ok(())
     }
 
@@ -270,19 +337,6 @@ impl Write {
         let Some(host) = about.host() else { return Err(StoreError::corrupt("a host without a name")) };
         if let Some(row) = self.host(host).await? {
             (row.remembered, row.is_changed) = (remembered.clone(), true);
-        }
-        Ok(())
-    }
-
-    /// Orders that a whole state shows to have been noted.
-    async fn forget_heeded(&mut self, host: &HostName, state: &HostState) -> Result<(), StoreError> {
-        if let Some(release) = state.phase.target().map(|terms| terms.release.clone()) {
-            self.drop_this_order(host, &Wish::Stage { release }).await?;
-        }
-        let go = state.go.clone().map(|release| Wish::Go { release });
-        let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
-        for wish in go.into_iter().chain(reboot) {
-            self.drop_this_order(host, &wish).await?;
         }
         Ok(())
     }
@@ -300,30 +354,45 @@ impl Write {
         Ok(Terms::new(id.clone(), &release, &entry).ok())
     }
 
-    /// Writes the hosts that changed.
+    /// Writes the hosts that changed, and what is asked of them.
     pub(super) async fn flush_hosts(&mut self) -> Result<(), StoreError> {
-        for (name, row) in &mut self.hosts {
-            if !row.is_changed {
-                continue;
+        // Bounded by what one transaction touches; a rebuild touches all.
+        let hosts = std::mem::take(&mut self.hosts);
+        let changed: Vec<_> = hosts.iter().filter(|(_, row)| row.is_changed).collect();
+        UPDATE_HOSTS.run(&mut self.tx, &changed, |query, (name, row)| fill_host(query, name, row)).await?;
+        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        for (name, row) in &hosts {
+            for topic in &row.moved {
+                match row.orders.get(topic) {
+                    Some(asked) => put.push((name, topic, asked)),
+                    None => gone.push((name, topic)),
+                }
             }
-            let state = row.follower.state();
-            sql("UPDATE hosts SET seq = $2, phase = $3, state = $4, reported_ms = $5, fault = $6, remembered = $7 \
-                 WHERE name = $1")
+        }
+        PUT_ORDERS
+            .run(&mut self.tx, &put, |query, (name, topic, Asked { number, body })| {
+                let query = query.bind(name.to_string()).bind((*topic).clone());
+                query.bind(int(*number)).bind(body.clone())
+            })
+            .await?;
+        for (name, topic) in gone {
+            sql("DELETE FROM orders WHERE host = $1 AND topic = $2")
                 .bind(name.to_string())
-                .bind(int(state.seq))
-                .bind(state.phase.name().to_string())
-                .bind(json(state))
-                .bind(int(row.reported_ms.get()))
-                .bind(row.fault.clone())
-                .bind(json(&row.remembered))
+                .bind(topic.clone())
                 .execute(&mut *self.tx)
                 .await?;
-            row.is_changed = false;
         }
-        // Bounded by what one transaction touches; a rebuild touches all.
-        self.hosts.clear();
         Ok(())
     }
+}
+
+fn fill_host(query: Filled, name: &HostName, row: &HostRow) -> Filled {
+    let Named { channel, seq, wave, tags, system } = &row.named;
+    let state = row.follower.state();
+    let query = query.bind(name.to_string()).bind(channel.to_string()).bind(int(seq.get())).bind(*wave);
+    let query = query.bind(tags.clone()).bind(system.clone());
+    let query = query.bind(int(state.seq)).bind(state.phase.name().to_string()).bind(json(state));
+    query.bind(int(row.reported_ms.get())).bind(row.fault.clone()).bind(json(&row.remembered))
 }
 
 /// An entry whose proof was checked when it was taken in.
@@ -332,10 +401,11 @@ pub(super) fn read_entry(bytes: &[u8]) -> Option<Entry> {
     nixfleet_trust::json::read(envelope.payload()).ok()
 }
 
-fn read_host(row: &sqlx::any::AnyRow) -> Result<HostRow, StoreError> {
+fn read_host(row: &sqlx::any::AnyRow) -> Result<(HostName, HostRow), StoreError> {
     let bad = |what: &str| StoreError::corrupt(format!("a host's {what}"));
     let state: HostState = serde_json::from_str(row.try_get("state")?).map_err(|_| bad("state"))?;
-    Ok(HostRow {
+    let name = row.try_get::<String, _>("name")?.parse().map_err(|_| bad("name"))?;
+    let row = HostRow {
         named: Named {
             channel: row.try_get::<String, _>("channel")?.parse().map_err(|_| bad("channel"))?,
             seq: Seq::new(uint(row.try_get("release_seq")?)).map_err(|_| bad("release"))?,
@@ -348,5 +418,8 @@ fn read_host(row: &sqlx::any::AnyRow) -> Result<HostRow, StoreError> {
         remembered: read_remembered(row.try_get("remembered")?)?,
         fault: row.try_get("fault")?,
         is_changed: false,
-    })
+        orders: BTreeMap::new(),
+        moved: BTreeSet::new(),
+    };
+    Ok((name, row))
 }

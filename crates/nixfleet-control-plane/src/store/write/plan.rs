@@ -74,14 +74,17 @@ impl Write {
             What::Revert => Wish::Revert { release },
             What::Withdraw => Wish::Withdraw { release },
         };
-        match what {
-            What::Withdraw => self.drop_orders(host).await?,
-            // It is newer than whatever was taken back, and a host that asks anew must not take it for that.
-            What::Go | What::Retry | What::Reboot | What::Revert => {
-                self.drop_this_order(host, &Wish::Withdraw { release: order.release.clone() }).await?;
+        if let Some(row) = self.host(host).await? {
+            match what {
+                // What was ordered for a release and is not known to have arrived is taken back.
+                What::Withdraw => TOPICS_OF_A_RELEASE.into_iter().for_each(|topic| row.drop_order(topic)),
+                // It is newer than whatever was taken back, and a host that asks anew must not take it for that.
+                What::Go | What::Retry | What::Reboot | What::Revert => {
+                    row.drop_this_order(&Wish::Withdraw { release: order.release.clone() });
+                }
+                // Nothing that was taken back is ordered again by it.
+                What::Stage => {}
             }
-            // Nothing that was taken back is ordered again by it.
-            What::Stage => {}
         }
         self.put_order(id, host, &wish).await
     }
@@ -167,6 +170,11 @@ impl Write {
     }
 
     async fn put_order(&mut self, id: u64, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
+        if let Some(row) = self.host(host).await? {
+            row.put_order(id, wish);
+            return Ok(());
+        }
+        // In a rebuild from a log of which the beginning is gone: the release that names it comes later.
         sql("INSERT INTO orders (host, topic, number, body) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (host, topic) DO UPDATE SET number = excluded.number, body = excluded.body")
         .bind(host.to_string())
@@ -175,23 +183,6 @@ impl Write {
         .bind(json(wish))
         .execute(self.raw())
         .await?;
-        Ok(())
-    }
-
-    /// Takes back what was ordered for a release and is not known to have arrived.
-    pub(super) async fn drop_orders(&mut self, host: &HostName) -> Result<(), StoreError> {
-        for topic in TOPICS_OF_A_RELEASE {
-            self.drop_order(host, topic).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn drop_order(&mut self, host: &HostName, topic: Topic) -> Result<(), StoreError> {
-        sql("DELETE FROM orders WHERE host = $1 AND topic = $2")
-            .bind(host.to_string())
-            .bind(topic.name())
-            .execute(self.raw())
-            .await?;
         Ok(())
     }
 
