@@ -159,6 +159,7 @@ impl Agent {
             if known.log != log {
                 *known = Known { after: 0, log };
             }
+            let may_report = self.world.reports.acquire().await;
             let mut reporter = self.reporter.lock().await;
             if then == Then::SendState {
                 reporter.greet().await?;
@@ -171,7 +172,7 @@ impl Agent {
             while reporter.host.go_on(&|_| true) {}
             self.world.note_sent(reporter.report().await?);
             reporter.rest();
-            drop(reporter);
+            drop((reporter, may_report));
             if is_empty {
                 sleep_until(begun + POLL_PAUSE).await;
             }

@@ -54,10 +54,10 @@ use person::{Looking, Person};
 use server::Prepared;
 use stages::Bench;
 use wire::{Way, source};
-use world::World;
+use world::{REPORTS_MAX, World};
 
-/// File descriptors besides those of connections.
-const DESCRIPTORS_BESIDES: usize = 4_000;
+/// File descriptors besides those of polls: connections of those who report or attack, and some hundred.
+const DESCRIPTORS_BESIDES: usize = REPORTS_MAX + 3_000;
 
 /// Measures a control plane under the load of a fleet
 #[derive(Debug, Parser)]
@@ -108,9 +108,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Two connections for each agent while it reports, and as many in the server, which inherits the limit.
+/// A connection for each agent, those for reports, and as many in the server, which inherits the limit.
 fn raise_limits(agents: usize) -> Result<()> {
-    let wanted = (3 * agents + DESCRIPTORS_BESIDES) as u64;
+    let wanted = (agents + DESCRIPTORS_BESIDES) as u64;
     let now = getrlimit(Resource::Nofile);
     let maximum = now.maximum.map_or(wanted, |maximum| maximum.max(wanted));
     let raised = Rlimit { current: Some(maximum), maximum: Some(maximum) };
@@ -120,7 +120,7 @@ fn raise_limits(agents: usize) -> Result<()> {
     let now = getrlimit(Resource::Nofile).current;
     ensure!(
         now.is_none_or(|now| now >= wanted),
-        "{agents} agents need {wanted} open files, and {now:?} are allowed: take fewer agents, or run it as root"
+        "{agents} agents need {wanted} open files, and {now:?} are allowed: take fewer agents, or raise the limit (`ulimit -Hn`)"
     );
     Ok(())
 }

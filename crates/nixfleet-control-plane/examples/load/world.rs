@@ -11,12 +11,16 @@ use crate::fleet::Documents;
 use crate::wire::NoUse;
 
 /// Agents that may connect at the same time while nobody has failed yet; after that there is no limit but their pauses.
-pub(crate) const TURNS: usize = 256;
+const TURNS: usize = 256;
+/// Agents that have a connection for reports at the same time, so that open files suffice. A real fleet has no such limit.
+pub(crate) const REPORTS_MAX: usize = 4_000;
 
 pub(crate) struct World {
     pub(crate) documents: Documents,
     /// Whoever connects has one.
     pub(crate) turns: Semaphore,
+    /// Whoever reports has one.
+    pub(crate) reports: Semaphore,
     polling: AtomicUsize,
     sent: AtomicU64,
     gone: Mutex<Vec<Instant>>,
@@ -28,6 +32,7 @@ impl World {
         Self {
             documents,
             turns: Semaphore::new(TURNS),
+            reports: Semaphore::new(REPORTS_MAX),
             polling: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             gone: Mutex::default(),

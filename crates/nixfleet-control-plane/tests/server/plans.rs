@@ -395,7 +395,8 @@ async fn a_server_whose_clock_is_a_day_ahead_rolls_out_as_any_other() {
 }
 
 #[tokio::test]
-async fn a_server_whose_clock_is_a_day_behind_refuses_what_it_takes_for_the_future_and_goes_on_when_it_is_right() {
+async fn a_server_whose_clock_is_a_day_behind_refuses_what_it_takes_for_the_future_and_goes_on_when_it_is_right()
+ {
     let fleet = Fleet::of(&NAMES);
     let mut running = Running::start_by(&fleet, None, a_day_behind).await;
     let (status, problem) = running.person(&running.operator).push(fleet.release(1).pushed()).await;
