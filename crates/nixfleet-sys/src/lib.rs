@@ -4,7 +4,7 @@
 //! an error that says the whole line; [`fs`] replaces files so that a reader or a power cut sees the old or the new
 //! one; [`watch`] wakes on a change in a folder; [`session`] ends what shares a session;
 //! [`leash`] ends all that a program started; `pin` knows a server by its key; [`clock`] is the only place that asks what time it is, and [`random`] the only
-//! one that asks for chance.
+//! one that asks for chance; [`timer`] waits for what is far away.
 //! Used by the agent, the testbed and the operator's CLI; it knows none of them.
 
 pub mod clock;
@@ -16,4 +16,5 @@ pub mod pin;
 pub mod random;
 pub mod session;
 pub mod text;
+pub mod timer;
 pub mod watch;

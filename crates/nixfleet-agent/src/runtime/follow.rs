@@ -10,8 +10,9 @@ use nixfleet_core::host::event::Event;
 use nixfleet_core::host::{HostState, Now};
 use nixfleet_core::ids::BootId;
 use nixfleet_sys::fs;
+use nixfleet_sys::timer::sleep_until;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::desk::HostDesk;
 use super::handover::Handover;

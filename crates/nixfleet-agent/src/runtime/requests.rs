@@ -12,10 +12,11 @@ use nixfleet_core::host::Event;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs::{self, FsError};
 use nixfleet_sys::text;
+use nixfleet_sys::timer::timeout_at;
 use nixfleet_sys::watch::FolderWatch;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::activation::types::Observer;
 use crate::runtime::input::Input;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use nixfleet_core::host::event::Refusal;
 use nixfleet_core::host::probing::WatchId;
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_sys::timer::sleep_until;
 use nixfleet_trust::trust::{SavedTrust, Trust};
 use tokio::sync::mpsc::{Receiver, Sender};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::documents::{Connection, Documents, NoAnswer};
 use super::folder::Folder;

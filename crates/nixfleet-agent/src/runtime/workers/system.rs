@@ -7,9 +7,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nixfleet_sys::timer::{sleep_until, timeout_at};
 use nixfleet_sys::watch::FolderWatch;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::activation::host::HostPaths;
 use crate::activation::unfinished::Unfinished;
