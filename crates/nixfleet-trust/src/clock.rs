@@ -4,7 +4,7 @@
 //! valid again that has expired. Only signed times are kept. So a clock that was in 2030 for one boot leaves nothing
 //! behind, unless a threshold of keys signed a time in 2030.
 
-use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::model::time::{Date, Secs, UnixMs};
 
 use crate::attack::Attack;
 
@@ -73,12 +73,10 @@ impl std::error::Error for TooNew {}
 impl std::fmt::Display for TooNew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { created, clock, source } = self;
-        let ahead = created.ms_since(*clock) / 1000;
+        write!(f, "it is dated {}, and this host's clock says {}", Date(*created), Date(*clock))?;
         match source {
-            TimeSource::Clock => write!(f, "it is dated {ahead} s ahead of this host's clock"),
-            TimeSource::SignedTime => {
-                write!(f, "it is dated {ahead} s ahead of this host's clock, which is behind and must be set")
-            }
+            TimeSource::Clock => Ok(()),
+            TimeSource::SignedTime => f.write_str(", which is behind and must be set"),
         }
     }
 }
@@ -111,7 +109,10 @@ mod tests {
         assert_eq!(behind.admit(at(500_000)), Ok(()));
         let refused = behind.admit(at(500_001)).expect_err("the clock is behind");
         assert_eq!(refused.attack(), None);
-        assert!(refused.to_string().contains("must be set"), "{refused}");
+        assert_eq!(
+            refused.to_string(),
+            "it is dated 1970-01-01T00:08:20Z, and this host's clock says 1970-01-01T00:00:00Z, which is behind and must be set"
+        );
     }
 
     proptest! {
