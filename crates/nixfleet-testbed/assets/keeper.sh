@@ -139,6 +139,9 @@ clean() {
   rm -rf --one-file-system "$run"
 }
 
+nobody=02:00:00:00:00:ff
+hub_link=br0
+[ "$net_pid" != 0 ] || hub_link=up$slot
 hub() { if [ "$net_pid" = 0 ]; then "$@"; else nsenter -t "$net_pid" -n "$@"; fi; }
 
 case $mode in
@@ -169,7 +172,18 @@ case $mode in
           setpriv --pdeathsig KILL bash "$0" boot "$run" < /dev/null &
           ;;
         cut) hub ip link set "up$slot" down; note "done" ;;
-        restore) hub ip link set "up$slot" up; note "done" ;;
+        restore)
+          hub ip link set "up$slot" up
+          ip -n host neigh del "$gateway" dev eth0 2>/dev/null
+          hub ip neigh del "${address%/*}" dev "$hub_link" 2>/dev/null
+          note "done"
+          ;;
+        # One way only: what is sent to a neighbour whose hardware address is nobody's vanishes without a word.
+        mute) if ip -n host neigh replace "$gateway" lladdr "$nobody" dev eth0 nud permanent; then note "done"; else note "failed mute"; fi ;;
+        deafen)
+          if hub ip neigh replace "${address%/*}" lladdr "$nobody" dev "$hub_link" nud permanent
+          then note "done"; else note "failed deafen"; fi
+          ;;
         cache-down) [ -z "$httpd" ] || { kill -KILL "$httpd"; wait "$httpd"; httpd=; } 2>/dev/null; note "done" ;;
         cache-up) [ -n "$httpd" ] || serve; note "done" ;;
         *) note "failed unknown command $command" ;;

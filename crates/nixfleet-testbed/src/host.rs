@@ -300,7 +300,19 @@ impl Host {
         self.keeper.command("cut")
     }
 
-    /// Undoes [`Host::cut_network`].
+    /// Lets everything vanish that it sends to the network's hub, where caches and servers are; what is sent to it arrives.
+    ///
+    /// It ends when something inside sets its link up anew, as the network's unit does when it is restarted.
+    pub fn mute_network(&self) -> Result<()> {
+        self.keeper.command("mute")
+    }
+
+    /// Lets everything vanish that the network's hub sends to it; what it sends arrives.
+    pub fn deafen_network(&self) -> Result<()> {
+        self.keeper.command("deafen")
+    }
+
+    /// Undoes [`Host::cut_network`], [`Host::mute_network`] and [`Host::deafen_network`].
     pub fn restore_network(&self) -> Result<()> {
         self.keeper.command("restore")
     }

@@ -488,3 +488,44 @@ fn a_channel_that_comes_after_another_waits_until_that_one_has_converged_on_the_
     }
     led.no_objections();
 }
+
+/// A cut that goes one way leaves connections half open: neither side is told that the other is gone.
+#[test]
+fn a_host_that_speaks_and_is_not_heard_or_hears_nothing_goes_back_or_waits_and_is_asked_again() {
+    if !hosts_run() {
+        return;
+    }
+    let led = Led::boot(&["canary", "web-1"]);
+    let mut policy = two_waves("1s");
+    policy["offline_after"] = json!("20s");
+    release(&led, System::Good, "one", &policy);
+    led.until_decided(1, "converged");
+    led.all_converge("stable/1", System::Good);
+    let canary = led.fleet.host("canary");
+
+    // What it says vanishes in the middle of its trial, so nothing confirms it. The way back may set its link up anew.
+    release(&led, System::Slow, "two", &policy);
+    led.wait("the canary to be ordered", LIMIT, || {
+        (!ordered(&led.events(), "canary", 2, "go").is_empty()).then_some(())
+    });
+    canary.mute_network().expect("muted");
+    await_state(canary, "reverted", "stable/2", LONG).expect("nobody confirmed it");
+    assert_rests_on(canary, System::Good);
+    canary.restore_network().expect("back");
+    let events = led.until_decided_within(2, "halted", LONG);
+    assert!(ordered(&events, "web-1", 2, "go").is_empty(), "web-1 is not touched");
+
+    // It hears nothing, so it is away; and it is asked again when it is back.
+    canary.deafen_network().expect("deafened");
+    until_why(&led, "canary", "offline");
+    release(&led, System::Good3, "three", &policy);
+    until_why(&led, "canary", "offline");
+    assert!(ordered(&led.events(), "web-1", 3, "go").is_empty(), "no canary, no evidence");
+    canary.restore_network().expect("back");
+    let events = led.until_decided_within(3, "converged", LONG);
+    led.all_converge("stable/3", System::Good3);
+    for host in ["canary", "web-1"] {
+        assert_eq!(ordered(&events, host, 3, "go").len(), 1, "{host} is ordered once");
+    }
+    led.no_objections();
+}
