@@ -58,7 +58,7 @@ const MARKS: [(Mark, &str); 8] = [
     (Mark::Record("local-activation-started"), "that it is staged, and the turn to go, are saved"),
     (Mark::Line("began"), "check: the closure's signatures, the units, the lock, the first line"),
     (Mark::Line("realising"), "the line before the closure is looked for"),
-    (Mark::Line("setting-profile"), "realise: its contents are hashed once more"),
+    (Mark::Line("setting-profile"), "realise: it is there, as it was seen"),
     (Mark::Line("arming-deadman"), "the line before the profile is set"),
     (Mark::Line("firing"), "the profile is set, the deadman armed"),
 ];
