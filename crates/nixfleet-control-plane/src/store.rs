@@ -165,15 +165,6 @@ impl Store {
         let address = format!("sqlite:{}?mode=rwc", path.display());
         let pool = |connections: u32| {
             let options = AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections);
-            // A statement that finds the disk full ends the transaction, and the driver, which cannot end it once more, goes
-            // on counting it. Everything later would be written within that one: acknowledged, and never committed.
-            let options = options.after_release(|connection, _| {
-                Box::pin(async move {
-                    // The driver rolls back on its own thread; this waits for it.
-                    connection.ping().await?;
-                    Ok(!connection.is_in_transaction())
-                })
-            });
             options.after_connect(|connection, _| {
                 Box::pin(async move {
                     for pragma in [
@@ -190,7 +181,16 @@ impl Store {
             })
         };
         // One writer: two would only wait for each other, and one of them in vain.
-        let writer = pool(1).connect(&address).await?;
+        // A statement that finds the disk full ends the transaction, and the driver, which cannot end it once more, goes on
+        // counting it. Everything later would be written within that one: acknowledged, and never committed. Readers begin none.
+        let writer = pool(1).after_release(|connection, _| {
+            Box::pin(async move {
+                // The driver rolls back on its own thread; this waits for it.
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        });
+        let writer = writer.connect(&address).await?;
         let readers = pool(READERS).connect(&address).await?;
         Ok(Self::new(Engine::Sqlite, writer, readers))
     }

@@ -22,6 +22,11 @@ use crate::running::{Running, SOON};
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
+    /// The file on it.
+    fn database(&self) -> Database {
+        Database::Sqlite(self.0.join("control-plane.db"))
+    }
+
     /// `None`, and said so, where none can be mounted.
     #[expect(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
     async fn mount(at: &Path) -> Option<Self> {
@@ -77,6 +82,13 @@ async fn until_ready(story: &Story, wanted: StatusCode) -> Value {
     last
 }
 
+/// Living agents of [`NAMES`], and a server over this database.
+async fn story_over(database: Database) -> Story {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_over(&fleet, Some(database)).await;
+    Story::over(fleet, running, &NAMES)
+}
+
 /// What hosts reported is in the log once each, without a gap, and the projections are those of the log.
 async fn assert_whole(story: &Story) {
     let events = story.events().await;
@@ -104,7 +116,7 @@ fn assert_ordered_once(events: &[Value], seq: u64) {
 async fn what_is_written_after_the_disk_was_full_is_committed() {
     let dir = tempfile::tempdir().expect("a folder");
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
-    let store = Store::open(&Database::Sqlite(disk.0.join("control-plane.db"))).await.expect("it opens");
+    let store = Store::open(&disk.database()).await.expect("it opens");
     for round in 0..3 {
         disk.fill();
         let mut tried = 0;
@@ -125,10 +137,7 @@ async fn what_is_written_after_the_disk_was_full_is_committed() {
 async fn a_full_disk_is_an_alarm_everywhere_loses_nothing_and_is_over_when_there_is_room() {
     let dir = tempfile::tempdir().expect("a folder");
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
-    let database = Database::Sqlite(disk.0.join("control-plane.db"));
-    let fleet = Fleet::of(&NAMES);
-    let running = Running::start_over(&fleet, Some(database)).await;
-    let story = Story::over(fleet, running, &NAMES);
+    let story = story_over(disk.database()).await;
     let mut asks = policy();
     asks.waves[1].approval = Approval::ByAPerson;
     story.release(1, asks).await;
@@ -176,10 +185,7 @@ async fn a_full_disk_is_an_alarm_everywhere_loses_nothing_and_is_over_when_there
 async fn a_disk_that_is_full_again_and_again_in_mid_rollout_loses_no_report_and_no_order() {
     let dir = tempfile::tempdir().expect("a folder");
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
-    let database = Database::Sqlite(disk.0.join("control-plane.db"));
-    let fleet = Fleet::of(&NAMES);
-    let running = Running::start_over(&fleet, Some(database)).await;
-    let story = Story::over(fleet, running, &NAMES);
+    let story = story_over(disk.database()).await;
     for seq in 1..=3 {
         story.release(seq, soaking(1)).await;
         disk.fill();
@@ -193,10 +199,7 @@ async fn a_disk_that_is_full_again_and_again_in_mid_rollout_loses_no_report_and_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_server_that_is_ended_in_mid_rollout_loses_nothing_and_is_missed_aloud() {
     let Some(mut cluster) = Cluster::start().await else { return };
-    let fleet = Fleet::of(&NAMES);
-    let database = cluster.database("restarted").await;
-    let running = Running::start_over(&fleet, Some(database)).await;
-    let story = Story::over(fleet, running, &NAMES);
+    let story = story_over(cluster.database("restarted").await).await;
     story.release(1, policy()).await;
     story.until_converged(1).await;
     for (seq, how) in (2..).zip([End::Fast, End::Immediate, End::Killed]) {
