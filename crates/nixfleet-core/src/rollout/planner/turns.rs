@@ -97,7 +97,7 @@ impl<'v> Turns<'v, '_> {
             At::Soaking => Why::Soaking,
             At::Restarting => Why::OnItsWay(seen.host.standing.as_ref().map(|standing| standing.state)),
             At::OnItsWay(state) => Why::OnItsWay(state),
-            At::Older(release) => Why::Superseded(release),
+            At::Older(release) => silent(seen).unwrap_or(Why::Superseded(release)),
             At::Failed(class) => kept(seen).unwrap_or(Why::Failed(class)),
             At::TriesAgain(class) => kept(seen).unwrap_or(Why::TriesAgain(class)),
         };
@@ -164,8 +164,13 @@ fn kept<'v>(seen: &Seen<'v>) -> Option<Why<'v>> {
 
 /// Why nothing can be said to it.
 fn away<'v>(seen: &Seen<'v>) -> Option<Why<'v>> {
+    silent(seen).or_else(|| seen.host.standing.is_none().then_some(Why::NeverReported))
+}
+
+/// Why nothing is to be expected of it.
+fn silent<'v>(seen: &Seen<'v>) -> Option<Why<'v>> {
     match seen.silence {
         Silence::Offline => Some(Why::Offline(seen.host.heard_ms)),
-        Silence::Heard => seen.host.standing.is_none().then_some(Why::NeverReported),
+        Silence::Heard => None,
     }
 }
