@@ -20,6 +20,7 @@ mod input;
 mod mending;
 mod observed;
 mod outcomes;
+mod overtaken;
 mod owner;
 mod power;
 mod probing;
