@@ -81,19 +81,20 @@ impl ControlPlane {
     }
 
     fn words(&self, verb: &[&str]) -> Vec<String> {
-        let (namespace, folder) = (self.namespace.display(), &self.folder);
-        let mut words = vec![
-            // Whatever becomes of the test, it does not stay.
-            "setpriv".to_owned(),
-            "--pdeathsig=KILL".to_owned(),
-            "nsenter".to_owned(),
-            format!("--net={namespace}"),
-            self.program.display().to_string(),
-            "--config".to_owned(),
-            folder.join("control-plane.toml").display().to_string(),
-        ];
+        let mut words = vec![self.program.display().to_string(), "--config".to_owned(), self.config()];
         words.extend(verb.iter().map(|word| (*word).to_owned()));
-        words
+        self.in_network(words)
+    }
+
+    fn config(&self) -> String {
+        self.folder.join("control-plane.toml").display().to_string()
+    }
+
+    /// A program that ends with the test, whatever becomes of it, in the network of the hosts.
+    fn in_network(&self, argv: Vec<String>) -> Vec<String> {
+        let net = format!("--net={}", self.namespace.display());
+        let first = ["setpriv", "--pdeathsig=KILL", "nsenter", &net];
+        first.into_iter().map(str::to_owned).chain(argv).collect()
     }
 
     /// A verb at its side, which must end well.
@@ -105,7 +106,16 @@ impl ControlPlane {
 
     /// Starts it, and waits until it answers.
     pub fn run(&mut self, fleet: &StaticFleet) -> Result<()> {
-        let words = self.words(&["run"]);
+        self.run_program(fleet, &self.words(&["run"]))
+    }
+
+    /// The same with a clock that is so many hours ahead, by the program that can do that (the example `skewed`).
+    pub fn run_skewed(&mut self, fleet: &StaticFleet, program: &Path, hours: i64) -> Result<()> {
+        let argv = vec![program.display().to_string(), hours.to_string(), self.config()];
+        self.run_program(fleet, &self.in_network(argv))
+    }
+
+    fn run_program(&mut self, fleet: &StaticFleet, words: &[String]) -> Result<()> {
         self.running = Some(spawn::start(&words.iter().map(OsStr::new).collect::<Vec<_>>())?);
         let ready = wait_until("the control plane to answer", START_LIMIT, || {
             self.readiness(fleet).is_ok_and(|(status, _)| status == 200).then_some(())

@@ -7,15 +7,15 @@
 use std::path::Path;
 
 use nixfleet_testbed::control_plane::ControlPlane;
-use nixfleet_testbed::fleet::{StaticFleet, await_state};
+use nixfleet_testbed::fleet::{StaticFleet, await_state, status};
 use nixfleet_testbed::postgres::{Disk, End, Postgres};
 use nixfleet_testbed::{Flavour, System};
 use serde_json::{Value, json};
 
-use crate::common::{fires, hosts_run};
+use crate::common::{assert_rests_on, fires, hosts_run};
 use crate::controlled::{LIMIT, Led, ordered, program};
 use crate::deaths::records;
-use crate::steered::{release, two_waves};
+use crate::steered::{release, told_of, two_waves};
 use crate::unruly::{self, Unruly};
 
 /// Whether PostgreSQL can run here. In CI what cannot run is a failure.
@@ -233,5 +233,59 @@ fn a_canary_that_fails_behind_an_unruly_line_halts_the_rollout_and_what_comes_ag
     assert_eq!(fires(canary, canary.system(System::Probe404)), 1, "it is not tried again");
     assert_eq!(fires(led.fleet.host("web-1"), led.fleet.host("web-1").system(System::Probe404)), 0);
     assert!(ordered(&led.events(), "web-1", 2, "go").is_empty());
+    led.no_objections();
+}
+
+/// Ends the control plane in the middle of whatever it does, and starts it with a clock that is so many hours ahead.
+fn restart_skewed(led: &mut Led, hours: i64) {
+    led.control_plane.kill();
+    let started = led.control_plane.run_skewed(&led.fleet, &program("NIXFLEET_SKEWED_BIN"), hours);
+    started.expect("it comes up again");
+}
+
+#[test]
+fn a_server_whose_clock_is_wrong_by_a_day_delays_and_hurries_nobody_past_the_signed_time() {
+    if !hosts_run() {
+        return;
+    }
+    let mut led = Led::boot(&["canary", "web-1"]);
+    release(&led, System::Good, "one", &two_waves("1s"));
+    led.until_decided(1, "converged");
+    release(&led, System::Good3, "two", &two_waves("1s"));
+    until_the_canary_is_told(&led, 2);
+    restart_skewed(&mut led, 25);
+    let events = led.until_decided(2, "converged");
+    led.all_converge("stable/2", System::Good3);
+    assert_moved_once(&led, &events, (2, System::Good3));
+
+    // By its clock the hour is over that the policy wants between the waves. The hosts have their own.
+    let mut an_hour_later = two_waves("1s");
+    an_hour_later["waves"][1]["opens_after"] = json!("1h");
+    release(&led, System::Twin, "three", &an_hour_later);
+    led.wait("web-1 to be told to go", LIMIT, || {
+        (!ordered(&led.events(), "web-1", 3, "go").is_empty()).then_some(())
+    });
+    let mut told = Value::Null;
+    led.wait("web-1 to have its order and to wait for the signed time", LIMIT, || {
+        told = status(led.fleet.host("web-1"));
+        let has_it = told_of(&led.events(), "web-1", "ordered-to-go") == 3;
+        (has_it && told["state"] == "staged" && told["waiting"]["on"] == "wave").then_some(())
+    });
+    assert_rests_on(led.fleet.host("web-1"), System::Good3);
+
+    restart_skewed(&mut led, -25);
+    release(&led, System::Third, "four", &two_waves("1s"));
+    led.wait("it to say what it thinks of the date", LIMIT, || {
+        led.control_plane.said().contains("clock").then_some(())
+    });
+    assert!(ordered(&led.events(), "canary", 4, "go").is_empty());
+    led.control_plane.kill();
+    led.control_plane.run(&led.fleet).expect("it comes up again, and its clock is right");
+    let events = led.until_decided(4, "converged");
+    led.all_converge("stable/4", System::Third);
+    assert_moved_once(&led, &events, (4, System::Third));
+    let web = led.fleet.host("web-1");
+    assert_eq!(fires(web, web.system(System::Twin)), 0, "its time never came");
+    assert_nothing_is_lost(&led);
     led.no_objections();
 }
