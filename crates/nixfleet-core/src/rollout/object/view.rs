@@ -74,6 +74,15 @@ pub(super) fn waits_staged(channel: &Channel, host: &Host) -> bool {
     standing_on(channel, host).is_some_and(untold) && matches!(told(host), None | Some(What::Stage))
 }
 
+/// It waits to be restarted into a release that is not the newest any more, and nobody has told it to move since.
+pub(super) fn awaits_older(channel: &Channel, host: &Host) -> bool {
+    let older = |standing: &Standing| {
+        standing.state == S::AwaitingReboot
+            && standing.about.as_ref().is_some_and(|about| *about != channel.current.id)
+    };
+    host.standing.as_ref().is_some_and(older) && matches!(told(host), None | Some(What::Stage))
+}
+
 /// It is soaking on the newest release.
 pub(super) fn soaks(channel: &Channel, host: &Host) -> bool {
     standing_on(channel, host).is_some_and(|standing| standing.state == S::Soaking) && told(host).is_none()
