@@ -25,7 +25,7 @@ use crate::mirror::{Mirror, News};
 use crate::say;
 use crate::store::fact::{About, Fact};
 use crate::store::lease::Lease;
-use crate::store::planned::Reading;
+use crate::store::planned::{Reading, Touched};
 use crate::store::write::Write;
 use crate::store::{Store, StoreError};
 use crate::trouble::Writer;
@@ -318,13 +318,12 @@ impl Planner {
         loop {
             let event = self.planning.read().0.event;
             let touched = reading.touched(event).await?;
+            self.tools.store.board().touched(&touched);
             if touched.newest > event {
                 let news = News::about(reading, &touched).await?;
                 any |= !touched.is_empty();
                 self.planning.change(|mirror, _| mirror.take(news));
-                for host in &touched.asked {
-                    self.tools.wakes.wake(host);
-                }
+                self.note_asked(reading, &touched).await?;
                 let newest = touched.newest;
                 self.tools
                     .committed
@@ -334,6 +333,19 @@ impl Planner {
                 return Ok(any);
             }
         }
+    }
+
+    /// Wakes whoever was asked for something; what that is was noted when it was written here, or is read now.
+    async fn note_asked(&self, reading: &mut Reading<'_>, touched: &Touched) -> Result<(), StoreError> {
+        let unknown = self.tools.store.board().unknown(&touched.asked);
+        if !unknown.is_empty() {
+            let (event, asked) = reading.asked(&unknown).await?;
+            self.tools.store.board().note(event, asked);
+        }
+        for host in &touched.asked {
+            self.tools.wakes.wake(host);
+        }
+        Ok(())
     }
 
     /// Takes in who was heard of. Says whether a plan may be another by that.
@@ -416,7 +428,8 @@ impl Planner {
         }
         self.objected.clear();
         note(&mut write, &plan).await?;
-        write.commit().await?;
+        let committed = write.commit().await?;
+        committed.asked.iter().for_each(|host| self.tools.wakes.wake(host));
         self.tools.metrics.orders.add(plan.orders.len() as u64);
         let mut reading = self.tools.store.reading().await?;
         self.catch_up(&mut reading).await?;

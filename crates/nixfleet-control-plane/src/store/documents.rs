@@ -17,7 +17,7 @@ impl Store {
     pub async fn document(&self, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sql("SELECT bytes FROM documents WHERE path = $1")
             .bind(path.to_owned())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         Ok(row.map(|row| row.try_get("bytes")).transpose()?)
     }
@@ -26,7 +26,7 @@ impl Store {
     pub async fn setting(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sql("SELECT value FROM settings WHERE name = $1")
             .bind(name)
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         Ok(row.map(|row| row.try_get("value")).transpose()?)
     }

@@ -123,6 +123,27 @@ fn good_bad_good(flavour: Flavour) {
     assert_rests_on(&host, System::Good);
 }
 
+#[test]
+fn a_host_that_still_watches_a_release_shows_the_newer_one_that_comes_next() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let watched_long = Saying { soak_secs: 3_600, ..Saying::default() };
+    fleet.publish(&host, 1, host.system(System::Good), &watched_long);
+    let said = await_state(&host, "soaking", "stable/1");
+    assert!(said["next"].is_null(), "{said}");
+    fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
+    let seen = host.wait_until("the newer one is seen", LIMIT, |host| {
+        let said = fleet::status(host);
+        said["next"] == "stable/2" && said["state"] == "soaking" && said["release"] == "stable/1"
+    });
+    assert!(seen.is_ok(), "{:#}", fleet::status(&host));
+    let shown = host.run(&[AGENT, "status"]).expect("it runs").stdout;
+    assert!(shown.contains("next      stable/2, when this one is over"), "{shown}");
+    assert_rests_on(&host, System::Good);
+}
+
 /// What the reducer and its log pass with every input: it must be possible to die at each of them, each time.
 pub(crate) const POINTS: [&str; 7] = [
     "before-log",
