@@ -25,6 +25,7 @@ mod owner;
 mod power;
 mod probing;
 mod releases;
+mod secured;
 mod serverless;
 mod slow_caches;
 mod soak;
