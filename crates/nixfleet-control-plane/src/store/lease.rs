@@ -1,9 +1,16 @@
 //! Who plans: one row with an end, the same on both engines. A holder that vanishes loses it when it ends (lesson 38).
+//!
+//! The end is by the holder's clock. One that is further ahead than clocks should be apart is no end at all: its holder may be
+//! gone, and would keep everybody out until the others' clocks come there. Two that take it from one another are harmless, as
+//! each plans within a write in which it is asked again whose it is.
 
-use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::model::time::{Secs, UnixMs};
 use sqlx::Row;
 
 use super::{Store, StoreError, int, sql, uint};
+
+/// How far the clocks of replicas may be apart.
+const APART_MAX: Secs = Secs(60);
 
 /// Who holds a lease, and until when by the holder's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +22,8 @@ pub struct Lease {
 }
 
 impl Store {
-    /// Takes the lease `name` for `me` until `until`, if it is free, over, or mine already. Returns whether it is mine.
+    /// Takes the lease `name` for `me` until `until`, if it is free, over, mine already, or ends later than anybody with a
+    /// right clock can have said. Returns whether it is mine.
     pub async fn lease(
         &self,
         name: &'static str,
@@ -25,11 +33,12 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let row = sql("INSERT INTO leases (name, holder, until_ms) VALUES ($1, $2, $3) \
                        ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms \
-                       WHERE leases.holder = $2 OR leases.until_ms < $4 RETURNING holder")
+                       WHERE leases.holder = $2 OR leases.until_ms < $4 OR leases.until_ms > $5 RETURNING holder")
         .bind(name)
         .bind(me.to_owned())
         .bind(int(until.get()))
         .bind(int(now.get()))
+        .bind(int(until.plus(APART_MAX).get()))
         .fetch_optional(&self.writer)
         .await?;
         Ok(row.is_some())

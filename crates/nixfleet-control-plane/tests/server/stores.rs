@@ -217,10 +217,18 @@ async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Da
         let orders = store.orders(&host, 0).await.expect("read");
         orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
     };
-    for what in [What::Stage, What::Go, What::Reboot, What::Revert] {
+    for what in [What::Stage, What::Go, What::Reboot] {
         give(&first, what).await;
     }
-    assert_eq!(wishes().await.len(), 4);
+    assert_eq!(wishes().await.len(), 3);
+    give(&first, What::Revert).await;
+    let revert = Wish::Revert { release: first.id.clone() };
+    assert_eq!(wishes().await, [revert], "the way back takes the place of what it undoes");
+    give(&first, What::Retry).await;
+    assert!(
+        !wishes().await.iter().any(|wish| matches!(wish, Wish::Revert { .. })),
+        "and is over with the next try"
+    );
     give(&first, What::Withdraw).await;
     assert_eq!(wishes().await, [Wish::Withdraw { release: first.id.clone() }]);
     give(&first, What::Reboot).await;
@@ -285,6 +293,9 @@ async fn a_lease_has_one_holder_and_ends(database: Database) {
     assert_eq!(store.holder("plan").await.expect("read").map(|lease| lease.holder), Some("b".to_owned()));
     store.give_back("plan", "b").await.expect("asked");
     assert!(take("a", 22).await);
+    let ahead = start.plus(Secs(86_400));
+    assert!(store.lease("plan", "late", ahead, ahead.plus(Secs(10))).await.expect("asked"));
+    assert!(take("b", 23).await, "a clock that is a day ahead keeps nobody out for a day");
 }
 
 async fn a_token_has_one_name_and_is_found_by_itself_only(database: Database) {
