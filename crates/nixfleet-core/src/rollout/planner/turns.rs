@@ -88,7 +88,13 @@ impl<'v> Turns<'v, '_> {
 
     fn answer(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
         if seen.withdraw {
-            return Answer::Order(What::Withdraw);
+            // A restart that it has not heard of is overtaken by the way back; one that it has must be answered first.
+            let goes = matches!(seen.at, At::Done | At::Soaking) && self.rules.goes_back();
+            let back = goes.then(|| self.way_back(place, seen));
+            return match back {
+                Some(order @ Answer::Order(_)) => order,
+                Some(Answer::Nothing(_)) | None => Answer::Order(What::Withdraw),
+            };
         }
         if let Some(ordered) = seen.host.ordered.as_ref().filter(|ordered| ordered.what == What::Withdraw) {
             return Answer::Nothing(Why::TakenBack(&ordered.release));
@@ -157,7 +163,12 @@ impl<'v> Turns<'v, '_> {
         order_unless(held.or_else(|| self.budgets.full(self.view, place)), What::Reboot)
     }
 
+    /// Back from the newest release. Who cannot go back stays with what is done.
     fn way_back(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
+        let stays = seen.host.standing.as_ref().and_then(|standing| standing.no_way_back.as_ref());
+        if stays == Some(&self.view.channel.current.id) {
+            return Answer::Nothing(if seen.at == At::Soaking { Why::Soaking } else { Why::Done });
+        }
         let held = kept(seen).or_else(|| away(seen));
         order_unless(held.or_else(|| self.budgets.full(self.view, place)), What::Revert)
     }
