@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Put the tables into BENCHMARKS.md, with this machine's description
     #[arg(long)]
     write: bool,
-    /// In the benchmark of load, 100,000 agents instead of 10,000
+    /// In the benchmark of load, 100,000 agents instead of 10,000, or as many as the limit of open files allows
     #[arg(long, conflicts_with = "agents")]
     large: bool,
     /// In the benchmark of load, so many agents

@@ -13,7 +13,6 @@ pub mod documents;
 mod folder;
 pub mod follow;
 pub mod look;
-pub mod pause;
 pub mod place;
 pub mod refused;
 pub mod web;

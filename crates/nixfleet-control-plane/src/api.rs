@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use crate::heard::{Heard, Strangers};
 use crate::metrics::Metrics;
 use crate::planner::Planning;
+use crate::room::Room;
 use crate::store::Store;
 use crate::store::ingest::Ingest;
 use crate::wakes::Wakes;
@@ -42,6 +43,8 @@ pub struct App {
     pub store: Store,
     /// Where reports are handed in.
     pub ingest: Ingest,
+    /// How much of them there may be.
+    pub room: Room,
     /// Which log the numbers of events are of.
     pub log: Arc<str>,
     /// The polls that wait.

@@ -12,7 +12,7 @@ use nixfleet_core::rollout::{Channel, Host, Snapshot};
 
 use crate::store::StoreError;
 use crate::store::fact::Progress;
-use crate::store::planned::{PlannedChannel, PlannedHost, Reading, Touched};
+use crate::store::planned::{PlannedChannel, PlannedHost, PlannedRows, Reading, Touched};
 
 /// The fleet as of an event.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,11 @@ impl News {
         let newest = reading.newest().await?;
         let released = reading.channels().await?.into_iter().map(|channel| (channel, newest)).collect();
         Self::about(reading, &Touched { newest, released, ..Touched::default() }).await
+    }
+
+    /// The rows that a write has written, which ended with the event `newest`.
+    pub fn written(newest: u64, (progressed, hosts): PlannedRows) -> Self {
+        Self { newest, released: Vec::new(), progressed, hosts }
     }
 
     /// The rows that were touched.

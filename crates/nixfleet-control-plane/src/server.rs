@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::planner::{LEASE, Planner, Tools};
 use crate::releases::folder::{self, FolderRefused};
 use crate::releases::{self, IntakeRefused, Taken};
+use crate::room::Room;
 use crate::serve::{Serving, serve};
 use crate::store::ingest::Ingest;
 use crate::store::{Store, StoreError};
@@ -112,6 +113,7 @@ impl Server {
             log: store.log().await?.into(),
             store,
             ingest,
+            room: Room::default(),
             wakes,
             planning,
             changed,

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nixfleet_core::model::names::HostName;
 use tokio::sync::Notify;
 
+/// Polls of one host that wait at the same time. An agent has one; those of connections that were cut wait for a minute more.
+pub const POLLS_OF_A_HOST_MAX: usize = 16;
+
 /// The polls that wait, by host. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Wakes(Arc<Mutex<HashMap<HostName, Waiter>>>);
@@ -25,12 +28,15 @@ pub struct Registered {
 }
 
 impl Wakes {
-    /// Registers a poll of `host`.
-    pub fn register(&self, host: &HostName) -> Registered {
+    /// Registers a poll of `host`; `None` if too many of it wait already.
+    pub fn register(&self, host: &HostName) -> Option<Registered> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waiter = waiting.entry(host.clone()).or_default();
+        if waiter.polls >= POLLS_OF_A_HOST_MAX {
+            return None;
+        }
         waiter.polls += 1;
-        Registered { wakes: self.clone(), host: host.clone(), news: Arc::clone(&waiter.news) }
+        Some(Registered { wakes: self.clone(), host: host.clone(), news: Arc::clone(&waiter.news) })
     }
 
     /// Wakes the polls of `host`.
@@ -93,7 +99,8 @@ mod tests {
     #[tokio::test]
     async fn a_change_wakes_the_polls_of_its_host_and_nobody_else() {
         let wakes = Wakes::default();
-        let (mine, other) = (wakes.register(&host("web-1")), wakes.register(&host("web-2")));
+        let register = |name| wakes.register(&host(name)).expect("room");
+        let (mine, other) = (register("web-1"), register("web-2"));
         wakes.wake(&host("web-1"));
         assert!(has_news(&mine).await, "what comes before the wait is not lost");
         assert!(!has_news(&mine).await, "and is told once");
@@ -103,7 +110,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_goes_away_waits_no_more_and_a_second_poll_of_a_host_stays() {
         let wakes = Wakes::default();
-        let (first, second) = (wakes.register(&host("web-1")), wakes.register(&host("web-1")));
+        let register = || wakes.register(&host("web-1")).expect("room");
+        let (first, second) = (register(), register());
         assert_eq!(wakes.waiting(), 1);
         drop(first);
         wakes.wake(&host("web-1"));

@@ -4,6 +4,7 @@ pub mod effect;
 pub mod event;
 pub mod follow;
 mod gate;
+pub mod pause;
 pub mod phase;
 pub mod probing;
 pub mod retry;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_core::host::event::Refusal;
+use nixfleet_core::host::pause::{Urgency, after_answer, after_failures, as_asked};
 use nixfleet_core::host::probing::WatchId;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::timer::sleep_until;
@@ -19,7 +20,6 @@ use tokio::time::{Instant, timeout};
 use super::documents::{Connection, Documents, NoAnswer};
 use super::folder::Folder;
 use super::look::{Found, Looked, Looker, Offer, Settled, look};
-use super::pause::{Urgency, after_answer, after_failures, as_asked};
 use super::place::Place;
 use super::refused::Refused;
 use super::web::identity::ClientIdentity;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    CACHE_CONTROL, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     LAST_MODIFIED, RETRY_AFTER,
 };
 use reqwest::redirect::{Attempt, Policy};
@@ -20,6 +20,7 @@ use reqwest::{Client, Response, StatusCode};
 use super::documents::{Connection, Documents, Got, NoAnswer, Version, Wanted};
 use super::place::WebAddress;
 use identity::ClientIdentity;
+use nixfleet_core::host::pause;
 use nixfleet_sys::text::chain;
 use tls::ServerTrust;
 
@@ -190,10 +191,10 @@ fn is_page(headers: &HeaderMap) -> bool {
     kind == "text/html" || kind == "application/xhtml+xml"
 }
 
-/// What `Retry-After` says in seconds. Its other form is a date, which a host whose clock may be wrong cannot use.
-fn again_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    text.parse().ok().map(Duration::from_secs)
+/// For how long a server wants not to be asked again, if it says so.
+pub(crate) fn again_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    pause::retry_after(text(RETRY_AFTER)?, text(DATE))
 }
 
 fn version(headers: &HeaderMap) -> Option<Version> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
+use nixfleet_core::host::pause::{Urgency, after_failures, as_asked};
 use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::host::{Event, Phase, Record};
 use nixfleet_core::model::names::Sha256;
@@ -25,20 +26,10 @@ use crate::world::World;
 
 /// The shortest time between two polls that bring nothing, as the agent's link has it.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
-/// The span from which an agent draws its first pause, its longest span, and its shortest pause.
-const FIRST_SPAN: Duration = Duration::from_secs(5);
-const LONGEST_SPAN: Duration = Duration::from_mins(5);
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a switch takes, and how much longer at most: on a host of the test bed it is 1.8 s (`BENCHMARKS.md`), and hosts
 /// differ.
 const SWITCH: Duration = Duration::from_secs(2);
 const SWITCH_SPAN: Duration = Duration::from_secs(8);
-
-/// The pause after so many failures, as `nixfleet_agent::source::pause` draws it.
-fn after_failures(failures: u32) -> Duration {
-    let span = FIRST_SPAN.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_SPAN);
-    part_of(span).max(SHORTEST_PAUSE)
-}
 
 /// Some part of a span, by chance.
 fn part_of(span: Duration) -> Duration {
@@ -139,13 +130,14 @@ impl Agent {
         loop {
             let Err(why) = self.live(&mut known, &mut failures).await;
             failures += 1;
-            self.world.note_failure(why);
-            sleep(after_failures(failures)).await;
+            self.world.note_failure(&why);
+            let drawn = after_failures(failures, Urgency::Ordinary, random::number());
+            sleep(as_asked(drawn, why.again_after(), Urgency::Ordinary)).await;
         }
     }
 
     async fn live(&self, known: &mut Known, failures: &mut u32) -> Result<std::convert::Infallible, NoUse> {
-        let mut line = self.connect().await?;
+        let mut line = self.connect(known).await?;
         loop {
             let begun = Instant::now();
             let answer = self.world.polling(line.ask(Method::GET, &known.path(), Vec::new())).await;
@@ -154,11 +146,12 @@ impl Agent {
                 self.world.note_go();
             }
             *failures = 0;
+            let is_another = known.log.is_some() && known.log != log;
             if known.log != log {
                 *known = Known { after: 0, log };
             }
             let mut reporter = self.reporter.lock().await;
-            if then == Then::SendState {
+            if then == Then::SendState || is_another {
                 reporter.greet(&mut line).await?;
             }
             let is_empty = orders.is_empty();
@@ -175,12 +168,15 @@ impl Agent {
         }
     }
 
-    /// The connection, a bounded number of agents at the same time while the fleet is switched on.
-    async fn connect(&self) -> Result<Line, NoUse> {
+    /// The connection, a bounded number of agents at the same time while the fleet is switched on. An agent says hello when it
+    /// starts; that a poll was cut off says nothing against its reports.
+    async fn connect(&self, known: &Known) -> Result<Line, NoUse> {
         let _turn = self.world.turns.acquire().await;
         let mut line = self.way.open().await?;
         let mut reporter = self.reporter.lock().await;
-        reporter.greet(&mut line).await?;
+        if known.log.is_none() {
+            reporter.greet(&mut line).await?;
+        }
         self.world.note_sent(reporter.report(&mut line).await?);
         Ok(line)
     }
@@ -206,7 +202,7 @@ impl Agent {
         let _may_report = self.world.reports.acquire().await;
         if let Err(why) = self.confirm().await {
             // What it could not say is said when its poll comes again.
-            self.world.note_failure(why);
+            self.world.note_failure(&why);
         }
     }
 

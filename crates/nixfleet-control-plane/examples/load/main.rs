@@ -88,14 +88,14 @@ pub(crate) fn say(line: &str) {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    raise_limits(args.agents)?;
+    let agents = affordable(args.agents)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let engines = match args.engine {
         Some(engine) => vec![engine],
         None => vec![Engine::Sqlite, Engine::Postgres],
     };
-    say(&format!("making the keys and the release of {} hosts", args.agents));
-    let names: Vec<String> = (0..args.agents).map(|at| format!("host-{at:06}")).collect();
+    say(&format!("making the keys and the release of {agents} hosts"));
+    let names: Vec<String> = (0..agents).map(|at| format!("host-{at:06}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let fleet = Fleet::of(&names);
     let mut tables = Vec::new();
@@ -104,12 +104,13 @@ fn main() -> Result<()> {
             tables.push((engine, rows));
         }
     }
-    print(args.agents, &tables);
+    print((agents, args.agents), &tables);
     Ok(())
 }
 
-/// A connection for each agent, those for reports, and as many in the server, which inherits the limit.
-fn raise_limits(agents: usize) -> Result<()> {
+/// How many of so many agents this process can have, after it has raised its limit of open files: a connection for each, those for
+/// reports, and as many in the server, which inherits the limit.
+fn affordable(agents: usize) -> Result<usize> {
     let wanted = (agents + DESCRIPTORS_BESIDES) as u64;
     let now = getrlimit(Resource::Nofile);
     let maximum = now.maximum.map_or(wanted, |maximum| maximum.max(wanted));
@@ -117,12 +118,18 @@ fn raise_limits(agents: usize) -> Result<()> {
     let raised = setrlimit(Resource::Nofile, raised)
         .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }));
     raised.context("the number of open files cannot be raised")?;
-    let now = getrlimit(Resource::Nofile).current;
+    let Some(allowed) = getrlimit(Resource::Nofile).current else { return Ok(agents) };
+    let affordable = usize::try_from(allowed)?.saturating_sub(DESCRIPTORS_BESIDES).min(agents);
     ensure!(
-        now.is_none_or(|now| now >= wanted),
-        "{agents} agents need {wanted} open files, and {now:?} are allowed: take fewer agents, or raise the limit (`ulimit -Hn`)"
+        affordable > 1,
+        "{allowed} open files are allowed, which is too few: raise the limit (`ulimit -Hn`)"
     );
-    Ok(())
+    if affordable < agents {
+        say(&format!(
+            "LEFT OUT: {agents} agents need {wanted} open files, and {allowed} are allowed here: there are {affordable} agents"
+        ));
+    }
+    Ok(affordable)
 }
 
 type Rows = Vec<(String, String)>;
@@ -204,9 +211,10 @@ fn tls(prepared: &Prepared, keys: Option<&HostKeys>) -> ClientConfig {
 }
 
 /// One table for both engines.
-fn print(agents: usize, tables: &[(Engine, Rows)]) {
+fn print((agents, wanted): (usize, usize), tables: &[(Engine, Rows)]) {
     let heads: Vec<_> = tables.iter().map(|(engine, _)| format!(" {engine:?} |")).collect();
-    println!("| {agents} agents |{}\n|---|{}", heads.concat(), "---|".repeat(tables.len()));
+    let of = if agents < wanted { format!(" (of {wanted}: open files)") } else { String::new() };
+    println!("| {agents} agents{of} |{}\n|---|{}", heads.concat(), "---|".repeat(tables.len()));
     let mut said: Vec<&String> = Vec::new();
     for (what, _) in tables.iter().flat_map(|(_, rows)| rows) {
         if said.contains(&what) {

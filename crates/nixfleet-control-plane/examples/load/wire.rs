@@ -7,8 +7,10 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use nixfleet_core::host::pause;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -26,20 +28,40 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(85);
 const PORTS_OF_AN_ADDRESS: usize = 20_000;
 
 /// Why there was no answer that could be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoUse {
     /// No connection was to be had.
+    #[error("no connection")]
     Connect,
     /// The handshake failed.
+    #[error("no handshake")]
     Handshake,
     /// It took longer than an agent waits.
+    #[error("too slow")]
     TooSlow,
     /// The connection ended instead of an answer.
+    #[error("cut off")]
     Cut,
     /// The server refused with this status.
-    Status(u16),
+    #[error("status {status}")]
+    Status {
+        /// The status.
+        status: u16,
+        /// For how long the server wants not to be asked again.
+        again_after: Option<Duration>,
+    },
     /// What came is not what was promised.
+    #[error("unreadable")]
     Unreadable,
+}
+
+impl NoUse {
+    pub(crate) fn again_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { again_after, status: _ } => *again_after,
+            Self::Connect | Self::Handshake | Self::TooSlow | Self::Cut | Self::Unreadable => None,
+        }
+    }
 }
 
 /// From where, to where, and as whom.
@@ -112,10 +134,15 @@ impl Line {
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, NoUse> {
-        let (status, bytes) = self.raw(method, path, "application/json", None, body).await?;
-        match status {
+        let (head, bytes) = self.whole(method, path, "application/json", None, body).await?;
+        match head.status {
             StatusCode::OK => serde_json::from_slice(&bytes).map_err(|_| NoUse::Unreadable),
-            status => Err(NoUse::Status(status.as_u16())),
+            status => {
+                let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+                let again_after =
+                    text(header::RETRY_AFTER).and_then(|asked| pause::retry_after(asked, text(header::DATE)));
+                Err(NoUse::Status { status: status.as_u16(), again_after })
+            }
         }
     }
 
@@ -128,6 +155,18 @@ impl Line {
         token: Option<&str>,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), NoUse> {
+        let (head, bytes) = self.whole(method, path, kind, token, body).await?;
+        Ok((head.status, bytes))
+    }
+
+    async fn whole(
+        &mut self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        token: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<(Parts, Bytes), NoUse> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -141,9 +180,9 @@ impl Line {
         let answer = async {
             self.sender.ready().await.map_err(|_| NoUse::Cut)?;
             let response = self.sender.send_request(request).await.map_err(|_| NoUse::Cut)?;
-            let status = response.status();
-            let body = response.into_body().collect().await.map_err(|_| NoUse::Cut)?;
-            Ok((status, body.to_bytes()))
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|_| NoUse::Cut)?;
+            Ok((head, body.to_bytes()))
         };
         timeout(ANSWER_WITHIN, answer).await.map_err(|_| NoUse::TooSlow)?
     }

@@ -26,7 +26,7 @@ pub(crate) struct World {
     gone: Mutex<Vec<Instant>>,
     /// Tells that one more went.
     went: Notify,
-    failures: Mutex<BTreeMap<NoUse, u64>>,
+    failures: Mutex<BTreeMap<String, u64>>,
 }
 
 impl World {
@@ -83,14 +83,15 @@ impl World {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn note_failure(&self, why: NoUse) {
-        *self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(why).or_default() += 1;
+    pub(crate) fn note_failure(&self, why: &NoUse) {
+        *self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(why.to_string()).or_default() +=
+            1;
     }
 
     /// What went wrong since this was last asked, in words.
     pub(crate) fn failures(&self) -> String {
         let failures = std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        let texts: Vec<_> = failures.iter().map(|(why, times)| format!("{times} × {why:?}")).collect();
+        let texts: Vec<_> = failures.iter().map(|(why, times)| format!("{times} × {why}")).collect();
         if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
     }
 }

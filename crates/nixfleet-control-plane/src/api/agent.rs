@@ -15,12 +15,13 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
-use super::asked::{self, Wanted};
+use super::asked::{SentBy, Wanted};
 use super::caller::Host;
 use super::problem::Problem;
 use crate::store::StoreError;
 use crate::store::board::Asked;
 use crate::store::ingest::{NotTaken, Sent};
+use crate::wakes::POLLS_OF_A_HOST_MAX;
 
 /// Which orders.
 #[derive(Debug, Deserialize)]
@@ -45,7 +46,9 @@ pub(super) async fn orders(
     let until = Instant::now() + poll();
     let mut ending = app.ending.clone();
     // Registered before the first look, so that what comes after the look wakes us.
-    let woken = app.wakes.register(&host);
+    let Some(woken) = app.wakes.register(&host) else {
+        return Err(Problem::too_many(format!("{POLLS_OF_A_HOST_MAX} polls of this host wait already")));
+    };
     let mut until_news = Box::pin(woken.news());
     loop {
         let Asked { mut orders, is_followed } = app.store.asked(&host).await?;
@@ -84,9 +87,8 @@ fn poll() -> Duration {
 
 /// What happened on the host that sends. Answered when it is on the disk (lesson 24).
 pub(super) async fn events(
-    Host(host): Host,
     State(app): State<App>,
-    asked::Sent(batch): asked::Sent<EventBatch, BATCH_BYTES_MAX>,
+    SentBy { host, sent: batch, .. }: SentBy<EventBatch, BATCH_BYTES_MAX>,
 ) -> Result<Json<EventsTaken>, Problem> {
     if batch.records.len() > BATCH_RECORDS_MAX {
         return Err(Problem::too_large(format!("a batch may have {BATCH_RECORDS_MAX} records")));
@@ -97,9 +99,8 @@ pub(super) async fn events(
 
 /// Who the host is and how far it is: whether what is known here is what the host knows.
 pub(super) async fn hello(
-    Host(host): Host,
     State(app): State<App>,
-    asked::Sent(hello): asked::Sent<Hello, HELLO_BYTES_MAX>,
+    SentBy { host, sent: hello, .. }: SentBy<Hello, HELLO_BYTES_MAX>,
 ) -> Result<Json<EventsTaken>, Problem> {
     let Some((known, fault)) = app.store.state(&host).await? else {
         return Err(Problem::unknown_host("the release that named this host is gone"));
@@ -137,6 +138,7 @@ fn digest_of(bytes: &[u8]) -> Sha256 {
 fn not_taken(error: &NotTaken) -> Problem {
     match error {
         NotTaken::Store { kind, .. } => Problem::not_kept(*kind, error),
+        NotTaken::Full => Problem::unavailable(error.to_string()),
         NotTaken::Ending => Problem::unavailable("the server is ending; send it again"),
     }
 }

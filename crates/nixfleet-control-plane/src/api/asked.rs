@@ -11,13 +11,16 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Body as _;
 use nixfleet_core::model::names::{ChannelName, HostName, Seq};
 use nixfleet_core::rollout::RolloutId;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::App;
+use super::caller::Host;
 use super::problem::Problem;
+use crate::room::{NoRoom, Taken};
 use crate::store::fleet::PAGE_MAX;
 
 /// How long a body may take: 1 MiB at 300 kbit/s.
@@ -97,6 +100,35 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for Sent<T, B
         let bytes = bytes(body, BYTES_MAX).await?;
         let sent = serde_json::from_slice(&bytes);
         sent.map(Self).map_err(|error| Problem::bad_request(format!("the body: {error}")))
+    }
+}
+
+/// What a host sent: who it is, then room for it, then what it is.
+#[derive(Debug)]
+pub(super) struct SentBy<T, const BYTES_MAX: usize> {
+    /// The host.
+    pub host: HostName,
+    /// What it sent.
+    pub sent: T,
+    /// Given back with the answer.
+    _room: Taken,
+}
+
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for SentBy<T, BYTES_MAX> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let Host(host) = Host::from_request_parts(&mut parts, app).await?;
+        // One without an end that is known takes the room of the largest; the largest is all that is read.
+        let bytes = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+        let room = app.room.take(&host, bytes.unwrap_or(BYTES_MAX).min(BYTES_MAX)).await;
+        let room = room.map_err(|none| match none {
+            NoRoom::OfThisHost => Problem::too_many(none.to_string()),
+            NoRoom::AtAll => Problem::unavailable(none.to_string()),
+        })?;
+        let Sent::<T, BYTES_MAX>(sent) = Sent::from_request(Request::from_parts(parts, body), app).await?;
+        Ok(Self { host, sent, _room: room })
     }
 }
 

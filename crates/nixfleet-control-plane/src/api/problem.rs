@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use nixfleet_core::rollout::NotFolded;
 use nixfleet_core::wire::people::{self as wire, TroubleKind};
+use nixfleet_sys::random;
 
 use crate::say;
 use crate::trouble::text;
@@ -53,9 +54,16 @@ problems! {
     wrong_type = UNSUPPORTED_MEDIA_TYPE, "wrong-content-type", "The request has another content type";
     /// It was understood and refused.
     refused = UNPROCESSABLE_ENTITY, "refused", "The request was understood, and is refused";
-    /// We are ending, or our database is away.
+    /// A host does more at the same time than an agent does.
+    too_many = TOO_MANY_REQUESTS, "too-many", "This is asked too often at the same time";
+    /// We are ending or full, or our database is away.
     unavailable = SERVICE_UNAVAILABLE, "unavailable", "This cannot be answered at the moment";
 }
+
+/// Whoever cannot be answered at the moment is asked to come again after so many seconds, and up to so many more, so that they
+/// do not come together: a restart, or a queue that was full, is over by then. Agents add a pause of their own.
+const AGAIN_AFTER_SECS: u64 = 5;
+const AGAIN_SPAN_SECS: u64 = 15;
 
 /// The most characters of a detail: what it says of a request may repeat a piece of it, which may be long.
 const DETAIL_CHARS_MAX: usize = 500;
@@ -124,6 +132,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            let secs = AGAIN_AFTER_SECS + random::number() % AGAIN_SPAN_SECS;
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -1,7 +1,10 @@
 //! Takes in what agents report: one task, many batches in one transaction.
 //!
 //! A commit waits for the disk, so its cost is shared by all that wait for one: while a transaction goes on, the next
-//! batches gather. A batch is answered after the commit (lesson 24). When the queue is full, whoever sends waits.
+//! batches gather. A batch is answered after the commit (lesson 24). When the queue is full, whoever sends waits for a while,
+//! and is then refused: it keeps its reports and comes again.
+
+use std::time::Duration;
 
 use nixfleet_core::host::Record;
 use nixfleet_core::host::saved::SavedState;
@@ -11,6 +14,7 @@ use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_core::wire::{EventsTaken, Then};
 use nixfleet_sys::text::chain;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::fact::{About, Fact};
@@ -21,6 +25,8 @@ use crate::trouble::Writer;
 /// Batches that wait. A restart of the control plane brings one of each host over some minutes; 1,024 are a second's
 /// work, and the rest wait in their connections.
 const QUEUE: usize = 1_024;
+/// How long a batch waits for a place in the queue; an agent gives a report a minute.
+const QUEUED_WITHIN: Duration = Duration::from_secs(15);
 /// Batches in one transaction: about 50 ms of work on one core.
 const TOGETHER: usize = 256;
 
@@ -47,7 +53,10 @@ struct Waiting {
 
 /// Where batches are handed in. Cheap to clone; the task ends when all are gone.
 #[derive(Debug, Clone)]
-pub struct Ingest(mpsc::Sender<Waiting>);
+pub struct Ingest {
+    queue: mpsc::Sender<Waiting>,
+    within: Duration,
+}
 
 /// Why a batch was not taken in.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,6 +69,9 @@ pub enum NotTaken {
         /// What it said.
         why: String,
     },
+    /// The queue is full.
+    #[error("more reports wait than can be taken in at the moment")]
+    Full,
     /// The process is ending.
     #[error("nothing is taken in any more: the process is ending")]
     Ending,
@@ -72,14 +84,28 @@ impl Ingest {
         clock: fn() -> UnixMs,
         changed: watch::Sender<u64>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(sender), tokio::spawn(run(store, clock, changed, receiver)))
+        Self::start_with((QUEUE, QUEUED_WITHIN), store, clock, changed)
+    }
+
+    /// [`Ingest::start`], with another queue: so long, and so long waited for.
+    pub fn start_with(
+        (places, within): (usize, Duration),
+        store: Store,
+        clock: fn() -> UnixMs,
+        changed: watch::Sender<u64>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, receiver) = mpsc::channel(places);
+        (Self { queue, within }, tokio::spawn(run(store, clock, changed, receiver)))
     }
 
     /// Hands in what `host` sent; returns when it is on the disk.
     pub async fn take(&self, host: HostName, sent: Sent) -> Result<EventsTaken, NotTaken> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Waiting { host, sent, reply }).await.map_err(|_| NotTaken::Ending)?;
+        let queued = self.queue.send_timeout(Waiting { host, sent, reply }, self.within).await;
+        queued.map_err(|not| match not {
+            SendTimeoutError::Timeout(_) => NotTaken::Full,
+            SendTimeoutError::Closed(_) => NotTaken::Ending,
+        })?;
         answer.await.map_err(|_| NotTaken::Ending)?
     }
 }

@@ -74,6 +74,9 @@ pub struct PlannedHost {
     pub host: Host,
 }
 
+/// Of rows that were written, what the planner needs: those of channels, and those of hosts.
+pub type PlannedRows = (Vec<(ChannelName, Progress)>, Vec<PlannedHost>);
+
 /// Where it is read.
 #[derive(Debug)]
 pub enum Reading<'a> {

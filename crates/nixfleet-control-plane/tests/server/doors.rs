@@ -1,10 +1,39 @@
 //! Every endpoint with the wrong method, identity, role, body and size: a problem document, never a 500.
 
+use nixfleet_control_plane::wakes::POLLS_OF_A_HOST_MAX;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::fleet::{Fleet, HostKeys, host_name};
+use crate::fleet::{Fleet, Host, HostKeys, host_name};
 use crate::running::{Caller, Running};
+
+/// For how many seconds an answer asks to be left alone.
+fn again_after(answer: &reqwest::Response) -> u64 {
+    let value = answer.headers().get("retry-after").expect("when to come again");
+    value.to_str().expect("a text").parse().expect("seconds")
+}
+
+#[tokio::test]
+async fn a_host_that_asks_too_often_at_the_same_time_is_told_when_to_come_again() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let web_1 = running.host(&fleet.hosts[&host_name("web-1")]);
+    web_1.report(&Host::started("web-1").log).await;
+    let orders = web_1.orders(0).await;
+    // Those that are let in are held for half a minute, so the one too many is answered first.
+    let mut polls = JoinSet::new();
+    let after = orders.orders.last().map_or(0, |order| order.number);
+    for _ in 0..=POLLS_OF_A_HOST_MAX {
+        polls.spawn(web_1.request(Method::GET, &format!("/v1/agent/orders?after={after}")).send());
+    }
+    let refused = polls.join_next().await.expect("one").expect("no panic").expect("an answer");
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!((5..20).contains(&again_after(&refused)));
+    // Its reports are another matter.
+    web_1.report(&Host::started("web-1").log).await;
+}
 
 /// Who may use an endpoint.
 #[derive(Clone, Copy, PartialEq)]

@@ -3,19 +3,26 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::mirror::{Mirror, News};
 use nixfleet_control_plane::releases::{self, Draft, Taken};
 use nixfleet_control_plane::store::fact::{About, Fact, TokenChange};
 use nixfleet_control_plane::store::fleet::EventFilter;
+use nixfleet_control_plane::store::ingest::{Ingest, NotTaken, Sent};
 use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
-use nixfleet_core::host::Event;
+use nixfleet_core::host::saved::SavedState;
+use nixfleet_core::host::{Event, HostState};
 use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_core::rollout::{Order, Verb, What};
+use nixfleet_core::rollout::{Decision, Order, RolloutId, Transition, Verb, What};
 use nixfleet_core::wire::Wish;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::fleet::{Documents, Fleet, Host, channel, host_name, now};
@@ -37,6 +44,9 @@ stories![
     a_newer_order_on_the_same_topic_takes_the_place_of_the_older,
     what_is_taken_back_or_superseded_is_not_delivered_any_more,
     what_an_older_order_undoes_is_ordered_once_more,
+    what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it,
+    a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew,
+    a_queue_of_reports_that_is_full_refuses_and_takes_in_again,
     a_lease_has_one_holder_and_ends,
     a_token_has_one_name_and_is_found_by_itself_only,
     strangers_are_counted_and_bounded,
@@ -272,6 +282,113 @@ async fn what_an_older_order_undoes_is_ordered_once_more(database: Database) {
     assert_eq!(wishes, [&Wish::Go { release: first.id.clone() }], "it does not have the second one");
     store.rebuild(now()).await.expect("it folds");
     assert_eq!(orders().await, after);
+}
+
+async fn what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it(database: Database) {
+    let (ours, fleet, root, first) = served(&database, &["web-1"]).await;
+    let (others, host) = (open(&database).await, host_name("web-1"));
+    let follow = async |after: u64| {
+        let touched = ours.reading().await.expect("a connection").touched(after).await.expect("read");
+        ours.board().touched(&touched);
+        touched.newest
+    };
+    let told = async || {
+        let (reads, asked) = (ours.reads(), ours.asked(&host).await.expect("read"));
+        let was_read = ours.reads() != reads;
+        let kept = ours.orders(&host, 0).await.expect("read");
+        let (_, again) =
+            ours.reading().await.expect("a connection").asked(&[host.to_string()]).await.expect("read");
+        assert_eq!(again, [(host.clone(), asked.clone())]);
+        (asked.orders == kept, asked.is_followed, was_read)
+    };
+    let mut newest = follow(0).await;
+    assert_eq!(told().await, (true, false, true), "nothing was known");
+    assert_eq!(told().await, (true, false, false));
+    for (store, is_read) in [(&ours, false), (&others, true)] {
+        for what in [What::Stage, What::Go, What::Withdraw] {
+            let mut write = store.begin(now()).await.expect("a write");
+            write.append(&About::Host(host.clone()), &ordered(&host, &first, what)).await.expect("kept");
+            let asked = write.commit().await.expect("on the disk").asked;
+            assert_eq!(asked, BTreeSet::from([host.clone()]));
+            newest = follow(newest).await;
+            assert_eq!(told().await, (true, false, is_read), "{what:?}");
+        }
+        let mut write = store.begin(now()).await.expect("a write");
+        let mut started = Host::started("web-1");
+        started.take(&Event::Unheld { by: store.reads().to_string() }, None);
+        for record in started.log {
+            write.report(&host, record).await.expect("asked");
+        }
+        write.commit().await.expect("on the disk");
+        newest = follow(newest).await;
+        assert!(told().await.1, "it has reported");
+        take(store, &root, &fleet.release(if is_read { 3 } else { 2 })).await;
+        newest = follow(newest).await;
+        assert_eq!(told().await, (true, true, true), "after a release all is read again");
+        if !is_read {
+            let mut write = ours.begin(now()).await.expect("a write");
+            let mut anew = HostState::fresh();
+            anew.seq = 0;
+            let state = Fact::StateSent { state: Box::new(SavedState(anew)), agent: "0.1.0".to_owned() };
+            write.append(&About::Host(host.clone()), &state).await.expect("kept");
+            write.commit().await.expect("on the disk");
+            newest = follow(newest).await;
+            assert_eq!(told().await, (true, false, false), "begun anew");
+        }
+    }
+}
+
+async fn a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew(database: Database) {
+    let (store, _, _, release) = served(&database, &["web-1", "web-2", "web-3"]).await;
+    let read = async || {
+        let mut mirror = Mirror::new(UnixMs::EPOCH);
+        let mut reading = store.reading().await.expect("a connection");
+        mirror.take(News::all(&mut reading).await.expect("read"));
+        mirror
+    };
+    let mut mirror = read().await;
+    let rollout = RolloutId { channel: channel(), seq: release.id.seq };
+    let opened = Transition::Opened { release: release.id.clone() };
+    let decided = |becomes| Fact::Decided { decision: Decision { rollout: rollout.clone(), becomes } };
+    for (becomes, what) in [(opened, What::Stage), (Transition::WaveOpened { wave: WaveIndex(0) }, What::Go)]
+    {
+        let mut write = store.begin(now()).await.expect("a write");
+        write.append(&About::Channel(channel()), &decided(becomes)).await.expect("it fits");
+        for host in ["web-1", "web-3"].map(host_name) {
+            write.append(&About::Host(host.clone()), &ordered(&host, &release, what)).await.expect("it fits");
+        }
+        let rows = write.planned().expect("sound rows");
+        assert_eq!((rows.0.len(), rows.1.len()), (1, 2));
+        let newest = write.commit().await.expect("on the disk").newest;
+        mirror.take(News::written(newest, rows));
+        let anew = read().await;
+        assert_eq!((mirror.event, &mirror.snapshot), (anew.event, &anew.snapshot), "{what:?}");
+    }
+}
+
+async fn a_queue_of_reports_that_is_full_refuses_and_takes_in_again(database: Database) {
+    let (store, ..) = served(&database, &["web-1"]).await;
+    let (host, mut reports) = (host_name("web-1"), JoinSet::new());
+    let (committed, _) = watch::channel(0);
+    let within = Duration::from_millis(200);
+    let (ingest, _) = Ingest::start_with((1, within), store.clone(), now, committed);
+    // Nobody else can write meanwhile.
+    let write = store.begin(now()).await.expect("a write");
+    let report = || {
+        let (ingest, host, log) = (ingest.clone(), host.clone(), Host::started("web-1").log);
+        async move { ingest.take(host, Sent::Records(log)).await }
+    };
+    // One that is being written at most, one that waits, and one too many.
+    for _ in 0..3 {
+        reports.spawn(report());
+    }
+    let refused = reports.join_next().await.expect("three").expect("no panic");
+    assert!(matches!(refused, Err(NotTaken::Full)), "{refused:?}");
+    drop(write);
+    while let Some(taken) = reports.join_next().await {
+        taken.expect("no panic").expect("there is room");
+    }
+    report().await.expect("there is room");
 }
 
 async fn a_lease_has_one_holder_and_ends(database: Database) {

@@ -2,26 +2,30 @@
 //!
 //! What is reported lies in the outbox until the control plane has it; an order becomes an event like any other, and the
 //! machine acts on it only if its own verified release allows it. A control plane that is away is asked again with a
-//! growing, spread pause, for ever: the host goes on by its policy meanwhile.
+//! growing, spread pause, for ever: the host goes on by its policy meanwhile. What it asks for with `Retry-After` comes on top.
+//!
+//! There are two halves, since a poll must not hold a report up. They share their connections: what an order leads to at once is
+//! reported over the one on which it came, and is only then polled again, so that a fleet that is told to go does not shake
+//! hands anew. While a poll is held, reports go over another connection, which is kept for a while.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nixfleet_core::host::Event;
+use nixfleet_core::host::pause::{Urgency, after_failures, as_asked};
 use nixfleet_core::wire::{EventBatch, EventsTaken, Orders, POLL_SECS_MAX, Then, Wish};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::activation::types::Observer;
 use crate::runtime::input::{Errand, Input, WithState};
 use crate::runtime::requests::short;
-use crate::source::pause::{Urgency, after_failures};
 use crate::source::place::WebAddress;
-use crate::source::web::{Limits, Speaking};
+use crate::source::web::{Limits, Speaking, again_after};
 use nixfleet_sys::text::chain;
 
 /// The largest answer that is read, in bytes: orders are some hundred, and there are four topics.
@@ -32,6 +36,10 @@ const REPORT_WITHIN: Duration = Duration::from_mins(1);
 const POLL_SLACK: Duration = Duration::from_secs(30);
 /// The shortest time between two polls that bring nothing: a control plane that is ending answers at once.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a poll waits for what was to be reported before it, so that it can have that connection: a moment, since it is only
+/// for that, and some orders lead to no report.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the link needs.
 #[derive(Clone)]
@@ -58,33 +66,79 @@ struct ReducerGone;
 /// Why a request brought no answer that could be used.
 enum NoUse {
     /// It may go another time.
-    Later(String),
+    Later(Later),
     /// The control plane has refused what was sent, and will the next time.
     Refused(String),
 }
 
+/// Why it may go another time.
+#[derive(Debug)]
+struct Later {
+    why: String,
+    /// For how long the control plane wants not to be asked, if it says so.
+    again_after: Option<Duration>,
+}
+
+impl Later {
+    fn new(why: String) -> Self {
+        Self { why, again_after: None }
+    }
+}
+
+/// The longest that a poll may take.
+const POLLED_WITHIN: Duration = Duration::from_secs(POLL_SECS_MAX).saturating_add(POLL_SLACK);
+
 impl Link {
     /// Starts both halves; they end with the reducer.
     pub fn start(self) {
-        let polls = Duration::from_secs(POLL_SECS_MAX) + POLL_SLACK;
-        let to_greet = Arc::new(Notify::new());
-        let ordering =
-            Half { link: self.clone(), within: polls, client: None, to_greet: Arc::clone(&to_greet) };
-        let reporting = Half { link: self, within: REPORT_WITHIN, client: None, to_greet };
+        let shared = Arc::new(Shared::default());
+        let half = |within| Half { link: self.clone(), within, shared: Arc::clone(&shared) };
+        let (reporting, ordering) = (half(REPORT_WITHIN), half(POLLED_WITHIN));
         tokio::spawn(async move { drop(reporting.report().await) });
         tokio::spawn(async move { drop(ordering.follow_orders().await) });
     }
 }
 
-/// One of the two halves, with a connection of its own: a poll must not hold a report up.
+/// One of the two halves.
 struct Half {
     link: Link,
     /// How long one request may take.
     within: Duration,
-    /// Made when it is needed, and anew after a failure: certificates are read then, and may have changed.
-    client: Option<Client>,
+    shared: Arc<Shared>,
+}
+
+/// What the two halves share.
+#[derive(Default)]
+struct Shared {
+    /// With the number of clients before it. Made when it is needed, and anew after a failure: certificates are read then,
+    /// and may have changed.
+    client: Mutex<(u64, Option<Client>)>,
     /// The half that follows orders tells the other that the control plane does not know this host's state.
-    to_greet: Arc<Notify>,
+    to_greet: Notify,
+    /// The newest saved number when it was last seen that all is reported.
+    reported: watch::Sender<Option<u64>>,
+}
+
+impl Shared {
+    fn client(&self, link: &Link) -> Result<(u64, Client), reqwest::Error> {
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (number, Some(client)) = &*known {
+            return Ok((*number, client.clone()));
+        }
+        // Each request has a limit of its own besides.
+        let limits = Limits { silent: POLLED_WITHIN, whole: POLLED_WITHIN, ..Limits::default() };
+        let client = link.speaking.client(limits, link.address.is_https())?;
+        known.1 = Some(client.clone());
+        Ok((known.0, client))
+    }
+
+    /// A request of this client failed. Its connections end with the last request that is still under way.
+    fn failed(&self, number: u64) {
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 == number {
+            *known = (number + 1, None);
+        }
+    }
 }
 
 impl Half {
@@ -100,13 +154,14 @@ impl Half {
                     known = true;
                     self.well(&mut trouble);
                 }
-                Ok(Sent::Nothing) => {
+                Ok(Sent::Nothing { newest }) => {
                     self.well(&mut trouble);
+                    self.shared.reported.send_replace(Some(newest));
                     tokio::select! {
                         // Safe to cancel: a change stays noted. Closed means that the desk is gone.
                         changed = self.link.newest.changed() => changed.map_err(|_| ReducerGone)?,
                         // Safe to cancel: a notice stays until it is taken.
-                        () = self.to_greet.notified() => known = false,
+                        () = self.shared.to_greet.notified() => known = false,
                     }
                 }
                 // Either side may have lost something meanwhile.
@@ -120,13 +175,15 @@ impl Half {
     }
 
     /// Sends the oldest of what is not there yet.
-    async fn send_some(&mut self) -> Result<Result<Sent, String>, ReducerGone> {
+    async fn send_some(&mut self) -> Result<Result<Sent, Later>, ReducerGone> {
         // Before it is looked: what is saved after that wakes us again.
-        self.link.newest.mark_unchanged();
+        let newest = *self.link.newest.borrow_and_update();
         let (reply, unsent) = oneshot::channel();
         self.ask(Errand::Unsent { reply }).await?;
         let records = unsent.await.map_err(|_| ReducerGone)?;
-        let Some(last) = records.last().map(|record| record.seq) else { return Ok(Ok(Sent::Nothing)) };
+        let Some(last) = records.last().map(|record| record.seq) else {
+            return Ok(Ok(Sent::Nothing { newest }));
+        };
         let first = records[0].seq;
         let taken: EventsTaken =
             match self.post("v1/agent/events", &EventBatch { records: records.clone() }).await {
@@ -149,7 +206,7 @@ impl Half {
     }
 
     /// A report that is refused blocks none behind it (lesson 10): it is passed over, and the state that it led to is sent.
-    async fn give_up(&mut self, seq: u64, why: &str) -> Result<Result<Sent, String>, ReducerGone> {
+    async fn give_up(&mut self, seq: u64, why: &str) -> Result<Result<Sent, Later>, ReducerGone> {
         self.link
             .voice
             .remark(&format!("error: the control plane refuses report {seq}, which is passed over: {why}"));
@@ -161,7 +218,7 @@ impl Half {
     }
 
     /// Finds out whether both sides know the same, and sends the state if not.
-    async fn hello(&mut self) -> Result<Result<Sent, String>, ReducerGone> {
+    async fn hello(&mut self) -> Result<Result<Sent, Later>, ReducerGone> {
         for state in [WithState::No, WithState::Yes] {
             match self.say_hello(state).await? {
                 Ok(Then::GoOn) => return Ok(Ok(Sent::More)),
@@ -169,10 +226,10 @@ impl Half {
                 Err(why) => return Ok(Err(why)),
             }
         }
-        Ok(Err("the control plane wants the state again and again".to_owned()))
+        Ok(Err(Later::new("the control plane wants the state again and again".to_owned())))
     }
 
-    async fn say_hello(&mut self, state: WithState) -> Result<Result<Then, String>, ReducerGone> {
+    async fn say_hello(&mut self, state: WithState) -> Result<Result<Then, Later>, ReducerGone> {
         let (reply, hello) = oneshot::channel();
         self.ask(Errand::Hello { state, reply }).await?;
         let hello = hello.await.map_err(|_| ReducerGone)?;
@@ -181,7 +238,7 @@ impl Half {
                 self.ask(Errand::Received { next }).await?;
                 Ok(Ok(then))
             }
-            Err(NoUse::Later(why) | NoUse::Refused(why)) => Ok(Err(why)),
+            Err(why) => Ok(Err(why.later())),
         }
     }
 
@@ -189,6 +246,8 @@ impl Half {
 
     async fn follow_orders(mut self) -> Result<(), ReducerGone> {
         let (mut known, mut trouble) = (Known::default(), Trouble::default());
+        // Who we are comes first.
+        self.until_reported(None).await;
         loop {
             let begun = Instant::now();
             match self.request::<Orders>(Method::GET, &known.path(), None).await {
@@ -196,24 +255,33 @@ impl Half {
                     self.well(&mut trouble);
                     let is_empty = orders.is_empty();
                     if known.is_of(log) || then == Then::SendState {
-                        self.to_greet.notify_one();
+                        self.shared.to_greet.notify_one();
                     }
+                    let newest = *self.link.newest.borrow();
                     for order in orders {
                         self.obey(&order.what).await?;
                         known.after = known.after.max(order.number);
                     }
                     if is_empty {
                         sleep_until(begun + POLL_PAUSE).await;
+                    } else {
+                        self.until_reported(Some(newest)).await;
                     }
                 }
-                Err(NoUse::Later(why) | NoUse::Refused(why)) => {
-                    self.bear(&mut trouble, "orders cannot be asked for", why).await;
-                }
+                Err(why) => self.bear(&mut trouble, "orders cannot be asked for", why.later()).await,
             }
             if self.link.inputs.is_closed() {
                 return Err(ReducerGone);
             }
         }
+    }
+
+    /// Returns when something newer than the record `newest` is reported with all that there is, or anything at all if there is
+    /// no such number; or after a moment.
+    async fn until_reported(&self, newest: Option<u64>) {
+        let mut reported = self.shared.reported.subscribe();
+        // Safe to cancel. Neither is an error: then the poll has another connection.
+        let _ = timeout(REPORTED_WITHIN, reported.wait_for(|reported| *reported > newest)).await;
     }
 
     async fn obey(&self, wish: &Wish) -> Result<(), ReducerGone> {
@@ -251,60 +319,48 @@ impl Half {
         body: Option<Vec<u8>>,
     ) -> Result<T, NoUse> {
         let answer = self.answer(method, path, body).await;
-        let (status, bytes) = answer.map_err(|error| {
-            self.client = None;
-            NoUse::Later(chain(&error.without_url()))
-        })?;
+        let later = |error: reqwest::Error| NoUse::Later(Later::new(chain(&error.without_url())));
+        let Answer { status, bytes, again_after } = answer.map_err(later)?;
         match status {
             StatusCode::OK => serde_json::from_slice(&bytes)
-                .map_err(|error| NoUse::Later(format!("the answer cannot be read: {error}"))),
+                .map_err(|error| NoUse::Later(Later::new(format!("the answer cannot be read: {error}")))),
             // Only these are about what was sent; the others are about who sent it, or about the server.
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
                 Err(NoUse::Refused(said(status, &bytes)))
             }
-            _ => Err(NoUse::Later(said(status, &bytes))),
+            _ => Err(NoUse::Later(Later { why: said(status, &bytes), again_after })),
         }
     }
 
-    /// The status, and the body up to the largest that is read.
+    /// The answer, with its body up to the largest that is read.
     async fn answer(
-        &mut self,
+        &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<(StatusCode, Vec<u8>), reqwest::Error> {
-        let Link { address, speaking, .. } = &self.link;
-        if self.client.is_none() {
-            let limits = Limits { silent: self.within, whole: self.within, ..Limits::default() };
-            self.client = Some(speaking.client(limits, address.is_https())?);
-        }
-        let client = self.client.clone().expect("it was made above");
-        let request = client.request(method, address.of_query(path));
+    ) -> Result<Answer, reqwest::Error> {
+        let (number, client) = self.shared.client(&self.link)?;
+        let request = client.request(method, self.link.address.of_query(path)).timeout(self.within);
         let request = match body {
             None => request,
             Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),
         };
-        let mut response = request.send().await?;
-        let (status, mut bytes) = (response.status(), Vec::new());
-        while let Some(chunk) = response.chunk().await? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                // What is cut cannot be read as an answer.
-                bytes.truncate(ANSWER_BYTES_MAX);
-                break;
-            }
+        let answer = Answer::of(request).await;
+        if answer.is_err() {
+            self.shared.failed(number);
         }
-        Ok((status, bytes))
+        answer
     }
 
     /// Waits after a failure, and tells people once.
-    async fn bear(&self, trouble: &mut Trouble, what: &str, why: String) {
+    async fn bear(&self, trouble: &mut Trouble, what: &str, Later { why, again_after }: Later) {
         trouble.failures = trouble.failures.saturating_add(1);
         if trouble.said.as_ref() != Some(&why) {
             self.link.voice.remark(&format!("{what}: {why}"));
             trouble.said = Some(why);
         }
-        sleep(after_failures(trouble.failures, Urgency::Ordinary, (self.link.random)())).await;
+        let drawn = after_failures(trouble.failures, Urgency::Ordinary, (self.link.random)());
+        sleep(as_asked(drawn, again_after, Urgency::Ordinary)).await;
     }
 
     /// Tells people that it goes again, if it did not.
@@ -315,12 +371,49 @@ impl Half {
     }
 }
 
+impl NoUse {
+    fn later(self) -> Later {
+        match self {
+            Self::Later(later) => later,
+            Self::Refused(why) => Later::new(why),
+        }
+    }
+}
+
+/// An answer.
+struct Answer {
+    status: StatusCode,
+    bytes: Vec<u8>,
+    /// For how long the control plane wants not to be asked again, if it says so.
+    again_after: Option<Duration>,
+}
+
+impl Answer {
+    async fn of(request: RequestBuilder) -> Result<Self, reqwest::Error> {
+        let mut response = request.send().await?;
+        let (status, again_after, mut bytes) =
+            (response.status(), again_after(response.headers()), Vec::new());
+        while let Some(chunk) = response.chunk().await? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                // What is cut cannot be read as an answer.
+                bytes.truncate(ANSWER_BYTES_MAX);
+                break;
+            }
+        }
+        Ok(Self { status, bytes, again_after })
+    }
+}
+
 /// What came of one turn of the reporting half.
 enum Sent {
     /// There may be more.
     More,
     /// There was nothing to send.
-    Nothing,
+    Nothing {
+        /// The newest number that was saved before it was looked.
+        newest: u64,
+    },
     /// The two sides do not know the same.
     OutOfStep,
 }

@@ -21,16 +21,17 @@ use crate::source::web::Proxies;
 /// A generous limit for anything that should happen at once.
 const SOON: Duration = Duration::from_mins(1);
 
-/// What the control plane answers to a path and a body.
+/// What the control plane answers to a path and a body. With `retry-after` or `date` in the answer, it has these headers.
 type Script = Box<dyn FnMut(&str, Value) -> (u16, Value) + Send>;
 
-/// Serves one request after the other on each connection.
-async fn control_plane(script: Script) -> WebAddress {
+/// Serves one request after the other on each connection, and counts connections.
+async fn control_plane(script: Script, connections: Arc<AtomicU32>) -> WebAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}/", listener.local_addr().expect("bound"));
     let script = Arc::new(Mutex::new(script));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            connections.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(answer_all(stream, Arc::clone(&script)));
         }
     });
@@ -74,8 +75,13 @@ async fn answer_all(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
             tokio::time::sleep(SOON).await;
             return;
         }
+        let header = |name: &str| {
+            answer[name].as_str().map(|value| format!("{name}: {value}\r\n")).unwrap_or_default()
+        };
+        let headers = [header("retry-after"), header("date")].concat();
         let answer = answer.to_string();
-        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+        let answer =
+            format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{answer}", answer.len());
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
@@ -96,6 +102,12 @@ struct Desk {
     /// How often the source was to be looked at.
     looks: Arc<AtomicU32>,
     hellos: u32,
+    /// Connections to the control plane so far.
+    connections: Arc<AtomicU32>,
+    /// The newest number; the link ends with it.
+    newest: watch::Sender<u64>,
+    /// Whether an order is saved as a record, as the reducer does it.
+    saves: bool,
 }
 
 impl Desk {
@@ -121,7 +133,14 @@ impl Desk {
                         let hello = Hello { agent: "test".to_owned(), seq, digest, oldest: 1, state };
                         let _ = reply.send(Box::new(hello));
                     }
-                    Input::Told(event) => self.events.push(event),
+                    Input::Told(event) => {
+                        self.events.push(event);
+                        if self.saves {
+                            let seq = self.records.len() as u64 + 1;
+                            self.records.push(record(seq));
+                            self.newest.send_replace(seq);
+                        }
+                    }
                     other => panic!("{other:?}"),
                 }
             }
@@ -132,14 +151,10 @@ impl Desk {
 
 /// A link to `script`, with `count` records to report.
 async fn linked(count: u64, script: impl FnMut(&str, Value) -> (u16, Value) + Send + 'static) -> Desk {
-    let address = control_plane(Box::new(script)).await;
+    let connections = Arc::new(AtomicU32::new(0));
+    let address = control_plane(Box::new(script), Arc::clone(&connections)).await;
     let (inputs, taken) = mpsc::channel(8);
     let (newest, changed) = watch::channel(count);
-    // Closed when the test is over, as a desk that is gone would be.
-    tokio::spawn(async move {
-        tokio::time::sleep(2 * SOON).await;
-        drop(newest);
-    });
     let speaking = Speaking { proxies: Proxies::None, ..Speaking::default() };
     let voice: Arc<dyn Observer> = Arc::new(Silent);
     let looks = Arc::new(AtomicU32::new(0));
@@ -149,7 +164,8 @@ async fn linked(count: u64, script: impl FnMut(&str, Value) -> (u16, Value) + Se
     });
     Link { address, speaking, inputs, newest: changed, random: Arc::new(|| 0), look, voice }.start();
     let records = (1..=count).map(record).collect();
-    Desk { inputs: taken, records, acknowledged: 0, events: Vec::new(), looks, hellos: 0 }
+    let (events, acknowledged, hellos, saves) = (Vec::new(), 0, 0, false);
+    Desk { inputs: taken, records, acknowledged, events, looks, hellos, connections, newest, saves }
 }
 
 fn taken(next: u64, then: &str) -> (u16, Value) {
@@ -297,4 +313,70 @@ async fn who_is_told_to_stage_looks_at_the_source_and_who_is_not_known_tells_its
     desk.until(|desk| desk.hellos >= 3).await;
     assert_eq!(desk.looks.load(Ordering::SeqCst), 1);
     assert_eq!(desk.events, [], "that it was to look is no event");
+}
+
+#[tokio::test]
+async fn what_an_order_leads_to_is_reported_over_the_connection_on_which_it_came() {
+    let order = |number: u64| json!([{ "number": number, "what": { "order": "retry", "by": "ann" } }]);
+    let mut desk = linked(0, move |path, body| match path {
+        "/v1/agent/hello" => taken(1, "go-on"),
+        "/v1/agent/events" => taken(last_of(&body) + 1, "go-on"),
+        "/v1/agent/orders?after=0" => (200, json!({ "orders": order(4), "then": "go-on" })),
+        "/v1/agent/orders?after=4" => (200, json!({ "orders": order(9), "then": "go-on" })),
+        _ => (0, Value::Null),
+    })
+    .await;
+    desk.saves = true;
+    desk.until(|desk| desk.acknowledged == 2).await;
+    assert_eq!(desk.events.len(), 2);
+    assert_eq!(desk.connections.load(Ordering::SeqCst), 1, "hello, two polls and two reports");
+}
+
+#[tokio::test]
+async fn a_report_does_not_wait_for_a_poll_that_is_held() {
+    let mut desk = linked(0, |path, body| match path {
+        "/v1/agent/hello" => taken(1, "go-on"),
+        "/v1/agent/events" => taken(last_of(&body) + 1, "go-on"),
+        _ => (0, Value::Null),
+    })
+    .await;
+    let connections = Arc::clone(&desk.connections);
+    desk.until(|desk| desk.hellos == 1).await;
+    for seq in 1..=3 {
+        desk.records.push(record(seq));
+        desk.newest.send_replace(seq);
+        desk.until(|desk| desk.acknowledged == seq).await;
+    }
+    assert!(connections.load(Ordering::SeqCst) <= 2, "one for the poll, and one that is kept for reports");
+}
+
+#[tokio::test]
+async fn a_control_plane_that_wants_to_be_left_alone_is_left_alone_for_so_long() {
+    let (said, mut refused) = (Duration::from_secs(2), 0);
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&times);
+    let mut desk = linked(1, move |path, body| match path {
+        "/v1/agent/hello" => {
+            asked.lock().expect("no panic").push(Instant::now());
+            refused += 1;
+            match refused {
+                1 => (503, json!({ "retry-after": "2" })),
+                // Of two dates, the difference counts, whatever the clock here says.
+                2 => {
+                    let (at, until) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:39 GMT");
+                    (429, json!({ "retry-after": until, "date": at }))
+                }
+                _ => taken(1, "go-on"),
+            }
+        }
+        "/v1/agent/events" => taken(last_of(&body) + 1, "go-on"),
+        _ => (0, Value::Null),
+    })
+    .await;
+    desk.until(|desk| desk.acknowledged == 1).await;
+    let times = times.lock().expect("no panic").clone();
+    assert_eq!(times.len(), 3);
+    // What it draws by itself comes on top, and is at least a second.
+    let pauses: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= said + Duration::from_secs(1)), "{pauses:?}");
 }

@@ -10,7 +10,7 @@ use nixfleet_core::rollout::{
 use nixfleet_core::wire::{Topic, Wish};
 
 use super::super::fact::{About, Fact, Progress};
-use super::super::planned::{read_current, read_progress};
+use super::super::planned::{PlannedHost, PlannedRows, read_current, read_progress};
 use super::super::{StoreError, int, sql};
 use super::host::HostRow;
 use super::{Write, json};
@@ -117,6 +117,21 @@ impl Write {
             (row.channel.rollout, row.channel.quarantine, row.is_changed) = (rollout, quarantine, true);
         }
         Ok(())
+    }
+
+    /// What the planner needs of the rows that are about to be written. Not for a write that takes a release in.
+    pub fn planned(&self) -> Result<PlannedRows, StoreError> {
+        let changed = self.channels.iter().filter(|(_, row)| row.is_changed);
+        let channels = changed.map(|(name, row)| {
+            let Channel { current: _, hosts: _, rollout, quarantine } = row.channel.clone();
+            (name.clone(), Progress { rollout, quarantine })
+        });
+        let changed = self.hosts.iter().filter(|(_, row)| row.is_changed);
+        let hosts = changed.map(|(name, row)| {
+            let (name, channel) = (name.clone(), row.named.channel.clone());
+            Ok(PlannedHost { name, channel, host: row.planned()? })
+        });
+        Ok((channels.collect(), hosts.collect::<Result<_, StoreError>>()?))
     }
 
     /// What is remembered of a channel.

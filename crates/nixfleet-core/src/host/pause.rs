@@ -1,4 +1,5 @@
-//! How long to sleep between two looks. Pure: randomness is an argument.
+//! How long to sleep between two requests to a server. Pure: randomness is an argument. ([`super::retry`] is about what a host
+//! tries again by itself, which it must be able to tell from its records, and so needs no randomness.)
 //!
 //! A fleet must not ask in step: not when it was switched on at once, and less so when its server comes back after an
 //! outage. So each pause is spread, and after failures it is drawn from all of a growing span ("full jitter").
@@ -13,6 +14,8 @@ pub const LONGEST_SPAN: Duration = Duration::from_mins(5);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// While a trial waits for the source's answer, it is asked at least this often: the trial has minutes.
 const URGENT_SPAN: Duration = Duration::from_secs(10);
+/// The longest `Retry-After` that is read: a date has 29 characters.
+const RETRY_AFTER_BYTES_MAX: usize = 64;
 /// How long a source may keep a host away at its word. Longer works by asking again, at the cost of one question; whoever
 /// could forge it should not stop a fleet for a day.
 const ASKED_MAX: Duration = Duration::from_mins(15);
@@ -42,6 +45,28 @@ pub fn after_failures(failures: u32, urgency: Urgency, random: u64) -> Duration 
     };
     let doubled = FIRST_SPAN.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
     part(doubled.min(longest), random).max(SHORTEST)
+}
+
+/// For how long a server wants not to be asked, by the `Retry-After` of its answer: a number of seconds, or a date. The date is
+/// taken against the answer's own `Date`, since the clock of a host may be wrong; without one it says nothing.
+pub fn retry_after(text: &str, answered: Option<&str>) -> Option<Duration> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > RETRY_AFTER_BYTES_MAX {
+        return None;
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than fits is for ever, which is heard up to a limit.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let span = second(text)?.saturating_sub(second(answered?.trim())?);
+    // Past is at once.
+    Some(Duration::from_secs(u64::try_from(span).unwrap_or(0)))
+}
+
+/// The second since 1970 of a date as HTTP writes it.
+fn second(date: &str) -> Option<i64> {
+    let date = Some(date).filter(|date| date.len() <= RETRY_AFTER_BYTES_MAX)?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second())
 }
 
 /// The pause after a source that wants not to be asked for a while: what was drawn comes on top, so that a fleet does not
@@ -88,7 +113,30 @@ mod tests {
         assert_eq!(as_asked(drawn, asked(120), Urgency::OnTrial), Duration::from_secs(12));
     }
 
+    #[test]
+    fn a_server_says_its_pause_in_seconds_or_as_a_date_by_its_own_clock() {
+        let secs = |text| retry_after(text, None).map(|span| span.as_secs());
+        assert_eq!((secs("120"), secs(" 0 ")), (Some(120), Some(0)));
+        assert_eq!(secs("99999999999999999999999"), Some(u64::MAX));
+        let answered = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        let until = |text| retry_after(text, answered).map(|span| span.as_secs());
+        assert_eq!(until("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
+        assert_eq!(until("Sun, 06 Nov 1994 08:49:36 GMT"), Some(0), "it is past");
+        assert_eq!(secs("Sun, 06 Nov 1994 08:51:37 GMT"), None, "by whose clock?");
+        for nonsense in ["", "soon", "-1", "1.5", "+5", "0x10", "Sun, 99 Nov 1994 08:51:37 GMT"] {
+            assert_eq!(until(nonsense), None, "{nonsense:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn whatever_a_server_says_the_pause_is_bounded(text in ".{0,80}", date in ".{0,80}", random: u64) {
+            let asked = retry_after(&text, Some(&date));
+            let drawn = after_failures(1, Urgency::Ordinary, random);
+            let pause = as_asked(drawn, asked, Urgency::Ordinary);
+            prop_assert!(pause >= drawn && pause <= ASKED_MAX + LONGEST_SPAN);
+        }
+
         #[test]
         fn no_pause_is_a_busy_loop_or_longer_than_five_minutes(failures in 1u32.., random: u64) {
             for urgency in [Urgency::Ordinary, Urgency::OnTrial] {
