@@ -156,10 +156,14 @@ pub enum Needs {
 impl Draft {
     /// Begins one, by what is trusted now.
     pub async fn begin(store: &Store, first_root: &[u8], clock: UnixMs) -> Result<Self, IntakeRefused> {
-        let begun = trust(store, first_root).await?;
+        Ok(Self::of(trust(store, first_root).await?, clock))
+    }
+
+    /// One by this trust, which is what was saved when [`Draft::finish`] compares them.
+    pub fn of(begun: Trust, clock: UnixMs) -> Self {
         let trust = begun.clone();
         let (roots, entries, placed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { begun, trust, roots, release: None, entries, placed, bytes: 0, clock })
+        Self { begun, trust, roots, release: None, entries, placed, bytes: 0, clock }
     }
 
     /// The root in force, with those that were taken so far.

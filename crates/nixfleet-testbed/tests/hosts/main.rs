@@ -5,6 +5,7 @@
 
 mod asking;
 mod clock;
+mod clock_followed;
 mod common;
 mod controlled;
 mod crashes;
