@@ -1,16 +1,10 @@
-//! Who plans: one row with an end, the same on both engines. A holder that vanishes loses it when it ends (lesson 38).
-//!
-//! The end is by the holder's clock. One that is further ahead than clocks should be apart is no end at all: its holder may be
-//! gone, and would keep everybody out until the others' clocks come there. Two that take it from one another are harmless, as
-//! each plans within a write in which it is asked again whose it is.
+//! Who plans: one row with an end, the same on both engines. A holder that vanishes loses it when it ends (lesson 38), or when it
+//! has not renewed it for a while: the end was told by a clock that may have been wrong by years.
 
-use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::model::time::UnixMs;
 use sqlx::Row;
 
 use super::{Store, StoreError, int, sql, uint};
-
-/// How far the clocks of replicas may be apart.
-const APART_MAX: Secs = Secs(60);
 
 /// Who holds a lease, and until when by the holder's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +16,7 @@ pub struct Lease {
 }
 
 impl Store {
-    /// Takes the lease `name` for `me` until `until`, if it is free, over, mine already, or ends later than anybody with a
-    /// right clock can have said. Returns whether it is mine.
+    /// Takes the lease `name` for `me` until `until`, if it is free, over, or mine already. Returns whether it is mine.
     pub async fn lease(
         &self,
         name: &'static str,
@@ -33,12 +26,32 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let row = sql("INSERT INTO leases (name, holder, until_ms) VALUES ($1, $2, $3) \
                        ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms \
-                       WHERE leases.holder = $2 OR leases.until_ms < $4 OR leases.until_ms > $5 RETURNING holder")
+                       WHERE leases.holder = $2 OR leases.until_ms < $4 RETURNING holder")
         .bind(name)
         .bind(me.to_owned())
         .bind(int(until.get()))
         .bind(int(now.get()))
-        .bind(int(until.plus(APART_MAX).get()))
+        .fetch_optional(&self.writer)
+        .await?;
+        Ok(row.is_some())
+    }
+
+    /// Takes the lease `name` for `me` until `until` from a holder that vanished, if it is still as it was `seen`. Returns whether it
+    /// is mine.
+    pub async fn inherit(
+        &self,
+        name: &'static str,
+        seen: &Lease,
+        me: &str,
+        until: UnixMs,
+    ) -> Result<bool, StoreError> {
+        let row = sql("UPDATE leases SET holder = $2, until_ms = $3 \
+                       WHERE name = $1 AND holder = $4 AND until_ms = $5 RETURNING holder")
+        .bind(name)
+        .bind(me.to_owned())
+        .bind(int(until.get()))
+        .bind(seen.holder.clone())
+        .bind(int(seen.until.get()))
         .fetch_optional(&self.writer)
         .await?;
         Ok(row.is_some())

@@ -145,7 +145,7 @@ fn comes_from_where_it_stands(case: &Case<'_>, order: &Order, host: &Host) -> bo
     let untold = host.ordered.is_none();
     match order.what {
         What::Stage => view::lacks_newest(channel, host),
-        What::Go => view::waits_staged(channel, host),
+        What::Go => view::waits_staged(channel, host) || view::awaits_older(channel, host),
         What::Retry => untold && host.retry.is_some() && view::failed(channel, host),
         What::Reboot => untold && view::wants_restart(channel, host),
         What::Revert => {

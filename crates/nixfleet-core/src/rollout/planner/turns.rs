@@ -74,7 +74,11 @@ impl<'v> Turns<'v, '_> {
     fn order(&mut self, place: usize, seen: &Seen<'_>, what: What) -> Order {
         match what {
             What::Stage => self.fetching.now = self.fetching.now.saturating_add(1),
-            What::Go | What::Retry | What::Reboot | What::Revert => self.budgets.take(self.view, place),
+            What::Go | What::Retry | What::Reboot | What::Revert => {
+                if !seen.takes_a_place {
+                    self.budgets.take(self.view, place);
+                }
+            }
             What::Withdraw => {}
         }
         let told = seen.host.ordered.as_ref().filter(|_| what == What::Withdraw);
@@ -100,6 +104,7 @@ impl<'v> Turns<'v, '_> {
             At::Done => return self.restart(place, seen),
             At::Behind | At::Fetching | At::Staged => return self.forward(place, seen),
             At::Failed(_) if seen.host.retry.is_some() => return self.forward(place, seen),
+            At::Older(_) if seen.may_be_overtaken() => return self.overtake(place, seen),
             At::Soaking => Why::Soaking,
             At::Restarting => Why::OnItsWay(seen.host.standing.as_ref().map(|standing| standing.state)),
             At::OnItsWay(state) => Why::OnItsWay(state),
@@ -135,6 +140,15 @@ impl<'v> Turns<'v, '_> {
         let waits = self.rules.wave(seen).or_else(|| self.rules.edge(place, seen));
         let waits = waits.or_else(|| self.rules.window());
         order_unless(waits.or_else(|| self.budgets.full(self.view, place)), what)
+    }
+
+    /// Past the reboot that an older release waits for. It is on its way already, so there is a place for it, and it fetches when
+    /// it has given the older one up: before that it cannot say that it has fetched.
+    fn overtake(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
+        let held = kept(seen).or_else(|| away(seen)).or_else(|| self.rules.stopped());
+        let held = held.or_else(|| self.rules.quarantine(seen)).or_else(|| self.rules.wave(seen));
+        let held = held.or_else(|| self.rules.edge(place, seen)).or_else(|| self.rules.window());
+        order_unless(held, What::Go)
     }
 
     /// A restart for a release that is done is a turn of its own, whatever became of the rollout, unless a person stopped
