@@ -56,8 +56,10 @@ impl Sim {
         self.counts.starts += 1;
         self.tell(host, Event::AgentStarted { setup, world, journal }.into());
         self.soon(host, (100, 20_000), Agents::Looks);
-        self.soon(host, (100, 2_000), Agents::Reports);
-        self.soon(host, (100, 2_000), Agents::Polls);
+        if !self.is_static(host) {
+            self.soon(host, (100, 2_000), Agents::Reports);
+            self.soon(host, (100, 2_000), Agents::Polls);
+        }
     }
 
     /// The process dies; what is on the disk stays. It is started again after a moment.

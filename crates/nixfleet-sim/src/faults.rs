@@ -1,5 +1,6 @@
 //! What goes wrong by itself: agents, machines, clocks, disks, networks, the control plane. And people, who may do what they do.
 
+use nixfleet_core::host::Event;
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::time::Secs;
 use nixfleet_core::rollout::{Fact, RolloutId, Status, Verb};
@@ -17,7 +18,9 @@ pub(crate) enum Fault {
     Net(usize),
     Disk(usize),
     Clock(usize),
-    PlaneClock,
+    /// The clock of this replica.
+    PlaneClock(usize),
+    Web,
 }
 
 impl Sim {
@@ -59,13 +62,22 @@ impl Sim {
                 self.set_clock(host, skew);
                 self.for_a_while(Fault::Clock(host), (5 * MINUTE, HOUR));
             }
-            16 | 17 => self.kill_plane(),
+            16 | 17 => {
+                if self.some_replica().is_some() {
+                    self.kill_replica();
+                }
+            }
             18 => self.a_person_switches(host),
             _ if self.dice.chance(200) => self.loses_database(),
+            _ if self.dice.chance(200) => {
+                self.web.is_up = false;
+                self.for_a_while(Fault::Web, (MINUTE, HOUR));
+            }
             _ => {
-                self.plane.skew = self.dice.pick(&[86_400_000, -86_400_000, 600_000]);
+                let replica = self.dice.index(self.plane.replicas.len());
+                self.plane.replicas[replica].skew = self.dice.pick(&[86_400_000, -86_400_000, 600_000]);
                 self.plan_soon();
-                self.for_a_while(Fault::PlaneClock, (5 * MINUTE, HOUR));
+                self.for_a_while(Fault::PlaneClock(replica), (5 * MINUTE, HOUR));
             }
         }
         let next = self.now + self.dice.between(every / 2, every * 3 / 2);
@@ -107,8 +119,9 @@ impl Sim {
             Fault::Net(host) => self.hosts[host].net = Net::default(),
             Fault::Disk(host) => self.hosts[host].machine.disk_full = false,
             Fault::Clock(host) => self.set_clock(host, 0),
-            Fault::PlaneClock => {
-                self.plane.skew = 0;
+            Fault::Web => self.web.is_up = true,
+            Fault::PlaneClock(replica) => {
+                self.plane.replicas[replica].skew = 0;
                 self.plan_soon();
             }
         }
@@ -136,7 +149,7 @@ impl Sim {
         let now = self.plane.now(self.now);
         self.plane.snapshot = nixfleet_core::rollout::Snapshot::new(now);
         self.plane.rows.iter_mut().for_each(|row| *row = Row::new());
-        self.plane.newest = 0;
+        (self.plane.newest, self.plane.lease) = (0, None);
         for signed in self.plane.served.clone().into_iter().flatten() {
             let hosts = signed.placed(&self.story);
             let release = Box::new(signed.current.clone());
@@ -148,7 +161,8 @@ impl Sim {
     pub(crate) fn calms_down(&mut self) {
         self.is_calm = true;
         self.note(None, || "from here on nothing goes wrong".to_owned());
-        self.plane.skew = 0;
+        self.web.is_up = true;
+        self.plane.replicas.iter_mut().for_each(|replica| replica.skew = 0);
         if self.plane.thief {
             self.thief(false);
         }
@@ -166,7 +180,7 @@ impl Sim {
     fn asks(&mut self, verb: Verb) {
         let (who, why) = ("ann".to_owned(), "she says so".to_owned());
         self.note(None, || format!("ann asks: {verb:?}"));
-        if self.fold(&Fact::Asked { verb, who, why }) {
+        if self.some_replica().is_some() && self.fold(&Fact::Asked { verb, who, why }) {
             self.plan_soon();
         }
     }
@@ -174,12 +188,12 @@ impl Sim {
     /// A person does something.
     pub(crate) fn a_person_acts(&mut self) {
         let Some(every) = self.story.rates.people_every.filter(|_| !self.is_calm) else { return };
-        if self.plane.is_up && !self.plane.thief {
+        if !self.plane.thief && self.some_replica().is_some() {
             let host = self.dice.index(self.hosts.len());
             let name = self.story.hosts[host].name.clone();
             let rollout = self.rollout_of(self.hosts[host].channel);
             let until_ms = self.dice.chance(500).then(|| self.plane.now(self.now).plus(Secs(1_800)));
-            match (self.dice.below(12), rollout) {
+            match (self.dice.below(15), rollout) {
                 (0 | 1, Some(rollout)) => self.asks(Verb::Pause { rollout }),
                 (2..=4, Some(rollout)) => self.asks(Verb::Resume { rollout }),
                 (5, Some(rollout)) if self.dice.chance(200) => self.asks(Verb::Abort { rollout }),
@@ -187,11 +201,30 @@ impl Sim {
                 (8, _) => self.asks(Verb::Hold { host: name, until_ms }),
                 (9, _) => self.asks(Verb::Unhold { host: name }),
                 (10, _) => self.asks(Verb::Skip { host: name }),
-                (_, _) => self.people_help(),
+                (11, _) => self.people_help(),
+                (_, _) => self.a_person_comes_to(host),
             }
         }
         let next = self.now + self.dice.between(every / 2, every * 3 / 2);
         self.queue.push(next, Happens::Acts);
+    }
+
+    /// Somebody logs in at the host itself.
+    fn a_person_comes_to(&mut self, host: usize) {
+        let by = "bob".to_owned();
+        let event = match self.dice.below(4) {
+            0 => {
+                let until_ms = Some(self.hosts[host].machine.now(self.now).at.plus(Secs(1_800)));
+                Event::Held { by, why: "he works here".to_owned(), until_ms }
+            }
+            1 => Event::Unheld { by },
+            // In no budget: nobody asks the control plane.
+            _ => {
+                self.hosts[host].seen.is_given_up = true;
+                Event::RetryAsked { by }
+            }
+        };
+        self.tell(host, event.into());
     }
 
     fn rollout_of(&self, channel: usize) -> Option<RolloutId> {
@@ -218,6 +251,7 @@ impl Sim {
                 }
             }
         }
+        self.people_leave_out();
         let held = |known: &nixfleet_core::rollout::Host| {
             (known.hold.is_some(), known.standing.as_ref().is_some_and(|standing| standing.hold.is_some()))
         };
@@ -227,8 +261,25 @@ impl Sim {
             if by_verb {
                 self.asks(Verb::Unhold { host: name.clone() });
             }
-            if let Some(host) = place_of(&name).filter(|_| at_host) {
+            let host = place_of(&name);
+            if let Some(host) = host.filter(|host| at_host && !self.is_static(*host)) {
                 self.order(host, Wish::Unhold { by: "ann".to_owned() });
+            }
+        }
+    }
+
+    /// Hosts that follow the web server never report: nobody is to wait for them, and people know it.
+    fn people_leave_out(&mut self) {
+        let quiet = (0..self.hosts.len()).filter(|host| self.is_static(*host));
+        let quiet: Vec<_> = quiet.map(|host| self.story.hosts[host].name.clone()).collect();
+        for host in quiet {
+            let at = place_of(&host).filter(|at| self.hosts[*at].disk.state.hold.is_some());
+            if let Some(at) = at.filter(|_| self.is_calm) {
+                self.tell(at, Event::Unheld { by: "bob".to_owned() }.into());
+            }
+            let known = self.plane.snapshot.host(&host).map(|(_, known)| known.skip.is_some());
+            if known == Some(false) {
+                self.asks(Verb::Skip { host });
             }
         }
     }

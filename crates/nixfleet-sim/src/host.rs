@@ -8,7 +8,7 @@ use nixfleet_core::host::effect::Back;
 use nixfleet_core::host::event::HookRun;
 use nixfleet_core::host::probing::{ProbeRef, WatchId};
 use nixfleet_core::host::retry::seed_of;
-use nixfleet_core::host::world::{Reboots, Setup, SourceKind};
+use nixfleet_core::host::world::{Reboots, Setup};
 use nixfleet_core::host::{Event, HostState};
 use nixfleet_core::ids::ActivationId;
 use nixfleet_core::model::names::{ReleaseId, Seq};
@@ -73,6 +73,9 @@ pub(crate) struct Seen {
     /// Releases for which the owner's control plane ordered it to go, with the numbers of these orders; not those that it forgot
     /// since it was called back.
     pub(crate) let_go: BTreeMap<ReleaseId, u64>,
+    /// Releases from which the owner's control plane ordered it back.
+    /// Not those after which it was told to go.
+    pub(crate) told_back: BTreeSet<ReleaseId>,
     /// The number of the newest order to forget one that arrived.
     pub(crate) called_back: u64,
     /// Orders of the thief reached it.
@@ -167,7 +170,7 @@ impl Host {
             agent: "0.1.0".to_owned(),
             host: story.name.clone(),
             channel: channel.name.clone(),
-            source: SourceKind::ControlPlane,
+            source: story.source,
             reboots: Reboots::default(),
         };
         Self {

@@ -2,7 +2,8 @@
 //!
 //! Real are the parts that decide: the host machine with its reducer's order of writes, the follower of reports, the fold of facts,
 //! the planner and its second pair of eyes. Everything that acts is modelled here, from what the design says of it: downloads,
-//! switches with every outcome, boots, probes, disks, clocks, the wire, the database, a thief who holds the control plane.
+//! switches with every outcome, boots, probes, disks, clocks, the wire, the database with one to three replicas and their lease, a
+//! web server that some hosts follow instead, a thief who holds the control plane.
 //! There is no runtime, no thread and no clock: a seed is a run, and the same seed is the same run.
 //!
 //! [`run()`] plays a storm, then a calm in which the fleet must come to rest, then a good release that must arrive everywhere. After
@@ -11,21 +12,28 @@
 //!
 //! | mistake | of | what it is | seed | broken promise |
 //! |---|---|---|---|---|
-//! | `ProbesFromBefore` | L9 | what probes found before the activation counts | 1 | `Proven` |
-//! | `UnrunCountsAsPassed` | L9, I9 | a probe that could not be run has passed | 4 | `Proven` |
-//! | `AcknowledgedFirst` | L24 | reports are acknowledged before they are kept | 2 | `AcknowledgedIsKept` |
-//! | `RepeatsFolded` | L24 | a report that arrives twice is folded twice | 5 | `FollowedIsTrue` |
-//! | `OrderForgotten` | L25 | an order is forgotten when it is sent | 4 | `ComesToRest` |
-//! | `StateLost` | L8, L17 | a torn state file is a fresh host | 1 | `NumbersCount` |
-//! | `GenerationBelow` | L3 | the way back is one generation down | 12 | `RevertedToRecorded` |
-//! | `DeferredCountsAsDone` | L6 | waiting for a reboot counts as done | 4 | `WithinBudget` |
-//! | `SilentNotCounted` | L27 | who was ordered and is silent counts in no budget | 1 | `NoObjection` |
-//! | `HaltForgotten` | L26 | the planner does not see that a rollout halted | 26 | `NoObjection` |
-//! | `NobodyCalledBack` | L26 | a halt does not call back who has the order and has not begun | 1 | `NoObjection` |
-//! | `CallBackIgnored` | L26 | a host that is called back goes all the same | 40 | `NotBeforeItsTurn` |
-//! | `EffectsBeforeSave` | I5, L8 | something is done before the state is saved | 5 | `OneSwitch` |
-//! | `ClockRemembered` | L16 | a time that only a clock said is remembered | 1 | `GoodReleaseArrives` |
-//! | `UnsignedTaken` | I1, I2 | the control plane's word is enough | 2 | `ComesToRest` |
+//! | `ProbesFromBefore` | L9 | 1 | `Proven` |
+//! | `UnrunCountsAsPassed` | L9, I9 | 3 | `Proven` |
+//! | `AcknowledgedFirst` | L24 | 2 | `AcknowledgedIsKept` |
+//! | `RepeatsFolded` | L24 | 2 | `FollowedIsTrue` |
+//! | `OrderForgotten` | L25 | 1 | `ComesToRest` |
+//! | `StateLost` | L8, L17 | 1 | `NumbersCount` |
+//! | `GenerationBelow` | L3 | 2 | `RevertedToRecorded` |
+//! | `DeferredCountsAsDone` | L6 | 2 | `WithinBudget` |
+//! | `SilentNotCounted` | L27 | 1 | `NoObjection` |
+//! | `HaltForgotten` | L26 | 28 | `NoObjection` |
+//! | `NobodyCalledBack` | L26 | 2 | `NoObjection` |
+//! | `CallBackIgnored` | L26 | 32 | `NotBeforeItsTurn` |
+//! | `EffectsBeforeSave` | I5, L8 | 2 | `OneSwitch` |
+//! | `ClockRemembered` | L16 | 2 | `GoodReleaseArrives` |
+//! | `UnsignedTaken` | I1, I2 | 4 | `ComesToRest` |
+//! | `WaveTimeIgnored` | I1 | without a control plane the signed time of a wave is not waited for | 7 | `NotBeforeItsTurn` |
+//! | `ExpiredTaken` | L16, L34 | a release that has expired is begun | 122 | `NotBeforeItsTurn` |
+//! | `BackByWordAlone` | I1 | the control plane's word is enough for going back | 4 | `BackOnlyIfSigned` |
+//! | `NobodyGoesBack` | L26 | a halt under `revert-all` leaves those who are done where they are | 1 | `ComesToRest` |
+//! | `LateLeaderWrites` | L38 | a leader that stood still writes what it had planned, whoever leads by now | 209 | `ConvergedIsTrue` |
+//! | `NumbersOfEachReplica` | L25 | each replica numbers its orders by itself | 2 | `ComesToRest` |
+//! | `FetchedStillCounts` | L27 | a host that has fetched still counts as one that fetches | 1 | `ComesToRest` |
 
 mod activation;
 mod agent;
@@ -45,6 +53,7 @@ mod story;
 mod thief;
 mod trace;
 mod truth;
+mod web;
 mod wire;
 
 pub use mistakes::Mistake;

@@ -1,14 +1,19 @@
 //! Mistakes of the field (`lessons.md`), put back one at a time to see that a run finds them. They are made here, around the
 //! product's code and never in it: what goes into it or comes out of it is altered.
 
+use std::sync::Arc;
+
 use nixfleet_core::host::Event;
+use nixfleet_core::host::Terms;
 use nixfleet_core::host::probing::{ProbeReport, ProbeResult, WatchId};
 use nixfleet_core::host::waiting::StateName;
+use nixfleet_core::model::policy::OnFailure;
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::{Order, Plan, Snapshot, Standing, Status, What};
 use nixfleet_core::wire::{EventsTaken, Then};
 
 use crate::sim::Sim;
-use crate::truth::System;
+use crate::truth::{Signed, System};
 use crate::wire::{Answer, Ask, Request};
 
 /// A mistake.
@@ -44,11 +49,25 @@ pub enum Mistake {
     ClockRemembered,
     /// I1, I2: the control plane's word is enough for what to run.
     UnsignedTaken,
+    /// I1: without a control plane the signed time of a wave is not waited for.
+    WaveTimeIgnored,
+    /// L16, L34: a release that has expired is begun.
+    ExpiredTaken,
+    /// I1: the control plane's word is enough for going back.
+    BackByWordAlone,
+    /// L26: a halt of a rollout that takes all back leaves those who are done where they are.
+    NobodyGoesBack,
+    /// L38: a leader that stood still writes what it had planned, whoever leads by now.
+    LateLeaderWrites,
+    /// L25: each replica numbers its orders by itself, so some are below what the host has seen.
+    NumbersOfEachReplica,
+    /// L27: a host that has fetched still counts as one that fetches.
+    FetchedStillCounts,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::ProbesFromBefore,
         Self::UnrunCountsAsPassed,
         Self::AcknowledgedFirst,
@@ -64,6 +83,13 @@ impl Mistake {
         Self::EffectsBeforeSave,
         Self::ClockRemembered,
         Self::UnsignedTaken,
+        Self::WaveTimeIgnored,
+        Self::ExpiredTaken,
+        Self::BackByWordAlone,
+        Self::NobodyGoesBack,
+        Self::LateLeaderWrites,
+        Self::NumbersOfEachReplica,
+        Self::FetchedStillCounts,
     ];
 }
 
@@ -108,8 +134,9 @@ impl Sim {
 
     /// What the planner plans from, if it is not what is known.
     pub(crate) fn mistaken_snapshot(&self) -> Option<Snapshot> {
+        let mistake = self.settings.mistake?;
         let mut snapshot = self.plane.snapshot.clone();
-        match self.settings.mistake? {
+        match mistake {
             Mistake::SilentNotCounted => {
                 let hosts = snapshot.channels.values_mut().flat_map(|channel| channel.hosts.rows_mut());
                 hosts.for_each(|host| host.ordered = None);
@@ -119,6 +146,21 @@ impl Sim {
                 for rollout in rollouts.filter(|rollout| matches!(rollout.status, Status::Halted { .. })) {
                     rollout.status = Status::Going;
                     rollout.failures.clear();
+                }
+            }
+            Mistake::FetchedStillCounts => {
+                let hosts = snapshot.channels.values_mut().flat_map(|channel| channel.hosts.rows_mut());
+                let standings = hosts.filter_map(|host| host.standing.as_mut());
+                for standing in standings.filter(|at| at.state == StateName::Staged) {
+                    standing.state = StateName::Staging;
+                }
+            }
+            Mistake::NobodyGoesBack => {
+                for channel in snapshot.channels.values_mut() {
+                    let policy = &mut channel.current.policy;
+                    if policy.on_failure == OnFailure::RevertAll {
+                        policy.on_failure = OnFailure::Revert;
+                    }
                 }
             }
             Mistake::ProbesFromBefore
@@ -133,9 +175,46 @@ impl Sim {
             | Mistake::CallBackIgnored
             | Mistake::EffectsBeforeSave
             | Mistake::ClockRemembered
-            | Mistake::UnsignedTaken => return None,
+            | Mistake::UnsignedTaken
+            | Mistake::WaveTimeIgnored
+            | Mistake::ExpiredTaken
+            | Mistake::BackByWordAlone
+            | Mistake::LateLeaderWrites
+            | Mistake::NumbersOfEachReplica => return None,
         }
         Some(snapshot)
+    }
+
+    /// What a host makes of what a release says to it, if no follower has to make the same of it.
+    pub(crate) fn mistaken_terms(&self, host: usize, mut terms: Arc<Terms>) -> Arc<Terms> {
+        match self.settings.mistake.filter(|_| self.is_static(host)) {
+            Some(Mistake::WaveTimeIgnored) => {
+                let made = terms.created_ms;
+                Arc::make_mut(&mut terms).wave.opens_at_ms = made;
+            }
+            Some(Mistake::ExpiredTaken) => Arc::make_mut(&mut terms).expires_ms = UnixMs::MAX,
+            Some(_) | None => {}
+        }
+        terms
+    }
+
+    /// What agents of today make of a release, all of them and whoever follows them.
+    pub(crate) fn mistaken_signed(&self, signed: &mut Signed) {
+        if self.makes(Mistake::BackByWordAlone) {
+            for terms in signed.terms.iter_mut().flatten() {
+                Arc::make_mut(terms).on_failure = OnFailure::RevertAll;
+            }
+        }
+    }
+
+    /// The number of the next order.
+    pub(crate) fn mistaken_number(&self, number: u64) -> u64 {
+        if self.makes(Mistake::NumbersOfEachReplica) {
+            // Some replicas were there from the beginning.
+            number / (1 + self.plane.acting as u64 * 3)
+        } else {
+            number
+        }
     }
 
     /// What becomes of a plan before it is carried out.
@@ -156,6 +235,6 @@ impl Sim {
             let next = records.last().map_or(1, |last| last.seq + 1);
             self.answer(request, Answer::Taken(EventsTaken { next, then: Then::GoOn }));
         }
-        self.kill_plane();
+        self.kill_replica();
     }
 }

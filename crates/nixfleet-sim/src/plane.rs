@@ -3,8 +3,10 @@
 
 mod ingest;
 mod planning;
+mod replicas;
 
 pub(crate) use planning::place_of;
+pub(crate) use replicas::{Lease, Replica};
 
 use std::sync::Arc;
 
@@ -14,15 +16,18 @@ use nixfleet_core::rollout::{Fact, PlanReport, Snapshot};
 use nixfleet_core::wire::Wish;
 
 use crate::sim::{Happens, Sim};
-use crate::story::Story;
+use crate::story::{Follows, Story};
 use crate::truth::Signed;
-use crate::wire::{Answer, Request};
 
 /// The control plane with its database.
 pub(crate) struct Plane {
-    pub(crate) is_up: bool,
-    /// What its clock is ahead, in ms.
-    pub(crate) skew: i64,
+    pub(crate) replicas: Vec<Replica>,
+    /// Which of them does what is done now.
+    pub(crate) acting: usize,
+    /// Who plans.
+    pub(crate) lease: Option<Lease>,
+    /// Since when a plan is due, and nobody got the lease.
+    pub(crate) unled_since: Option<u64>,
     /// Folded from its log, and so the same again after a crash.
     pub(crate) snapshot: Snapshot,
     /// By host.
@@ -31,8 +36,6 @@ pub(crate) struct Plane {
     pub(crate) served: Vec<Option<Arc<Signed>>>,
     /// The number of the newest event.
     pub(crate) newest: u64,
-    /// Polls that are held, by host: they die with the process.
-    pub(crate) polls: Vec<Option<Request>>,
     /// When the next plan is made.
     pub(crate) plans_at: Option<u64>,
     /// What the newest plan said of those who stay.
@@ -70,14 +73,16 @@ impl Row {
 
 impl Plane {
     pub(crate) fn new(story: &Story, now: u64) -> Self {
+        let since = UnixMs::new(now).unwrap_or(UnixMs::MAX);
         Self {
-            is_up: true,
-            skew: 0,
-            snapshot: Snapshot::new(UnixMs::new(now).unwrap_or(UnixMs::MAX)),
+            replicas: (0..story.replicas).map(|_| Replica::new(story.hosts.len(), since)).collect(),
+            acting: 0,
+            lease: None,
+            unled_since: None,
+            snapshot: Snapshot::new(since),
             rows: story.hosts.iter().map(|_| Row::new()).collect(),
             served: story.channels.iter().map(|_| None).collect(),
             newest: 0,
-            polls: story.hosts.iter().map(|_| None).collect(),
             plans_at: None,
             report: PlanReport::default(),
             thief: false,
@@ -85,9 +90,10 @@ impl Plane {
         }
     }
 
-    /// What its clock says.
+    /// What the clock of the replica that acts says.
     pub(crate) fn now(&self, now: u64) -> UnixMs {
-        UnixMs::new(now.saturating_add_signed(self.skew)).unwrap_or(UnixMs::MAX)
+        let skew = self.replicas[self.acting].skew;
+        UnixMs::new(now.saturating_add_signed(skew)).unwrap_or(UnixMs::MAX)
     }
 }
 
@@ -95,7 +101,12 @@ impl Sim {
     /// Folds a fact into what the planner plans from. One that does not fit changes nothing.
     pub(crate) fn fold(&mut self, fact: &Fact) -> bool {
         let now = self.plane.now(self.now);
-        self.plane.snapshot.fold(fact, now).is_ok()
+        self.fold_at(fact, now)
+    }
+
+    /// The same, with a time that was looked at before.
+    pub(crate) fn fold_at(&mut self, fact: &Fact, at: UnixMs) -> bool {
+        self.plane.snapshot.fold(fact, at).is_ok()
     }
 
     /// There is news: it plans in a moment.
@@ -111,50 +122,21 @@ impl Sim {
         }
     }
 
-    /// The process dies between two writes: all that is not in the database is gone.
-    pub(crate) fn kill_plane(&mut self) {
-        self.stop_plane((2_000, 300_000));
-    }
-
-    /// The same; it comes up again within this span.
-    pub(crate) fn stop_plane(&mut self, (from, to): (u64, u64)) {
-        if !self.plane.is_up {
-            return;
-        }
-        self.note(None, || "the control plane is killed".to_owned());
-        self.counts.plane_starts += 1;
-        (self.plane.is_up, self.plane.plans_at) = (false, None);
-        for row in &mut self.plane.rows {
-            // What came early was only in memory.
-            row.follower = Follower::resume(row.follower.state().clone(), row.follower.told());
-        }
-        for host in 0..self.plane.polls.len() {
-            if let Some(poll) = self.plane.polls[host].take() {
-                self.answer(&poll, Answer::Broken);
-            }
-        }
-        let at = self.now + self.dice.between(from, to);
-        self.queue.push(at, Happens::PlaneStarts);
-    }
-
-    /// It comes up again.
-    pub(crate) fn plane_starts(&mut self) {
-        if !self.plane.is_up {
-            self.plane.is_up = true;
-            self.plane.snapshot.listening_since_ms = self.plane.now(self.now);
-            self.plan_soon();
-        }
-    }
-
     /// A round of releases: signed, pushed, and served from then on.
     pub(crate) fn publishes(&mut self, round: u64) {
         let bad = if self.is_calm { 0 } else { self.story.rates.bad_release };
         for channel in 0..self.story.channels.len() {
             if round == 1 || self.is_calm || self.dice.chance(700) {
                 let what = (round, self.now, bad);
-                let signed = self.truth.sign((&self.story, &mut self.dice), channel, what);
+                let mut signed = self.truth.sign((&self.story, &mut self.dice), channel, what);
+                self.mistaken_signed(&mut signed);
+                let signed = Arc::new(signed);
+                self.truth.signed[channel].push(Arc::clone(&signed));
                 self.note(None, || format!("{} is signed", signed.id));
-                self.serve(channel, signed);
+                self.web.served[channel] = Some(Arc::clone(&signed));
+                if self.story.channels[channel].follows != Follows::TheWebAlone {
+                    self.serve(channel, signed);
+                }
             }
         }
         if round < self.story.releases && !self.is_calm {
@@ -164,8 +146,13 @@ impl Sim {
     }
 
     fn serve(&mut self, channel: usize, signed: Arc<Signed>) {
+        let _ = self.some_replica();
         let hosts = signed.placed(&self.story);
         let release = Box::new(signed.current.clone());
+        // An order for an older release is not delivered after a newer one.
+        for host in hosts.keys().filter_map(place_of) {
+            self.plane.rows[host].drop_orders();
+        }
         self.fold(&Fact::ReleaseTaken { release, hosts });
         self.plane.served[channel] = Some(signed);
         self.plan_soon();

@@ -17,6 +17,8 @@ pub enum Promise {
     NeverOlder,
     /// I1: a host never goes before its signed time, outside its windows, or untold.
     NotBeforeItsTurn,
+    /// I1: a host goes back from what is done only if the policy that was signed says so, and it was told.
+    BackOnlyIfSigned,
     /// I5, L8: numbers count what was saved, and never go back.
     NumbersCount,
     /// I6: never two activations at once, and each is fired once.
@@ -45,6 +47,8 @@ pub enum Promise {
     WithinBudget,
     /// L6, L28: a rollout that has converged has: each host runs it, has failed, or is excused.
     ConvergedIsTrue,
+    /// L38: where a replica runs, somebody plans within minutes, whoever had the lease.
+    SomebodyLeads,
     /// L32: what is kept is bounded.
     Bounded,
     /// When nothing goes wrong any more, the fleet converges or halts, and says why.

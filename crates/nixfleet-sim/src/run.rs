@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use crate::sim::Sim;
 use crate::story::{HOUR, MINUTE};
 use crate::trace::Trace;
+use crate::truth::LAST_ROUND;
 
 /// How long a fleet for which all goes well may take to come to rest: retries pause for an hour at most, a window opens every
 /// day, and a budget may let few hosts go at a time.
@@ -31,6 +32,11 @@ pub struct Counts {
     pub reverted: u64,
     pub deadmen: u64,
     pub plane_starts: u64,
+    pub leaders: u64,
+    pub late_leaders: u64,
+    pub went_back: u64,
+    pub static_turns: u64,
+    pub expired: u64,
     pub databases_lost: u64,
     pub thieves: u64,
     pub halted: u64,
@@ -55,6 +61,11 @@ impl Counts {
             reverted: self.reverted + other.reverted,
             deadmen: self.deadmen + other.deadmen,
             plane_starts: self.plane_starts + other.plane_starts,
+            leaders: self.leaders + other.leaders,
+            late_leaders: self.late_leaders + other.late_leaders,
+            went_back: self.went_back + other.went_back,
+            static_turns: self.static_turns + other.static_turns,
+            expired: self.expired + other.expired,
             databases_lost: self.databases_lost + other.databases_lost,
             thieves: self.thieves + other.thieves,
             halted: self.halted + other.halted,
@@ -144,8 +155,12 @@ impl Sim {
         };
         self.counts.halted +=
             self.plane.snapshot.channels.values().filter(|channel| stopped(channel)).count() as u64;
+        let now = self.plane.now(self.now);
+        let expired =
+            self.plane.snapshot.channels.values().filter(|channel| channel.current.expires_ms <= now);
+        self.counts.expired += expired.count() as u64;
         if self.broken.is_none() {
-            self.publishes(1_000);
+            self.publishes(LAST_ROUND);
             self.play_until(Promise::GoodReleaseArrives, Self::all_run_the_newest);
         }
         self.counts.minutes = (self.now - begun) / MINUTE;

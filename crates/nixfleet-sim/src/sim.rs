@@ -1,5 +1,8 @@
 //! One run: the queue, and who takes what from it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use nixfleet_core::host::event::HookRun;
 use nixfleet_core::host::probing::WatchId;
 
@@ -13,7 +16,8 @@ use crate::run::Counts;
 use crate::settings::Settings;
 use crate::story::{START_MS, Story};
 use crate::trace::Trace;
-use crate::truth::Truth;
+use crate::truth::{Signed, Truth};
+use crate::web::Web;
 use crate::wire::{Answer, Request};
 
 /// Everything that there is in a run.
@@ -26,6 +30,9 @@ pub(crate) struct Sim {
     pub(crate) truth: Truth,
     pub(crate) hosts: Vec<Host>,
     pub(crate) plane: Plane,
+    pub(crate) web: Web,
+    /// What a thief made up, by channel and number.
+    pub(crate) forged: BTreeMap<(usize, u64), Arc<Signed>>,
     /// The number of the newest request.
     pub(crate) requests: u64,
     /// Whether nothing goes wrong any more.
@@ -49,12 +56,16 @@ pub(crate) enum Happens {
     Asks(Box<Request>),
     /// An answer arrives at the process that asked.
     Answers(usize, u32, u64, Box<Answer>),
-    /// A poll for orders has been held for long enough.
-    PollEnds(usize, u64),
+    /// A poll for orders has been held for long enough by this replica.
+    PollEnds(usize, u64, usize),
+    /// This replica sees that the host was asked for something.
+    PollHasNews(usize, usize),
     /// The control plane plans.
     Plans,
-    /// The control plane comes up again.
-    PlaneStarts,
+    /// A leader that stood still goes on, if it is still this process.
+    LeaderWakes(usize, u32),
+    /// A replica of the control plane comes up again.
+    ReplicaStarts(usize),
     /// A round of releases is published.
     Publishes(u64),
     /// Something goes wrong somewhere.
@@ -72,6 +83,8 @@ pub(crate) enum Happens {
 pub(crate) enum Agents {
     Wakes,
     Looks,
+    /// Once, since it was told to fetch.
+    LooksNow,
     Proves(WatchId),
     Stages(u32),
     Works(Stage),
@@ -115,7 +128,7 @@ impl Sim {
             Host::new(host, &story.channels[host.channel], system, START_MS - 1_000_000)
         };
         let hosts = story.hosts.iter().map(host).collect();
-        let plane = Plane::new(&story, START_MS);
+        let (plane, channels) = (Plane::new(&story, START_MS), story.channels.len());
         let mut sim = Self {
             settings,
             now: START_MS,
@@ -125,6 +138,8 @@ impl Sim {
             truth,
             hosts,
             plane,
+            web: Web::new(channels),
+            forged: BTreeMap::new(),
             requests: 0,
             is_calm: false,
             broken: None,
@@ -177,9 +192,11 @@ impl Sim {
                     self.answered(host, id, *answer);
                 }
             }
-            Happens::PollEnds(host, id) => self.poll_ends(host, id),
+            Happens::PollEnds(host, id, replica) => self.poll_ends(host, id, replica),
+            Happens::PollHasNews(host, replica) => self.poll_has_news(host, replica),
             Happens::Plans => self.plans(),
-            Happens::PlaneStarts => self.plane_starts(),
+            Happens::LeaderWakes(replica, process) => self.leader_wakes(replica, process),
+            Happens::ReplicaStarts(replica) => self.replica_starts(replica),
             Happens::Publishes(round) => self.publishes(round),
             Happens::Disturbs => self.disturbs(),
             Happens::Heals(fault) => self.heals(fault),
@@ -192,6 +209,7 @@ impl Sim {
         match what {
             Agents::Wakes => self.wakes(host),
             Agents::Looks => self.looks(host),
+            Agents::LooksNow => self.looks_now(host),
             Agents::Proves(watch) => self.proves(host, watch),
             Agents::Stages(number) => self.stages(host, number),
             Agents::Works(stage) => self.works(host, stage),

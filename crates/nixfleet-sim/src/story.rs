@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use nixfleet_core::activation::events::CommitPolicy;
+use nixfleet_core::host::world::SourceKind;
 use nixfleet_core::model::names::{ChannelName, HostName, Tag, WaveName};
 use nixfleet_core::model::policy::{Approval, Budget, Edge, OnFailure, Policy, Scope, Wave, WaveIndex};
 use nixfleet_core::model::probe::{ProbeKind, ProbeMode, ProbeSpec, TcpProbe};
@@ -18,6 +19,8 @@ pub(crate) const START_MS: u64 = 1_772_452_800_000;
 pub(crate) const SECOND: u64 = 1_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
+/// How long a release is good, where nothing is said.
+pub(crate) const GOOD_FOR: Secs = Secs(30 * 86_400);
 
 /// The fleet and its world.
 pub(crate) struct Story {
@@ -34,6 +37,8 @@ pub(crate) struct Story {
     pub(crate) poll_for: u64,
     /// How long the control plane gathers news before it plans.
     pub(crate) plan_after: u64,
+    /// How many processes the control plane has.
+    pub(crate) replicas: usize,
     /// How many records an outbox holds before it is tidied.
     pub(crate) outbox_max: usize,
 }
@@ -42,6 +47,20 @@ pub(crate) struct ChannelStory {
     pub(crate) name: ChannelName,
     pub(crate) policy: Policy,
     pub(crate) probes: Vec<ProbeSpec>,
+    pub(crate) follows: Follows,
+    /// How long a release is good before it is calm.
+    pub(crate) good_for: Secs,
+}
+
+/// What the hosts of a channel follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// The control plane.
+    TheControlPlane,
+    /// A web server, and the control plane knows nothing of the channel.
+    TheWebAlone,
+    /// One host in five the web server, the others the control plane, which knows all.
+    Either,
 }
 
 pub(crate) struct HostStory {
@@ -49,6 +68,7 @@ pub(crate) struct HostStory {
     pub(crate) channel: usize,
     pub(crate) wave: WaveIndex,
     pub(crate) tags: BTreeSet<Tag>,
+    pub(crate) source: SourceKind,
     /// Hosts of one channel and role run the same system.
     pub(crate) role: usize,
 }
@@ -63,6 +83,8 @@ pub(crate) struct Rates {
     pub(crate) agent_cut: u64,
     /// The control plane dies between two writes.
     pub(crate) plane_cut: u64,
+    /// A leader stands still before it writes.
+    pub(crate) plane_stall: u64,
     /// A worker's job goes wrong for a reason of the host's own.
     pub(crate) trouble: u64,
     /// Releases that are not good.
@@ -85,18 +107,20 @@ fn name<T: std::str::FromStr>(text: &str) -> T {
 impl Story {
     pub(crate) fn draw(dice: &mut Dice, settings: Settings) -> Self {
         let mut channels: Vec<ChannelStory> =
-            (0..dice.between(1, 3)).map(|number| ChannelStory::draw(dice, number)).collect();
-        if dice.chance(300) {
-            // A budget of the whole fleet stands in every policy.
-            let (hosts, limit) = (Selector::Tag(name("db")), Amount::Count(dice.pick(&[2, 5])));
-            for channel in &mut channels {
-                let budget = Budget { hosts: hosts.clone(), limit, scope: Scope::Fleet };
-                channel.policy.max_in_flight.push(budget);
-            }
+            (0..dice.between(1, 3)).map(|number| ChannelStory::draw(dice, number, settings.faults)).collect();
+        if dice.chance(400) {
+            budget_of_the_fleet(dice, &mut channels);
+        }
+        // Nobody who knows nothing of a channel can wait for it.
+        let alone = |channel: &&ChannelStory| channel.follows == Follows::TheWebAlone;
+        let unknown: Vec<ChannelName> =
+            channels.iter().filter(alone).map(|channel| channel.name.clone()).collect();
+        for channel in &mut channels {
+            channel.policy.after.retain(|first| !unknown.contains(first));
         }
         let waves: Vec<u64> = channels.iter().map(|channel| channel.policy.waves.len() as u64).collect();
         let hosts = (0..u64::from(settings.hosts))
-            .map(|number| HostStory::draw(dice, number, channels.len(), &waves))
+            .map(|number| HostStory::draw(dice, number, &channels, &waves))
             .collect();
         let rates = match settings.faults {
             Faults::None => Rates::default(),
@@ -115,6 +139,7 @@ impl Story {
             look_every: dice.between(8, 18) * MINUTE,
             poll_for: dice.between(8, 14) * MINUTE,
             plan_after: dice.between(5, 25) * SECOND,
+            replicas: usize::try_from(dice.pick(&[1, 1, 2, 3])).unwrap_or(1),
             outbox_max: usize::try_from(dice.pick(&[24, 60, 200])).unwrap_or(60),
         }
     }
@@ -130,6 +155,7 @@ impl Rates {
             slow: some(dice, 150),
             agent_cut: some(dice, 25),
             plane_cut: some(dice, 12),
+            plane_stall: some(dice, 200),
             trouble: some(dice, 150),
             bad_release: 350,
             disturb_every: dice.chance(800).then(|| dice.between(20, 240) * SECOND),
@@ -140,8 +166,8 @@ impl Rates {
 }
 
 impl HostStory {
-    fn draw(dice: &mut Dice, number: u64, channels: usize, waves: &[u64]) -> Self {
-        let channel = dice.index(channels);
+    fn draw(dice: &mut Dice, number: u64, channels: &[ChannelStory], waves: &[u64]) -> Self {
+        let channel = dice.index(channels.len());
         // What others wait for is in the first wave, so that no edge stands against the waves.
         let early = dice.chance(300);
         let wave = if early || dice.chance(100) { 0 } else { dice.below(waves[channel]) };
@@ -154,13 +180,18 @@ impl HostStory {
             channel,
             wave: WaveIndex(u16::try_from(wave).unwrap_or(0)),
             tags,
+            source: match channels[channel].follows {
+                Follows::TheWebAlone => SourceKind::Static,
+                Follows::Either if dice.chance(200) => SourceKind::Static,
+                Follows::Either | Follows::TheControlPlane => SourceKind::ControlPlane,
+            },
             role: dice.index(ROLES),
         }
     }
 }
 
 impl ChannelStory {
-    fn draw(dice: &mut Dice, number: u64) -> Self {
+    fn draw(dice: &mut Dice, number: u64, faults: Faults) -> Self {
         let name_of = |number: u64| name::<ChannelName>(&format!("c{number}"));
         let after = if number > 0 && dice.chance(300) {
             BTreeSet::from([name_of(dice.below(number))])
@@ -174,9 +205,17 @@ impl ChannelStory {
             max_in_flight: budgets(dice),
             edges: edges(dice),
             after,
-            stage_in_flight: dice.chance(300).then_some(Amount::Percent(50)),
+            stage_in_flight: dice
+                .chance(400)
+                .then(|| dice.pick(&[Amount::Percent(50), Amount::Percent(20), Amount::Count(3)])),
             max_failures: u32::try_from(dice.below(3)).unwrap_or(0),
-            on_failure: dice.pick(&[OnFailure::Revert, OnFailure::Revert, OnFailure::Halt]),
+            on_failure: dice.pick(&[
+                OnFailure::Revert,
+                OnFailure::Revert,
+                OnFailure::RevertAll,
+                OnFailure::RevertAll,
+                OnFailure::Halt,
+            ]),
             commit: if dice.chance(850) { CommitPolicy::AfterConfirm } else { CommitPolicy::Immediately },
             confirm_within_secs: Secs(u32::try_from(dice.between(120, 400)).unwrap_or(300)),
             windows: windows(dice),
@@ -195,7 +234,23 @@ impl ChannelStory {
             2 => vec![probe("web", ProbeMode::Enforce), probe("load", ProbeMode::Observe)],
             _ => vec![probe("web", ProbeMode::Enforce)],
         };
-        Self { name: name_of(number), policy, probes }
+        let follows = match dice.below(10) {
+            0 => Follows::TheWebAlone,
+            1 => Follows::Either,
+            _ => Follows::TheControlPlane,
+        };
+        let mut story = Self { name: name_of(number), policy, probes, follows, good_for: GOOD_FOR };
+        match faults {
+            // Nobody can approve a wave of hosts that hear of no person.
+            Faults::None if follows != Follows::TheControlPlane => {
+                story.policy.waves.iter_mut().for_each(|wave| wave.approval = Approval::NotNeeded);
+            }
+            Faults::All if dice.chance(200) => {
+                story.good_for = Secs(u32::try_from(dice.between(1_200, 7_200)).unwrap_or(3_600));
+            }
+            Faults::None | Faults::All => {}
+        }
+        story
     }
 }
 
@@ -229,8 +284,37 @@ fn budgets(dice: &mut Dice) -> Vec<Budget> {
 }
 
 fn edges(dice: &mut Dice) -> Vec<Edge> {
-    let edge = || Edge { hosts: Selector::Tag(name("late")), after: Selector::Tag(name("early")) };
-    if dice.chance(250) { vec![edge()] } else { Vec::new() }
+    let tag = |text: &str| Selector::Tag(name(text));
+    let mut out = Vec::new();
+    if dice.chance(250) {
+        out.push(Edge { hosts: tag("late"), after: tag("early") });
+    }
+    if dice.chance(150) {
+        // Some by name, and by what they are not.
+        let first = Selector::AllOf(vec![tag("early"), Selector::Not(Box::new(tag("db")))]);
+        out.push(Edge { hosts: Selector::AllOf(vec![tag("late"), tag("db")]), after: first });
+    }
+    if dice.chance(100) {
+        let first = Selector::Host(name(&format!("h{:04}", dice.below(12))));
+        let after = Selector::AllOf(vec![tag("early"), first]);
+        out.push(Edge { hosts: Selector::Not(Box::new(tag("early"))), after });
+    }
+    out
+}
+
+/// A budget of the whole fleet stands in every policy, or in some, with a limit of their own each. It counts everybody.
+fn budget_of_the_fleet(dice: &mut Dice, channels: &mut [ChannelStory]) {
+    let hosts = if dice.chance(500) { Selector::Tag(name("db")) } else { Selector::All };
+    let everywhere = dice.chance(500);
+    for channel in channels {
+        let limit = match &hosts {
+            Selector::All => Amount::Percent(dice.pick(&[10, 30])),
+            _ => Amount::Count(dice.pick(&[2, 5])),
+        };
+        if everywhere || dice.chance(500) {
+            channel.policy.max_in_flight.push(Budget { hosts: hosts.clone(), limit, scope: Scope::Fleet });
+        }
+    }
 }
 
 /// Open half of the day, in a zone that is not the control plane's.

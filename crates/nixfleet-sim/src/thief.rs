@@ -32,8 +32,10 @@ impl Sim {
     /// What the host is offered when it looks.
     pub(crate) fn serves(&mut self, host: usize) -> Option<Arc<Signed>> {
         let channel = self.hosts[host].channel;
-        if !self.plane.thief {
-            return self.plane.served[channel].clone();
+        // He sits on the way to the web server now and then.
+        let web = self.is_static(host);
+        if !self.plane.thief || (web && !self.dice.chance(300)) {
+            return if web { self.web.served[channel].clone() } else { self.plane.served[channel].clone() };
         }
         let signed = &self.truth.signed[channel];
         match self.dice.below(4) {
@@ -41,7 +43,9 @@ impl Sim {
             0 | 1 => signed.get(self.dice.index(signed.len().max(1))).cloned(),
             2 => {
                 let seq = self.dice.pick(&[1, 2, 3, 1_000]);
-                Some(self.truth.forge(&self.story, channel, seq, self.now))
+                let known = self.forged.entry((channel, seq));
+                let forged = known.or_insert_with(|| self.truth.forge(&self.story, channel, seq, self.now));
+                Some(Arc::clone(forged))
             }
             // Another channel's.
             _ => self.truth.signed.iter().rev().find_map(|other| other.last().cloned()),
@@ -80,11 +84,13 @@ impl Sim {
 
     fn evil_wish(&mut self, host: usize) -> Wish {
         let release = self.some_release(host);
-        match self.dice.below(8) {
+        match self.dice.below(12) {
             0..=2 => Wish::Go { release },
             3 | 4 => Wish::Reboot { release },
             5 => Wish::Withdraw { release },
-            6 => Wish::Retry { by: "the thief".to_owned() },
+            6..=8 => Wish::Revert { release },
+            9 => Wish::Stage { release },
+            10 => Wish::Retry { by: "the thief".to_owned() },
             _ => Wish::Hold { by: "the thief".to_owned(), why: "he likes to".to_owned(), until_ms: None },
         }
     }

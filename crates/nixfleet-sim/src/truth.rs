@@ -7,11 +7,11 @@ use nixfleet_core::host::Terms;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::model::names::{FleetId, HostKey, ReleaseId, Seq, Sha256};
 use nixfleet_core::model::release::{Closure, Entry, Release, Revision};
-use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::fact::{Current, Placed};
 
 use crate::dice::Dice;
-use crate::story::{ROLES, Story};
+use crate::story::{GOOD_FOR, ROLES, Story};
 
 /// A system, by its place in [`Truth::systems`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,12 +47,16 @@ pub(crate) struct Truth {
     pub(crate) systems: Vec<StorePath>,
     pub(crate) qualities: Vec<Quality>,
     by_path: HashMap<StorePath, System>,
+    /// By channel and role, what the newest release has.
+    newest: Vec<Vec<System>>,
     /// By channel, in the order of their numbers.
     pub(crate) signed: Vec<Vec<Arc<Signed>>>,
 }
 
-/// How long a release is good.
-const GOOD_FOR: Secs = Secs(30 * 86_400);
+/// The round of the good release that ends a run.
+pub(crate) const LAST_ROUND: u64 = 1_000;
+/// How often a release leaves the systems of a role as they are.
+const KEPT_IN_THOUSAND: u64 = 150;
 const HASH: &str = "0123456789abcdfghijklmnpqrsvwxyz";
 
 impl Truth {
@@ -61,6 +65,9 @@ impl Truth {
             systems: Vec::new(),
             qualities: Vec::new(),
             by_path: HashMap::new(),
+            newest: (0..story.channels.len())
+                .map(|channel| (0..ROLES).map(|role| Self::first_system(channel, role)).collect())
+                .collect(),
             signed: story.channels.iter().map(|_| Vec::new()).collect(),
         };
         for channel in 0..story.channels.len() {
@@ -98,23 +105,28 @@ impl Truth {
         system
     }
 
-    /// Signs the next release of a channel.
+    /// The next release of a channel, to be signed.
     pub(crate) fn sign(
         &mut self,
         (story, dice): (&Story, &mut Dice),
         channel: usize,
         (round, now, bad_in_thousand): (u64, u64, u64),
-    ) -> Arc<Signed> {
+    ) -> Signed {
         let seq = self.signed[channel].last().map_or(1, |last| last.id.seq.get() + 1);
+        // The last release of a run is a good one, also where the one before was not.
+        let before = if round >= LAST_ROUND { Vec::new() } else { self.newest[channel].clone() };
+        let keeps = bad_in_thousand > 0;
         let systems: Vec<System> = (0..ROLES)
             .map(|role| {
+                if let Some(kept) = before.get(role).filter(|_| keeps && dice.chance(KEPT_IN_THOUSAND)) {
+                    return *kept;
+                }
                 let quality = draw_quality(dice, bad_in_thousand);
                 self.make_system(&format!("c{channel}-r{role}-{seq}"), quality)
             })
             .collect();
-        let signed = Arc::new(self.assemble(story, channel, (seq, round, now), &systems));
-        self.signed[channel].push(Arc::clone(&signed));
-        signed
+        self.newest[channel].clone_from(&systems);
+        self.assemble(story, channel, (seq, round, now), &systems)
     }
 
     /// A release that nobody signed: another digest, a number of the thief's choice, systems of his own.
@@ -130,6 +142,12 @@ impl Truth {
             Arc::make_mut(terms).release.digest = digest;
         }
         Arc::new(forged)
+    }
+
+    /// What a release that was signed says to a host.
+    pub(crate) fn terms(&self, channel: usize, host: usize, id: &ReleaseId) -> Option<&Terms> {
+        let signed = self.signed[channel].iter().find(|signed| signed.id == *id)?;
+        signed.terms.get(host)?.as_deref()
     }
 
     /// Whether it was signed.
@@ -156,7 +174,7 @@ impl Truth {
             channel: story_of.name.clone(),
             seq,
             created_ms,
-            expires_ms: created_ms.plus(GOOD_FOR),
+            expires_ms: created_ms.plus(if round >= LAST_ROUND { GOOD_FOR } else { story_of.good_for }),
             revision: revision.clone(),
             policy: story_of.policy.clone(),
             hosts: u32::try_from(story.hosts.len()).unwrap_or(u32::MAX),

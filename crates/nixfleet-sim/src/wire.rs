@@ -1,7 +1,7 @@
 //! The link between agents and the control plane, as `runtime/workers/link.rs` of the agent has it, over a network that loses,
 //! doubles and delays. Two connections for each agent: a poll must not hold a report up.
 
-use nixfleet_core::host::{Event, HostState, Record};
+use nixfleet_core::host::{Event, HostState, Phase, Record};
 use nixfleet_core::model::names::ReleaseId;
 use nixfleet_core::wire::{EventsTaken, Order, Then, Wish};
 
@@ -74,6 +74,10 @@ fn half(agent: &mut Agent, way: Way) -> &mut Half {
 impl Sim {
     /// Something was saved that may be sent.
     pub(crate) fn report_soon(&mut self, host: usize) {
+        // A web server takes no reports.
+        if self.is_static(host) {
+            return;
+        }
         let Some(agent) = &mut self.hosts[host].agent else { return };
         if agent.reporting.waits_for.is_none() && !agent.reporting.is_due {
             agent.reporting.is_due = true;
@@ -237,12 +241,26 @@ impl Sim {
             agent.after = agent.after.max(order.number);
             self.note(Some(host), || format!("order {} arrives: {:?}", order.number, order.what));
             self.must(order.number > 0, Promise::WayOut, Some(host), || "an order has no number".into());
+            self.is_told_on(host, &order.what);
             match &order.what {
                 Wish::Withdraw { release } => self.called_back(host, &order, release),
+                Wish::Stage { release: _ } => self.soon(host, (10, 200), Agents::LooksNow),
                 _ => self.tell(host, order.what.event().into()),
             }
         }
         self.soon(host, (50, 1_000), Agents::Polls);
+    }
+
+    /// Who is told to go, or to try again, was not told to go back any more.
+    fn is_told_on(&mut self, host: usize, wish: &Wish) {
+        let it = &mut self.hosts[host];
+        let failed = matches!(it.disk.state.phase, Phase::Failed(_) | Phase::Reverted(_));
+        match (wish, it.disk.state.phase.target()) {
+            (Wish::Retry { .. }, Some(target)) if failed => {
+                it.seen.told_back.remove(&target.release);
+            }
+            _ => {}
+        }
     }
 
     /// An order is taken back. Unless the agent dies of it or has no room for it, it is heeded from now on.

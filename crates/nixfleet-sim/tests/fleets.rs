@@ -26,6 +26,7 @@ fn a_fleet_to_which_everything_happens_comes_to_rest_and_takes_the_next_good_rel
     }
     // Seeds that let nothing happen would show nothing.
     assert!(sum.reverted > 0 && sum.plane_starts > 0 && sum.databases_lost > 0 && sum.boots > 0, "{sum:?}");
+    assert!(sum.leaders > 0 && sum.went_back > 0 && sum.static_turns > 0, "{sum:?}");
 }
 
 #[test]

@@ -5,22 +5,29 @@
 use nixfleet_sim::{Faults, Found, Mistake, Promise, Settings, run};
 
 /// Which seed finds which mistake, and the promise that is seen to be broken.
-const FOUND: [(Mistake, u64, Promise); 15] = [
+const FOUND: [(Mistake, u64, Promise); 22] = [
     (Mistake::ProbesFromBefore, 1, Promise::Proven),
-    (Mistake::UnrunCountsAsPassed, 4, Promise::Proven),
+    (Mistake::UnrunCountsAsPassed, 3, Promise::Proven),
     (Mistake::AcknowledgedFirst, 2, Promise::AcknowledgedIsKept),
-    (Mistake::RepeatsFolded, 5, Promise::FollowedIsTrue),
-    (Mistake::OrderForgotten, 4, Promise::ComesToRest),
+    (Mistake::RepeatsFolded, 2, Promise::FollowedIsTrue),
+    (Mistake::OrderForgotten, 1, Promise::ComesToRest),
     (Mistake::StateLost, 1, Promise::NumbersCount),
-    (Mistake::GenerationBelow, 12, Promise::RevertedToRecorded),
-    (Mistake::DeferredCountsAsDone, 4, Promise::WithinBudget),
+    (Mistake::GenerationBelow, 2, Promise::RevertedToRecorded),
+    (Mistake::DeferredCountsAsDone, 2, Promise::WithinBudget),
     (Mistake::SilentNotCounted, 1, Promise::NoObjection),
-    (Mistake::HaltForgotten, 26, Promise::NoObjection),
-    (Mistake::NobodyCalledBack, 1, Promise::NoObjection),
-    (Mistake::CallBackIgnored, 40, Promise::NotBeforeItsTurn),
-    (Mistake::EffectsBeforeSave, 5, Promise::OneSwitch),
-    (Mistake::ClockRemembered, 1, Promise::GoodReleaseArrives),
-    (Mistake::UnsignedTaken, 2, Promise::ComesToRest),
+    (Mistake::HaltForgotten, 28, Promise::NoObjection),
+    (Mistake::NobodyCalledBack, 2, Promise::NoObjection),
+    (Mistake::CallBackIgnored, 32, Promise::NotBeforeItsTurn),
+    (Mistake::EffectsBeforeSave, 2, Promise::OneSwitch),
+    (Mistake::ClockRemembered, 2, Promise::GoodReleaseArrives),
+    (Mistake::UnsignedTaken, 4, Promise::ComesToRest),
+    (Mistake::WaveTimeIgnored, 7, Promise::NotBeforeItsTurn),
+    (Mistake::ExpiredTaken, 122, Promise::NotBeforeItsTurn),
+    (Mistake::BackByWordAlone, 4, Promise::BackOnlyIfSigned),
+    (Mistake::NobodyGoesBack, 1, Promise::ComesToRest),
+    (Mistake::LateLeaderWrites, 209, Promise::ConvergedIsTrue),
+    (Mistake::NumbersOfEachReplica, 2, Promise::ComesToRest),
+    (Mistake::FetchedStillCounts, 1, Promise::ComesToRest),
 ];
 
 /// How many lines of a failed run are shown.

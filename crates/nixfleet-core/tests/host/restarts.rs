@@ -5,7 +5,7 @@ use nixfleet_core::host::phase::{FailedAt, Phase, StateName};
 use nixfleet_core::host::probing::ProbeResult;
 use nixfleet_core::host::waiting::WaitingOn;
 use nixfleet_core::host::world::{Said, SourceKind, World};
-use nixfleet_core::host::{Effect, Event, UpMs};
+use nixfleet_core::host::{Effect, Event, Terms, UpMs};
 
 use crate::support::{Host, outage, release, system, terms, world};
 
@@ -194,6 +194,25 @@ fn a_failed_way_back_has_a_state_of_its_own_and_is_over_when_the_recorded_system
     assert_eq!(host.name(), StateName::Failed);
     host.feed(Event::SystemChanged { world: world("boot-1", "s0") });
     assert_eq!(host.name(), StateName::Reverted);
+}
+
+#[test]
+fn a_system_that_a_failed_way_back_left_running_is_activated_and_not_taken_for_what_boots() {
+    let mut host = Host::started(SourceKind::Static);
+    host.on_trial(terms(1), "s0");
+    host.wait(300);
+    let revert = Failure::NotFired { last_lines: vec![] };
+    host.ends("s1", "s0", Verdict::RevertFailed { failure: Failure::Asked, revert });
+    let left = World { booted: Some(system("s0")), ..world("boot-1", "s1") };
+    host.feed(Event::SystemChanged { world: left });
+    host.offer(Terms { system: system("s1"), ..terms(2) });
+    host.staged(2);
+    assert_eq!(host.name(), StateName::Activating, "the boot default is still the one before");
+    host.ends("s1", "s1", Verdict::OnTrial { confirm_within_secs: 290 });
+    host.web(1, ProbeResult::Passed);
+    host.source_proven();
+    host.ends("s1", "s1", Verdict::Converged);
+    assert_eq!(host.name(), StateName::Soaking);
 }
 
 #[test]

@@ -92,6 +92,8 @@ impl Sim {
         if agent.jobs.contains(&job) {
             return;
         }
+        // What waits about an earlier one could only tell how that ended, which is known by now.
+        agent.jobs.retain(|other| other.id() == job.id());
         agent.jobs.push_back(job);
         self.next_job(host);
     }

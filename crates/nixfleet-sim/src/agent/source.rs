@@ -26,7 +26,7 @@ struct Offer {
 impl Sim {
     /// An ordinary look.
     pub(crate) fn looks(&mut self, host: usize) {
-        if self.reaches_plane(host) {
+        if self.reaches_source(host) {
             self.look(host, None);
             let every = self.story.look_every;
             self.soon(host, (every * 4 / 5, every * 6 / 5), Agents::Looks);
@@ -39,13 +39,20 @@ impl Sim {
         }
     }
 
+    /// A look that an order asks for; the ordinary ones go on as they do.
+    pub(crate) fn looks_now(&mut self, host: usize) {
+        if self.reaches_source(host) {
+            self.look(host, None);
+        }
+    }
+
     /// A watch asks over a fresh connection, until it is answered.
     pub(crate) fn proves(&mut self, host: usize, watch: WatchId) {
         let asks = self.hosts[host].agent.as_ref().and_then(|agent| agent.asks);
         if asks != Some(watch) {
             return;
         }
-        if !self.reaches_plane(host) {
+        if !self.reaches_source(host) {
             return self.soon(host, (1_000, 10_000), Agents::Proves(watch));
         }
         if let Some(agent) = &mut self.hosts[host].agent {
@@ -55,10 +62,11 @@ impl Sim {
     }
 
     /// Whether a request and its answer would get through now.
-    fn reaches_plane(&mut self, host: usize) -> bool {
+    fn reaches_source(&mut self, host: usize) -> bool {
         let net = self.hosts[host].net;
         let lost = self.story.rates.lost;
-        self.plane.is_up && !net.out_cut && !net.in_cut && !self.goes_wrong(lost)
+        let is_up = if self.is_static(host) { self.web.is_up } else { self.balanced() };
+        is_up && !net.out_cut && !net.in_cut && !self.goes_wrong(lost)
     }
 
     /// What the source serves is looked at; the answer itself is told only where it is news.
@@ -74,6 +82,7 @@ impl Sim {
         }
         match self.verify(host, &served) {
             Ok(Offer { terms, trust }) => {
+                let terms = self.mistaken_terms(host, terms);
                 self.hosts[host].agent.iter_mut().for_each(|agent| agent.offered = Some(served.id.clone()));
                 if let Some(system) = self.truth.system(&terms.system) {
                     let is_signed = self.truth.is_signed(self.hosts[host].channel, &served.id);
@@ -117,7 +126,7 @@ impl Sim {
         if served.current.created_ms > time.plus(AHEAD_MAX) {
             return Err(Refusal::Clock);
         }
-        if served.current.expires_ms <= time {
+        if served.current.expires_ms <= time && !self.makes(Mistake::ExpiredTaken) {
             return Err(Refusal::Expired);
         }
         let terms = served.terms.get(host).and_then(Option::clone).ok_or(Refusal::Trust)?;

@@ -5,7 +5,7 @@ use nixfleet_core::host::follow::Taken;
 use nixfleet_core::host::{Event, Follower, HostState, Phase, Record, Terms};
 use nixfleet_core::model::names::ReleaseId;
 use nixfleet_core::rollout::snapshot::Ordered;
-use nixfleet_core::rollout::{Fact, Standing};
+use nixfleet_core::rollout::{Fact, Reason, Standing};
 use nixfleet_core::wire::{EventsTaken, Order, Then, Topic, Wish};
 
 use super::Row;
@@ -15,20 +15,18 @@ use crate::wire::{Answer, Ask, Request};
 
 /// Between two notes that a host was heard of.
 const HEARD_EVERY_MS: u64 = 30_000;
-/// Longer than that it may have been given up: when it is back, it is planned for.
-const AWAY_MS: u64 = 20 * 60_000;
 
 impl Sim {
     /// A request arrives.
     pub(crate) fn asked(&mut self, mut request: Request) {
-        if !self.plane.is_up {
+        if !self.balanced() {
             return self.answer(&request, Answer::Broken);
         }
         let cut = self.story.rates.plane_cut;
         if self.goes_wrong(cut / 4) {
             // Before anything is written.
             self.answer(&request, Answer::Broken);
-            return self.kill_plane();
+            return self.kill_replica();
         }
         let is_report = matches!(request.what, Ask::Events(_));
         if is_report && self.makes(Mistake::AcknowledgedFirst) && self.goes_wrong(cut) {
@@ -45,7 +43,7 @@ impl Sim {
                 if self.goes_wrong(cut / 4) {
                     // Written, and not answered.
                     self.times_out(&request);
-                    return self.kill_plane();
+                    return self.kill_replica();
                 }
                 self.answer(&request, Answer::Taken(taken));
             }
@@ -66,8 +64,10 @@ impl Sim {
         }
         self.plane.rows[host].heard_at = self.now;
         let name = self.story.hosts[host].name.clone();
+        let reason = self.plane.report.held.get(&name);
+        let is_back = matches!(reason, Some(Reason::Offline { .. } | Reason::NeverReported));
         self.fold(&Fact::HostHeard { host: name });
-        if self.now > before + AWAY_MS {
+        if is_back {
             self.plan_soon();
         }
     }
@@ -113,6 +113,7 @@ impl Sim {
             }
         }
         row.forget(wish.as_ref());
+        row.forget_fetch();
         if let Some(noted) = &wish {
             self.orders_again(host, |ordered, _| ordered.is_undone_by(noted));
         }
@@ -196,8 +197,10 @@ impl Sim {
     /// Holds a poll for a while. One of the same host that was held before, perhaps by a connection that is gone, ends.
     pub(crate) fn holds(&mut self, poll: Request, span: u64) {
         let (host, id) = (poll.host, poll.id);
-        self.queue.push(self.now + span, Happens::PollEnds(host, id));
-        if let Some(before) = self.plane.polls[host].replace(poll).filter(|before| before.id != id) {
+        let acting = self.plane.acting;
+        self.queue.push(self.now + span, Happens::PollEnds(host, id, acting));
+        let held = &mut self.plane.replicas[acting].polls[host];
+        if let Some(before) = held.replace(poll).filter(|before| before.id != id) {
             self.answer(&before, Answer::Orders(Vec::new()));
         }
     }
@@ -210,8 +213,9 @@ impl Sim {
     }
 
     /// A poll was held for long enough.
-    pub(crate) fn poll_ends(&mut self, host: usize, id: u64) {
-        if let Some(poll) = self.plane.polls[host].take_if(|poll| poll.id == id) {
+    pub(crate) fn poll_ends(&mut self, host: usize, id: u64, replica: usize) {
+        if let Some(poll) = self.plane.replicas[replica].polls[host].take_if(|poll| poll.id == id) {
+            self.plane.acting = replica;
             self.heard(host);
             self.answer(&poll, Answer::Orders(Vec::new()));
         }
@@ -220,17 +224,21 @@ impl Sim {
     /// A host is asked for something; whoever polls for it is woken.
     pub(crate) fn order(&mut self, host: usize, wish: Wish) {
         self.plane.newest += 1;
-        let number = self.plane.newest;
+        let number = self.mistaken_number(self.plane.newest);
         let topic = place(wish.topic());
         self.plane.rows[host].orders[topic] = Some((number, wish));
-        if let Some(poll) = self.plane.polls[host].take() {
-            let Ask::Poll { after } = poll.what else { return };
-            let orders = self.plane.rows[host].after(after);
-            if orders.is_empty() {
-                self.plane.polls[host] = Some(poll);
-            } else {
-                self.answers_poll(&poll, orders);
-            }
+        self.wakes_polls(host);
+    }
+
+    /// A replica sees that a host was asked for something.
+    pub(crate) fn poll_has_news(&mut self, host: usize, replica: usize) {
+        let Some(poll) = self.plane.replicas[replica].polls[host].take() else { return };
+        let Ask::Poll { after } = poll.what else { return };
+        let orders = self.plane.rows[host].after(after);
+        if orders.is_empty() {
+            self.plane.replicas[replica].polls[host] = Some(poll);
+        } else {
+            self.answers_poll(&poll, orders);
         }
     }
 }
@@ -295,12 +303,22 @@ impl Row {
         }
     }
 
+    /// That it fetches is all that this order wanted, and it is no event of the host.
+    fn forget_fetch(&mut self) {
+        let Some((_, Wish::Stage { release })) = &self.orders[place(Topic::Stage)] else { return };
+        let target = self.follower.state().phase.target();
+        if target.is_some_and(|target| target.release == *release) {
+            self.orders[place(Topic::Stage)] = None;
+        }
+    }
+
     fn forget_heeded(&mut self, state: &HostState) {
         let go = state.go.clone().map(|release| Wish::Go { release });
         let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
-        self.forget(go.as_ref());
         let revert = state.revert_go.clone().map(|release| Wish::Revert { release });
+        self.forget(go.as_ref());
         self.forget(reboot.as_ref());
         self.forget(revert.as_ref());
+        self.forget_fetch();
     }
 }

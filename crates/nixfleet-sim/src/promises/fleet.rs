@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::host::HostState;
 use nixfleet_core::host::phase::Phase;
 use nixfleet_core::model::names::HostName;
@@ -68,7 +69,9 @@ impl Sim {
         let rollout = channel.rollout.as_ref();
         let counted = rollout
             .is_some_and(|rollout| rollout.failures.contains_key(name) || rollout.forgiven.contains(name));
+        // Who the thief sent back may not have told that yet.
         let excused = known.skip.is_some()
+            || it.seen.was_misled
             || known.hold.is_some()
             || it.disk.state.hold.is_some()
             || known.standing.as_ref().is_some_and(|standing| standing.hold.is_some())
@@ -125,7 +128,8 @@ impl Sim {
     /// Whether a host is on its way by its own state. One that the control plane had given up since it was silent for too long
     /// does not count until it has arrived.
     fn counts_as_moving(&mut self, host: usize) -> bool {
-        if !moves(&self.hosts[host].disk.state) {
+        // Who follows a web server goes by its own clock, and is in nobody's budget.
+        if self.is_static(host) || !moves(&self.hosts[host].disk.state) {
             self.hosts[host].seen.is_given_up = false;
             return false;
         }
@@ -145,10 +149,7 @@ fn moves(state: &HostState) -> bool {
         Phase::Activating(_) | Phase::Confirming(_) | Phase::AwaitingReboot(_) => true,
         Phase::Staging(at) => let_go(&at.target.release),
         Phase::Staged(at) => let_go(&at.target.release),
-        Phase::Converged
-        | Phase::Soaking(_)
-        | Phase::Reverting(_)
-        | Phase::Reverted(_)
-        | Phase::Failed(_) => false,
+        Phase::Reverting(at) => at.failure == Some(Failure::Asked),
+        Phase::Converged | Phase::Soaking(_) | Phase::Reverted(_) | Phase::Failed(_) => false,
     }
 }

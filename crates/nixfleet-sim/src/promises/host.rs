@@ -1,12 +1,15 @@
 //! What is promised of one host.
 
+use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::host::effect::{Back, RevertOrder};
 use nixfleet_core::host::phase::{FailedAt, Phase};
 use nixfleet_core::host::probing::{BuiltIn, ProbeRef};
 use nixfleet_core::host::waiting::{StateName, WaitingOn};
 use nixfleet_core::host::window::{Opening, opening};
+use nixfleet_core::host::world::SourceKind;
 use nixfleet_core::host::{Event, HostState, Record, Terms};
 use nixfleet_core::model::names::ReleaseId;
+use nixfleet_core::model::policy::{Approval, OnFailure};
 use nixfleet_core::model::probe::ProbeMode;
 
 use super::Promise;
@@ -32,7 +35,10 @@ impl Sim {
         }
         for record in records {
             match &record.fact {
-                Event::WentAhead { release, .. } => self.check_turn_of(host, &release.clone()),
+                Event::WentAhead { release, .. } | Event::TargetAdopted { release } => {
+                    self.check_turn_of(host, &release.clone());
+                }
+                Event::RevertBegan { failure: Failure::Asked, .. } => self.check_way_back(host, before),
                 Event::OrderWithdrawn { release } => self.forgets(host, &release.clone()),
                 _ => {}
             }
@@ -143,15 +149,40 @@ impl Sim {
         let it = &self.hosts[host];
         let clock = it.machine.now(self.now).at;
         let state = &it.disk.state;
-        let Some(terms) = state.phase.target().filter(|terms| terms.release == *release) else { return };
+        let followed = state.phase.target().filter(|terms| terms.release == *release);
+        // What was signed counts, and not what the host made of it.
+        let Some(terms) = self.truth.terms(it.channel, host, release).or(followed) else { return };
         let time = state.newest.as_ref().map_or(clock, |newest| clock.max(newest.created_ms));
         let in_window =
             terms.windows.is_empty() || matches!(opening(&terms.windows, clock), Ok(Opening::Open { .. }));
-        let told = state.go.as_ref() == Some(release)
-            && (it.seen.let_go.contains_key(release) || it.seen.was_misled || self.plane.was_tampered);
+        let told = match it.setup.source {
+            SourceKind::Static => terms.wave.approval == Approval::NotNeeded,
+            SourceKind::ControlPlane => {
+                state.go.as_ref() == Some(release)
+                    && (it.seen.let_go.contains_key(release) || it.seen.was_misled || self.plane.was_tampered)
+            }
+        };
+        self.counts.static_turns += u64::from(it.setup.source == SourceKind::Static);
         let good = time >= terms.wave.opens_at_ms && time < terms.expires_ms && in_window && told;
         let what = format!("{release} at {clock}: window {in_window}, told {told}, {:?}", terms.wave);
         self.must(good, Promise::NotBeforeItsTurn, Some(host), || what);
+    }
+
+    /// It begins to go back from what was done, since it was asked to: only by a policy that says so, and by an order.
+    fn check_way_back(&mut self, host: usize, before: &HostState) {
+        self.counts.went_back += 1;
+        let it = &self.hosts[host];
+        // Also once more, after a way back that failed.
+        let settled = before.settled.as_ref().map(|done| &*done.terms);
+        let Some(release) = before.phase.target().or(settled).map(|terms| terms.release.clone()) else {
+            return;
+        };
+        let signed = self.story.channels[it.channel].policy.on_failure;
+        let told = it.seen.told_back.contains(&release) || it.seen.was_misled || self.plane.was_tampered;
+        let good = signed == OnFailure::RevertAll && told;
+        self.must(good, Promise::BackOnlyIfSigned, Some(host), || {
+            format!("it goes back from {release}: the policy says {signed:?}, told {told}")
+        });
     }
 
     /// Something is asked of the activation worker.
@@ -161,7 +192,7 @@ impl Sim {
             .jobs
             .iter()
             .chain(agent.job.iter().map(|(job, _)| job))
-            .find(|other| other.id() != job.id());
+            .find(|other| other.id() != job.id() && !self.is_over(host, other));
         let open = self.hosts[host].machine.open().filter(|open| open.id != *job.id());
         let what = match (other, open) {
             (Some(other), _) => Some(format!("{job:?} while {other:?} is worked on")),
@@ -169,6 +200,12 @@ impl Sim {
             (None, None) => None,
         };
         self.must(what.is_none(), Promise::OneSwitch, Some(host), || what.unwrap_or_default());
+    }
+
+    /// Whether the journal says that the activation of a job has ended: the job can only tell how.
+    fn is_over(&self, host: usize, job: &Job) -> bool {
+        let machine = &self.hosts[host].machine;
+        machine.find(job.id()).is_some_and(|at| !machine.journal[at].is_open())
     }
 
     /// The switch of an activation is started.

@@ -41,9 +41,14 @@ pub(super) fn decide(state: &HostState, at: &Staged, now: Now) -> Option<Event> 
 }
 
 /// A release may leave a host's system as it is; then there is nothing to switch and nothing to revert.
+///
+/// Links and profile do not say what boots: a trial sets both before anything is confirmed, and a way back that failed leaves
+/// them. So the host must have booted into the system, or have finished with it.
 fn runs_already(state: &HostState, at: &Staged) -> bool {
     let system = Some(&at.target.system);
-    state.world.current.as_ref() == system && state.world.profile.as_ref() == system
+    let done = state.settled.as_ref().map(|done| &done.terms.system);
+    let boots = state.world.booted.as_ref() == system || done == system;
+    boots && state.world.current.as_ref() == system && state.world.profile.as_ref() == system
 }
 
 pub(super) fn waits(state: &HostState, at: &Staged, now: Now) -> Waits {
