@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::host::Host;
 use crate::image::Flavour;
+use crate::machine::Machine;
 use crate::net::Net;
 use crate::run_dir::RunDir;
 use crate::spawn::Output;
@@ -89,6 +90,12 @@ impl StaticFleet {
         let line = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         // Without the comment.
         Ok(line.split_ascii_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
+    /// The private key of a host, as text.
+    pub fn private_key_of(&self, host: &Host) -> Result<String> {
+        let file = self.outside().join("keys").join(host.name());
+        fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
     }
 
     /// The hosts that follow.
@@ -210,9 +217,9 @@ fn configure(host: &Host, source: &str, lines: &str) -> Result<()> {
     Ok(())
 }
 
-/// `status --json` of a host, the part of what it follows; nothing while it cannot be had.
-pub fn status(host: &Host) -> Value {
-    let said = host.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
+/// `status --json` of a machine, the part of what it follows; nothing while it cannot be had.
+pub fn status(machine: &impl Machine) -> Value {
+    let said = machine.run(&[AGENT, "status", "--json"]).map(|output| output.stdout).unwrap_or_default();
     serde_json::from_str::<Value>(&said).map(|mut status| status["follows"].take()).unwrap_or_default()
 }
 

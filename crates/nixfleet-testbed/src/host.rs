@@ -487,6 +487,10 @@ impl Machine for Host {
         Self::read_file(self, path)
     }
 
+    fn write_file(&self, path: &str, contents: &str) -> Result<()> {
+        Self::write_file(self, path, contents)
+    }
+
     fn entry(&self, path: &str) -> Result<Entry> {
         Self::entry(self, path)
     }

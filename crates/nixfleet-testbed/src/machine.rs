@@ -30,6 +30,9 @@ pub trait Machine {
     /// The contents of a file.
     fn read_file(&self, path: &str) -> Result<String>;
 
+    /// Replaces the contents of a small file (at most 100 KB), making its folders.
+    fn write_file(&self, path: &str, contents: &str) -> Result<()>;
+
     /// What is there, without following a link at the end.
     fn entry(&self, path: &str) -> Result<Entry>;
 

@@ -221,12 +221,6 @@ impl Vm {
         served.map_err(|_| anyhow::anyhow!("the disk's thread panicked"))?.context("serve the disk")
     }
 
-    /// Replaces the contents of a small file (at most 100 KB), making its folders.
-    pub fn write_file(&self, path: &str, contents: &str) -> Result<()> {
-        let script = r#"mkdir -p -- "$(dirname -- "$1")" && printf %s "$2" > "$1""#;
-        self.run_for(FILE_LIMIT, &["/bin/sh", "-c", script, "sh", path, contents])?.success().map(drop)
-    }
-
     /// Seconds since its boot, by the clock that nobody can set.
     pub fn uptime(&self) -> Result<Duration> {
         let text = self.read_file("/proc/uptime")?;
@@ -274,6 +268,11 @@ impl Machine for Vm {
 
     fn read_file(&self, path: &str) -> Result<String> {
         Ok(self.run_for(FILE_LIMIT, &["cat", "--", path])?.success()?.stdout)
+    }
+
+    fn write_file(&self, path: &str, contents: &str) -> Result<()> {
+        let script = r#"mkdir -p -- "$(dirname -- "$1")" && printf %s "$2" > "$1""#;
+        self.run_for(FILE_LIMIT, &["/bin/sh", "-c", script, "sh", path, contents])?.success().map(drop)
     }
 
     fn entry(&self, path: &str) -> Result<Entry> {

@@ -28,6 +28,8 @@ pub(super) struct Follows {
     since_ms: UnixMs,
     release: Option<String>,
     system: Option<StorePath>,
+    /// A newer one, which is verified and comes when this one is over.
+    next: Option<String>,
     /// The release that is done here.
     settled: Option<String>,
     waiting: WaitingOn,
@@ -75,6 +77,7 @@ impl Follows {
             since_ms: doing.since_ms,
             release: doing.release.map(|release| release.to_string()),
             system: doing.system,
+            next: state.comes_next().map(ToString::to_string),
             settled: state.settled.as_ref().map(|done| done.terms.release.to_string()),
             waiting_for: doing.waiting.to_string(),
             waiting: doing.waiting,
@@ -95,6 +98,7 @@ impl Follows {
             format!("state     {} since {}", self.state, when(self.since_ms.get())),
             format!("waiting   for {}", self.waiting_for),
         ];
+        lines.extend(self.next.as_ref().map(|next| format!("next      {next}, when this one is over")));
         lines.extend(self.failure.as_ref().map(|failed| format!("failure   {}", failed.said)));
         lines.extend(self.quarantined.as_ref().map(|system| format!("not again {system}")));
         lines.push(format!("source    {}", contact(&self.source.contact)));

@@ -168,6 +168,14 @@ impl HostState {
             wake_at_ms: waits.until,
         }
     }
+
+    /// The newest verified release, if the host is still busy with another one that it comes after. It is taken up when
+    /// that one is over, or may be left: never in the middle of a switch, of a trial or of a watch.
+    pub fn comes_next(&self) -> Option<&ReleaseId> {
+        let settled = self.settled.as_ref().map(|done| &*done.terms);
+        let about = self.phase.target().or(settled)?;
+        self.news(Some(about)).map(|newest| &newest.release)
+    }
 }
 
 impl fmt::Display for WaitingOn {

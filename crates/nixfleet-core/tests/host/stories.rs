@@ -127,6 +127,20 @@ fn a_newer_release_is_taken_up_when_the_host_has_settled_and_never_in_the_midst_
 }
 
 #[test]
+fn a_newer_release_that_is_known_is_shown_until_it_is_taken_up() {
+    let mut host = Host::started(SourceKind::Static);
+    assert_eq!(host.state.comes_next(), None, "no release is known");
+    host.offer(terms(1));
+    assert_eq!(host.state.comes_next(), None, "it is being fetched");
+    host.soaking(terms(1), "s0");
+    assert_eq!(host.state.comes_next(), None, "it is watched");
+    host.offer(terms(2));
+    assert_eq!((host.name(), host.state.comes_next()), (StateName::Soaking, Some(&release(2))));
+    host.wait(600);
+    assert_eq!((host.name(), host.state.comes_next()), (StateName::Staging, None));
+}
+
+#[test]
 fn a_sustained_failure_while_soaking_brings_the_system_before_by_an_activation_of_its_own() {
     let mut host = Host::started(SourceKind::Static);
     host.soaking(terms(1), "s0");

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use nixfleet_testbed::{Flavour, Host, System, fleet};
+use nixfleet_testbed::{Flavour, Host, Machine, System, fleet};
 use serde_json::{Value, json};
 
 use crate::common::{AGENT, LIMIT, MARK, assert_rests_on_path, fires, history, host, hosts_run};
@@ -369,7 +369,7 @@ impl Struck {
 }
 
 /// The reports that are on the host's disk.
-pub(crate) fn records(host: &Host) -> Vec<Value> {
+pub(crate) fn records(host: &impl Machine) -> Vec<Value> {
     let lines = host.read_file(REPORTS).unwrap_or_default();
     // The last may be half written.
     let read = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

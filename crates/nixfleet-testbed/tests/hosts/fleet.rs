@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER};
-use nixfleet_testbed::Host;
+use nixfleet_testbed::Machine;
 use serde_json::{Value, json};
 
 const ROOT: &str = "application/vnd.nixfleet.root.v1+json";
@@ -112,6 +112,8 @@ pub(crate) struct Saying {
     pub(crate) confirm_within_secs: u32,
     pub(crate) commit: &'static str,
     pub(crate) reboot: Value,
+    /// How long ago it was made.
+    pub(crate) made_ago_secs: u64,
 }
 
 impl Default for Saying {
@@ -122,6 +124,7 @@ impl Default for Saying {
             confirm_within_secs: 60,
             commit: "after-confirm",
             reboot: json!({ "mode": "never", "warn_secs": 0 }),
+            made_ago_secs: 0,
         }
     }
 }
@@ -147,7 +150,7 @@ impl Fleet {
     }
 
     /// Puts the fleet's root and the host's key where the host's configuration names them.
-    pub(crate) fn introduce(&self, host: &Host) {
+    pub(crate) fn introduce(&self, host: &impl Machine) {
         host.write_file(ROOT_FILE, &self.root_document(1, 0)).expect("written");
         host.write_file(HOST_KEY, &self.host.openssh()).expect("written");
         host.write_file(&format!("{HOST_KEY}.pub"), &format!("{}\n", self.host.line())).expect("written");
@@ -170,12 +173,12 @@ impl Fleet {
     }
 
     /// Publishes a second root, by which hosts forget the highest number that they have seen.
-    pub(crate) fn set_back(&self, host: &Host) {
+    pub(crate) fn set_back(&self, host: &impl Machine) {
         host.write_file(&format!("{FOLDER}/root/2.json"), &self.root_document(2, 1)).expect("written");
     }
 
     /// Publishes release `seq`: this host shall run the system at `path`.
-    pub(crate) fn publish(&self, host: &Host, seq: u64, path: &str, saying: &Saying) {
+    pub(crate) fn publish(&self, host: &impl Machine, seq: u64, path: &str, saying: &Saying) {
         let digest_of = self
             .digests
             .borrow_mut()
@@ -196,7 +199,7 @@ impl Fleet {
             "fleet": "acme",
             "channel": "stable",
             "seq": seq,
-            "created_ms": now_ms(),
+            "created_ms": now_ms() - 1_000 * saying.made_ago_secs,
             "expires_ms": now_ms() + 10 * DAY_MS,
             "revision": "9c1f2e4",
             "policy": {
@@ -228,7 +231,7 @@ impl Fleet {
 
 /// SHA-256 over the sorted `path narHash narSize` lines of a closure, by the tools of a shell. What the host does not have
 /// is asked of its cache.
-fn closure_digest(host: &Host, path: &str) -> String {
+fn closure_digest(host: &impl Machine, path: &str) -> String {
     let script = r#"
         set -e
         export NIX_CONFIG='extra-experimental-features = nix-command'

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixfleet_testbed::{Fault, Flavour, Host, System, fleet};
+use nixfleet_testbed::{Fault, Flavour, Host, Machine, System, fleet};
 use serde_json::{Value, json};
 
-use crate::common::{AGENT, LIMIT, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run};
+use crate::common::{
+    AGENT, LIMIT, Subject, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run,
+};
 use crate::fleet::{FOLDER, Fleet, HOST, HOST_KEY, ROOT_FILE, Saying, probe};
 
 /// Where the agent's configuration is.
@@ -47,21 +49,22 @@ pub(crate) fn ship(host: &Host) {
     host.run(&["systemctl", "daemon-reload"]).expect("it runs");
 }
 
-fn configuration() -> String {
+/// What the agent of such a host is told.
+pub(crate) fn configuration() -> String {
     format!(
         "host = \"{HOST}\"\nchannel = \"stable\"\nsource = \"{FOLDER}\"\nroot = \"{ROOT_FILE}\"\nhost-key = \"{HOST_KEY}.pub\"\npoll = \"10s\"\n"
     )
 }
 
-pub(crate) fn restart_agent(host: &Host) {
+pub(crate) fn restart_agent(host: &impl Machine) {
     let restarted = host.run(&["systemctl", "restart", UNIT]).expect("it runs");
     assert_eq!(restarted.code, 0, "{restarted}\n{}", host.journal(UNIT).unwrap_or_default());
 }
 
 /// Waits until the host has come to this state with this release.
-pub(crate) fn await_state(host: &Host, state: &str, release: &str) -> Value {
+pub(crate) fn await_state<M: Subject>(host: &M, state: &str, release: &str) -> Value {
     let mut last = Value::Null;
-    let reached = host.wait_until(&format!("{state} {release}"), LIMIT, |host| {
+    let reached = Machine::wait_until(host, &format!("{state} {release}"), M::LIMIT, |host| {
         last = fleet::status(host);
         if last["waiting"]["on"] == "retry" {
             // An activation that was cut off before its switch is tried again after a pause, which grows.
@@ -120,6 +123,27 @@ fn good_bad_good(flavour: Flavour) {
     assert_rests_on(&host, System::Good3);
     fleet.set_back(&host);
     await_state(&host, "converged", "stable/1");
+    assert_rests_on(&host, System::Good);
+}
+
+#[test]
+fn a_host_that_still_watches_a_release_shows_the_newer_one_that_comes_next() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let watched_long = Saying { soak_secs: 3_600, ..Saying::default() };
+    fleet.publish(&host, 1, host.system(System::Good), &watched_long);
+    let said = await_state(&host, "soaking", "stable/1");
+    assert!(said["next"].is_null(), "{said}");
+    fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
+    let seen = host.wait_until("the newer one is seen", LIMIT, |host| {
+        let said = fleet::status(host);
+        said["next"] == "stable/2" && said["state"] == "soaking" && said["release"] == "stable/1"
+    });
+    assert!(seen.is_ok(), "{:#}", fleet::status(&host));
+    let shown = host.run(&[AGENT, "status"]).expect("it runs").stdout;
+    assert!(shown.contains("next      stable/2, when this one is over"), "{shown}");
     assert_rests_on(&host, System::Good);
 }
 

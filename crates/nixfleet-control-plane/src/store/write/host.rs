@@ -134,7 +134,8 @@ impl HostRow {
         }
         let go = state.go.clone().map(|release| Wish::Go { release });
         let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
-        for wish in go.into_iter().chain(reboot) {
+        let revert = state.revert_go.clone().map(|release| Wish::Revert { release });
+        for wish in go.into_iter().chain(reboot).chain(revert) {
             self.drop_this_order(&wish);
         }
     }
