@@ -17,6 +17,9 @@ pub(crate) const FAILPOINTS: &str = "nixfleet-agent-failpoints";
 /// The agent as it is shipped, but unoptimised; where the tests find it.
 pub(crate) const PLAIN: &str = "nixfleet-agent-plain";
 
+/// The control plane whose clock is wrong, an example.
+pub(crate) const SKEWED: &str = "skewed";
+
 /// Builds programs of the workspace in the development profile.
 pub(crate) fn build(names: &[&str]) -> Result<()> {
     Run::cargo()

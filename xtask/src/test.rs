@@ -52,8 +52,10 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
     // This order: the last build of the agent is the plain one, as `CARGO_BIN_EXE_…` has to be.
     let failpoints = report.step("build the agent with crash points", programs::build_failpoints_agent)?;
     let plain = report.step("build everything else", || {
-        Run::cargo().args(["build", "--locked", "--workspace", "--bins", "--tests"]).go()?;
+        let all = ["build", "--locked", "--workspace", "--bins", "--tests", "--example", programs::SKEWED];
+        Run::cargo().args(all).go()?;
         programs::keep(&programs::built("nixfleet"), "nixfleet")?;
+        programs::keep(&programs::built("examples").join(programs::SKEWED), programs::SKEWED)?;
         programs::keep(&programs::built("nixfleet-control-plane"), "nixfleet-control-plane")?;
         programs::keep(&programs::built("nixfleet-agent"), programs::PLAIN)
     })?;
@@ -63,6 +65,7 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
         ("NIXFLEET_AGENT_PLAIN_BIN", plain.into_os_string()),
         ("NIXFLEET_CLI_BIN", programs::kept("nixfleet").into_os_string()),
         ("NIXFLEET_CONTROL_PLANE_BIN", programs::kept("nixfleet-control-plane").into_os_string()),
+        ("NIXFLEET_SKEWED_BIN", programs::kept(programs::SKEWED).into_os_string()),
     ];
     if workspace::is_ci() && std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         env.push(("PROPTEST_RNG_SEED", CI_SEED.into()));

@@ -37,25 +37,28 @@ impl News {
     pub async fn all(reading: &mut Reading<'_>) -> Result<Self, StoreError> {
         // Before the rows: what comes meanwhile is read once more.
         let newest = reading.newest().await?;
-        let released = reading.channels().await?.into_iter().collect();
+        let released = reading.channels().await?.into_iter().map(|channel| (channel, newest)).collect();
         Self::about(reading, &Touched { newest, released, ..Touched::default() }).await
     }
 
     /// The rows that were touched.
     pub async fn about(reading: &mut Reading<'_>, touched: &Touched) -> Result<Self, StoreError> {
         let mut news = Self { newest: touched.newest, ..Self::default() };
-        for name in &touched.released {
+        for name in touched.released.keys() {
             if let Some(channel) = reading.channel(name).await? {
                 let hosts = reading.hosts_of(name).await?;
                 news.released.push((name.clone(), channel, hosts));
             }
         }
-        for name in touched.progressed.difference(&touched.released) {
+        for name in &touched.progressed {
+            if touched.released.contains_key(name) {
+                continue;
+            }
             if let Some(channel) = reading.channel(name).await? {
                 news.progressed.push((name.clone(), channel.progress));
             }
         }
-        news.hosts = reading.hosts(&touched.hosts).await?;
+        news.hosts = reading.hosts(touched.hosts.keys()).await?;
         Ok(news)
     }
 }

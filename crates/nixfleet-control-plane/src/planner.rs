@@ -24,7 +24,8 @@ use crate::metrics::Metrics;
 use crate::mirror::{Mirror, News};
 use crate::say;
 use crate::store::fact::{About, Fact};
-use crate::store::planned::Reading;
+use crate::store::lease::Lease;
+use crate::store::planned::{Reading, Touched};
 use crate::store::write::Write;
 use crate::store::{Store, StoreError};
 use crate::trouble::Writer;
@@ -36,6 +37,8 @@ pub const LEASE: &str = "plan";
 const LEASE_SECS: u32 = 6;
 /// How long before its end it is taken again: three ticks.
 const LEASE_LEFT: Secs = Secs(3);
+/// A holder that has not taken it again for so long, by the clock of nobody, has vanished: four times as long as it waits.
+const LEASE_MISSED_AFTER: Duration = Duration::from_secs(12);
 /// The log is looked at so often for what other processes wrote, and the lease for its end.
 const TICK: Duration = Duration::from_secs(1);
 /// Signs of life that other replicas took are read so often, and looked at in a plan.
@@ -172,6 +175,8 @@ pub struct Planner {
     me: String,
     changed: watch::Receiver<u64>,
     lease_until: UnixMs,
+    /// The lease of another, as it was first seen and when.
+    lease_seen: Option<(Lease, Instant)>,
     is_loaded: bool,
     /// How long plans took since the last rest.
     planned_for: Duration,
@@ -205,6 +210,7 @@ impl Planner {
             me,
             changed,
             lease_until: UnixMs::EPOCH,
+            lease_seen: None,
             is_loaded: false,
             planned_for: Duration::ZERO,
             heard_read: None,
@@ -312,13 +318,12 @@ impl Planner {
         loop {
             let event = self.planning.read().0.event;
             let touched = reading.touched(event).await?;
+            self.tools.store.board().touched(&touched);
             if touched.newest > event {
                 let news = News::about(reading, &touched).await?;
                 any |= !touched.is_empty();
                 self.planning.change(|mirror, _| mirror.take(news));
-                for host in &touched.asked {
-                    self.tools.wakes.wake(host);
-                }
+                self.note_asked(reading, &touched).await?;
                 let newest = touched.newest;
                 self.tools
                     .committed
@@ -328,6 +333,19 @@ impl Planner {
                 return Ok(any);
             }
         }
+    }
+
+    /// Wakes whoever was asked for something; what that is was noted when it was written here, or is read now.
+    async fn note_asked(&self, reading: &mut Reading<'_>, touched: &Touched) -> Result<(), StoreError> {
+        let unknown = self.tools.store.board().unknown(&touched.asked);
+        if !unknown.is_empty() {
+            let (event, asked) = reading.asked(&unknown).await?;
+            self.tools.store.board().note(event, asked);
+        }
+        for host in &touched.asked {
+            self.tools.wakes.wake(host);
+        }
+        Ok(())
     }
 
     /// Takes in who was heard of. Says whether a plan may be another by that.
@@ -362,13 +380,14 @@ impl Planner {
     async fn lead(&mut self) -> Result<Leads, StoreError> {
         let now = (self.tools.clock)();
         let led = self.lease_until > now;
-        if self.lease_until > now.plus(LEASE_LEFT) {
+        let until = now.plus(Secs(LEASE_SECS));
+        // An end that is further away is of a clock that was set back: nobody else could tell whether we are there.
+        if self.lease_until > now.plus(LEASE_LEFT) && self.lease_until <= until {
             return Ok(Leads::Yes);
         }
-        let until = now.plus(Secs(LEASE_SECS));
         let leads = self.tools.store.lease(LEASE, &self.me, now, until).await;
         self.tools.store.troubles().note(Writer::Planner, &leads, now);
-        let leads = leads?;
+        let leads = leads? || self.inherit(until).await?;
         self.lease_until = if leads { until } else { UnixMs::EPOCH };
         self.tools.metrics.leads.set(u64::from(leads));
         Ok(match (leads, led) {
@@ -376,6 +395,21 @@ impl Planner {
             (true, false) => Leads::SinceNow,
             (false, _) => Leads::No,
         })
+    }
+
+    /// Takes the lease of a holder that does not take it again, whatever its end says.
+    async fn inherit(&mut self, until: UnixMs) -> Result<bool, StoreError> {
+        let Some(held) = self.tools.store.holder(LEASE).await? else { return Ok(false) };
+        match &self.lease_seen {
+            Some((seen, since)) if *seen == held => {
+                let is_missed = since.elapsed() >= LEASE_MISSED_AFTER;
+                Ok(is_missed && self.tools.store.inherit(LEASE, &held, &self.me, until).await?)
+            }
+            Some(_) | None => {
+                self.lease_seen = Some((held, Instant::now()));
+                Ok(false)
+            }
+        }
     }
 
     /// Plans within a write, and writes what comes out.
@@ -394,7 +428,8 @@ impl Planner {
         }
         self.objected.clear();
         note(&mut write, &plan).await?;
-        write.commit().await?;
+        let committed = write.commit().await?;
+        committed.asked.iter().for_each(|host| self.tools.wakes.wake(host));
         self.tools.metrics.orders.add(plan.orders.len() as u64);
         let mut reading = self.tools.store.reading().await?;
         self.catch_up(&mut reading).await?;

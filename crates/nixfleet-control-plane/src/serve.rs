@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,13 +11,17 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nixfleet_trust::key::PublicKey;
+use nixfleet_core::model::names::HostName;
+use nixfleet_trust::key::{KeyId, PublicKey};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
+
+use crate::store::board::Released;
+use crate::store::{Store, StoreError};
 
 /// The handshake of TLS: three round trips over the slowest line, with retries.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
@@ -43,7 +47,38 @@ pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
     /// The key that it has proven to have.
-    pub key: Option<PublicKey>,
+    pub shown: Option<Arc<Shown>>,
+}
+
+/// A key that was proven, and whose it was found to be: that is asked once for each connection and release.
+#[derive(Debug)]
+pub struct Shown {
+    /// The key.
+    pub key: KeyId,
+    host: Mutex<Option<(Released, HostName)>>,
+}
+
+impl Shown {
+    fn new(key: KeyId) -> Self {
+        Self { key, host: Mutex::default() }
+    }
+
+    /// The host that has this key by a release that is served. What was found counts until there is another release, so a host
+    /// that is not named any more is gone at once, and with several replicas within a moment.
+    pub async fn host(&self, store: &Store) -> Result<Option<HostName>, StoreError> {
+        // Before the question: what is taken in meanwhile makes the answer void.
+        let released = store.board().released();
+        let known = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Some(released), Some((then, host))) = (released, known)
+            && released == then
+        {
+            return Ok(Some(host));
+        }
+        let host = store.host_of_key(&self.key).await?;
+        let found = released.zip(host.clone());
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(host)
+    }
 }
 
 /// What the accept loop needs.
@@ -111,7 +146,8 @@ impl Connection {
         let _ = sockopt::set_tcp_user_timeout(&stream, user_timeout);
         let Some(stream) = self.handshake(&acceptor, stream).await else { return };
         let key = stream.get_ref().1.peer_certificates().and_then(|chain| crate::tls::key_of(chain.first()?));
-        let peer = Peer { address: self.address, key };
+        let shown = key.map(|key: PublicKey| Arc::new(Shown::new(key.id())));
+        let peer = Peer { address: self.address, shown };
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());

@@ -173,6 +173,10 @@ async fn write_heard(app: App) {
         sleep(HEARD_EVERY).await;
         let flushed = app.heard.flush(&app.store).await;
         app.store.troubles().note(Writer::SignsOfLife, &flushed, (app.clock)());
+        if app.store.troubles().has(Writer::People) {
+            let tried = app.store.try_room((app.clock)()).await;
+            app.store.troubles().note(Writer::People, &tried, (app.clock)());
+        }
     }
 }
 
@@ -209,10 +213,16 @@ async fn watch_folder(app: App, path: PathBuf) {
         for outcome in folder::look(&path, &app.store, &app.first_root, (app.clock)()).await {
             match outcome {
                 Ok(Taken::New(release)) => {
+                    app.store.troubles().over(Writer::People);
                     say::line(&format!("release {release} was found in `{}`", path.display()));
                 }
                 Ok(Taken::Known(_) | Taken::RootsOnly) => {}
-                Err(refused) => trouble.push_str(&say_refused(&refused)),
+                Err(refused) => {
+                    if let Some(error) = refused.not_kept() {
+                        app.store.troubles().met(Writer::People, error, (app.clock)());
+                    }
+                    trouble.push_str(&say_refused(&refused));
+                }
             }
         }
         // The same trouble is said once, not at each look.

@@ -7,10 +7,11 @@
 //! Readers do not wait for writers.
 //!
 //! [`schema`] has the tables, [`rows`] writes many of their rows with one statement, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
-//! projections, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
+//! projections, [`board`] keeps in memory what polls ask for, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
 //! others read.
 
 pub mod backup;
+pub mod board;
 pub mod documents;
 pub mod fact;
 pub mod fleet;
@@ -24,6 +25,8 @@ pub mod tokens;
 pub mod write;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyPoolOptions};
@@ -32,6 +35,7 @@ use sqlx::{Any, AnyPool, Connection};
 
 use crate::config::Database;
 use crate::trouble::Troubles;
+use board::Board;
 use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_sys::fs::{self, FsError};
 
@@ -134,6 +138,9 @@ pub struct Store {
     engine: Engine,
     writer: AnyPool,
     readers: AnyPool,
+    /// How often a statement was sent to the database for an answer.
+    reads: Arc<AtomicU64>,
+    board: Board,
     troubles: Troubles,
 }
 
@@ -196,7 +203,8 @@ impl Store {
     }
 
     fn new(engine: Engine, writer: AnyPool, readers: AnyPool) -> Self {
-        Self { engine, writer, readers, troubles: Troubles::default() }
+        let (reads, board, troubles) = Default::default();
+        Self { engine, writer, readers, reads, board, troubles }
     }
 
     /// What keeps it from being written.
@@ -209,7 +217,19 @@ impl Store {
         self.engine
     }
 
+    /// What is asked of hosts, in memory.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// How often something was read for an answer. What planning and writing read is not in it.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Where one statement is read for an answer; it is counted.
     pub(crate) fn readers(&self) -> &AnyPool {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         &self.readers
     }
 

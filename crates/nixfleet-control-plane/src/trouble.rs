@@ -2,7 +2,9 @@
 //! `/readyz`, `/metrics` and the fleet.
 //!
 //! Those who write again and again by themselves report here how it went. Each is well again by a write of its own only: a
-//! lease may find room where a batch of reports does not.
+//! lease may find room where a batch of reports does not. People do not come again by themselves: while something of theirs was
+//! refused, the server tries whether there is room ([`Store::try_room`]), so that a quiet fleet is neither silent nor alarmed
+//! for ever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,8 @@ use nixfleet_core::wire::people::{TroubleKind, TroubleView};
 use nixfleet_sys::text::chain;
 
 use crate::say;
+#[cfg(doc)]
+use crate::store::Store;
 use crate::store::StoreError;
 
 /// Trouble that did not come again for so long is not shown any more: who met it may be gone. An agent whose reports are
@@ -27,6 +31,8 @@ pub enum Writer {
     Planner,
     /// Signs of life.
     SignsOfLife,
+    /// What people do, and what is tried in their place.
+    People,
 }
 
 /// What is known of it. Cheap to clone.
@@ -67,6 +73,11 @@ impl Troubles {
         if is_last {
             say::line("the database takes what is written again");
         }
+    }
+
+    /// Whether this one is in trouble.
+    pub fn has(&self, writer: Writer) -> bool {
+        self.lock().contains_key(&writer)
     }
 
     /// Either, as it went.

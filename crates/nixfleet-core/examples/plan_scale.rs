@@ -143,7 +143,17 @@ fn stands(host: &Host, state: StateName) -> Option<Standing> {
     let about = host.ordered.as_ref().map(|ordered| ordered.release.clone());
     let go = about.clone().filter(|_| state != StateName::Staged);
     let (since_ms, reboot) = (host.heard_ms?, RebootWanted::No);
-    Some(Standing { state, since_ms, about, go, reboot_go: None, reboot, failure: None, hold: None })
+    Some(Standing {
+        state,
+        since_ms,
+        about,
+        go,
+        reboot_go: None,
+        reboot,
+        no_way_back: None,
+        failure: None,
+        hold: None,
+    })
 }
 
 fn events(snapshot: &mut Snapshot, now: UnixMs) -> Result<()> {

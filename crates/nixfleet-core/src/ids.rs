@@ -1,8 +1,12 @@
 //! Names with a type each, parsed strictly once (lesson 21): a value of one of these types is always well-formed.
+//!
+//! Their texts are shared: a state of a host has some twenty of them and is copied with every event, so a copy must not cost
+//! an allocation for each.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +21,7 @@ const NAME_LEN_MAX: usize = 211;
 /// A store path: `/nix/store/<hash>-<name>`, nothing below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct StorePath(String);
+pub struct StorePath(Arc<str>);
 
 /// Why a text is not a store path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +41,7 @@ impl StorePath {
 
     /// The whole path as a path.
     pub fn as_path(&self) -> &Path {
-        Path::new(&self.0)
+        Path::new(self.as_str())
     }
 
     /// `<hash>-<name>`.
@@ -94,7 +98,7 @@ impl FromStr for StorePath {
         if !name.iter().all(|b| b.is_ascii_alphanumeric() || b"+._?=-".contains(b)) {
             return Err(refuse(text, "its name has a character that Nix does not allow"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -117,7 +121,7 @@ impl TryFrom<String> for StorePath {
 
 impl From<StorePath> for String {
     fn from(path: StorePath) -> Self {
-        path.0
+        path.0.as_ref().to_owned()
     }
 }
 
@@ -126,7 +130,7 @@ impl From<StorePath> for String {
 /// 8 to 40 characters of `[0-9a-z-]`, so that it fits in a unit name and a file name as it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ActivationId(String);
+pub struct ActivationId(Arc<str>);
 
 /// Why a text is not an activation id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +140,7 @@ pub struct NotAnActivationId(String);
 impl ActivationId {
     /// An id for an activation that begins at `unix_ms`, with `salt` to tell two in the same millisecond apart.
     pub fn new(unix_ms: u64, salt: u32) -> Self {
-        Self(format!("{unix_ms:011x}-{salt:06x}", salt = salt & 0x00ff_ffff))
+        Self(format!("{unix_ms:011x}-{salt:06x}", salt = salt & 0x00ff_ffff).into())
     }
 
     /// The id as text.
@@ -150,7 +154,7 @@ impl FromStr for ActivationId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fits = (8..=40).contains(&text.len());
         let plain = text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase() || b == b'-');
-        if fits && plain { Ok(Self(text.to_owned())) } else { Err(NotAnActivationId(refuse(text, "").got)) }
+        if fits && plain { Ok(Self(text.into())) } else { Err(NotAnActivationId(refuse(text, "").got)) }
     }
 }
 
@@ -169,7 +173,7 @@ impl TryFrom<String> for ActivationId {
 
 impl From<ActivationId> for String {
     fn from(id: ActivationId) -> Self {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 
@@ -204,7 +208,7 @@ pub struct Generation {
 /// SHA-256 over a closure's sorted `path narHash narSize` lines: what a release signs of the contents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ClosureDigest(String);
+pub struct ClosureDigest(Arc<str>);
 
 /// Why a text is not a closure digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,7 +223,7 @@ impl ClosureDigest {
         for byte in bytes {
             write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         }
-        Self(text)
+        Self(text.into())
     }
 }
 
@@ -228,7 +232,7 @@ impl FromStr for ClosureDigest {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let hex = text.strip_prefix("sha256:").unwrap_or_default();
         let good = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if good { Ok(Self(text.to_owned())) } else { Err(NotAClosureDigest(refuse(text, "").got)) }
+        if good { Ok(Self(text.into())) } else { Err(NotAClosureDigest(refuse(text, "").got)) }
     }
 }
 
@@ -247,7 +251,7 @@ impl TryFrom<String> for ClosureDigest {
 
 impl From<ClosureDigest> for String {
     fn from(digest: ClosureDigest) -> Self {
-        digest.0
+        digest.0.as_ref().to_owned()
     }
 }
 

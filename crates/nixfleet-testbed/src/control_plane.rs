@@ -36,20 +36,25 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one for a fleet; its hosts do not follow it yet.
+    /// Starts one for a fleet, with a database in a file; its hosts do not follow it yet.
     pub fn start(fleet: &StaticFleet, program: &Path) -> Result<Self> {
-        let folder = fleet.outside().with_file_name("control-plane");
+        let database = format!("sqlite:{}", folder_of(fleet).join("control-plane.db").display());
+        Self::start_over(fleet, program, &database)
+    }
+
+    /// The same over a database at this address.
+    pub fn start_over(fleet: &StaticFleet, program: &Path, database: &str) -> Result<Self> {
+        let folder = folder_of(fleet);
         fs::create_dir_all(&folder).context("make the folder of the control plane")?;
         let gateway = fleet.net().gateway().to_owned();
         let at = |name: &str| folder.join(name).display().to_string();
         let root = fleet.served().join("root/1.json");
         let config = format!(
             "listen = \"{gateway}:{PORT}\"\ncertificate = \"{}\"\ncertificate-key = \"{}\"\nroot = \"{}\"\n\
-             database = \"sqlite:{}\"\nreleases = \"{}\"\n",
+             database = \"{database}\"\nreleases = \"{}\"\n",
             at("server.pem"),
             at("server.pem"),
             root.display(),
-            at("control-plane.db"),
             fleet.served().display(),
         );
         crate::files::put(&folder.join("control-plane.toml"), config.as_bytes(), 0o644)?;
@@ -76,19 +81,20 @@ impl ControlPlane {
     }
 
     fn words(&self, verb: &[&str]) -> Vec<String> {
-        let (namespace, folder) = (self.namespace.display(), &self.folder);
-        let mut words = vec![
-            // Whatever becomes of the test, it does not stay.
-            "setpriv".to_owned(),
-            "--pdeathsig=KILL".to_owned(),
-            "nsenter".to_owned(),
-            format!("--net={namespace}"),
-            self.program.display().to_string(),
-            "--config".to_owned(),
-            folder.join("control-plane.toml").display().to_string(),
-        ];
+        let mut words = vec![self.program.display().to_string(), "--config".to_owned(), self.config()];
         words.extend(verb.iter().map(|word| (*word).to_owned()));
-        words
+        self.in_network(words)
+    }
+
+    fn config(&self) -> String {
+        self.folder.join("control-plane.toml").display().to_string()
+    }
+
+    /// A program that ends with the test, whatever becomes of it, in the network of the hosts.
+    fn in_network(&self, argv: Vec<String>) -> Vec<String> {
+        let net = format!("--net={}", self.namespace.display());
+        let first = ["setpriv", "--pdeathsig=KILL", "nsenter", &net];
+        first.into_iter().map(str::to_owned).chain(argv).collect()
     }
 
     /// A verb at its side, which must end well.
@@ -100,10 +106,19 @@ impl ControlPlane {
 
     /// Starts it, and waits until it answers.
     pub fn run(&mut self, fleet: &StaticFleet) -> Result<()> {
-        let words = self.words(&["run"]);
+        self.run_program(fleet, &self.words(&["run"]))
+    }
+
+    /// The same with a clock that is so many hours ahead, by the program that can do that (the example `skewed`).
+    pub fn run_skewed(&mut self, fleet: &StaticFleet, program: &Path, hours: i64) -> Result<()> {
+        let argv = vec![program.display().to_string(), hours.to_string(), self.config()];
+        self.run_program(fleet, &self.in_network(argv))
+    }
+
+    fn run_program(&mut self, fleet: &StaticFleet, words: &[String]) -> Result<()> {
         self.running = Some(spawn::start(&words.iter().map(OsStr::new).collect::<Vec<_>>())?);
         let ready = wait_until("the control plane to answer", START_LIMIT, || {
-            self.curl(fleet, &["/readyz"]).is_ok_and(|(status, _)| status == 200).then_some(())
+            self.readiness(fleet).is_ok_and(|(status, _)| status == 200).then_some(())
         });
         ready.with_context(|| self.said())
     }
@@ -136,11 +151,35 @@ impl ControlPlane {
 
     /// Has a host of the fleet follow it, and nothing else.
     pub fn lead(&self, fleet: &StaticFleet, host: &crate::Host) -> Result<()> {
-        let key = fleet.outside().join("keys").join(host.name());
-        let private = fs::read_to_string(&key).with_context(|| format!("read {}", key.display()))?;
-        let source = format!("control-plane+https://{}:{PORT}", self.gateway);
+        self.lead_by(fleet, host, PORT)
+    }
+
+    /// [`ControlPlane::lead`], by way of whoever has the same certificate and listens at this port of the hub.
+    pub fn lead_by(&self, fleet: &StaticFleet, host: &crate::Host, port: u16) -> Result<()> {
+        let private = fleet.private_key_of(host)?;
+        let source = format!("control-plane+https://{}:{port}", self.gateway);
         let lines = format!("pins = [\"{}\"]\nreboot = \"as-released\"\n", self.pin);
         follow_as(host, &source, &private, &lines)
+    }
+
+    /// The address at which it listens, in the network of its hosts.
+    pub fn address(&self) -> String {
+        format!("{}:{PORT}", self.gateway)
+    }
+
+    /// Its certificate and its private key, PEM.
+    pub fn identity(&self) -> Result<String> {
+        fs::read_to_string(self.folder.join("server.pem")).context("read its certificate")
+    }
+
+    /// The pin by which hosts know it.
+    pub fn pin(&self) -> &str {
+        &self.pin
+    }
+
+    /// Whether it says that it is ready: the status and the answer of `/readyz`.
+    pub fn readiness(&self, fleet: &StaticFleet) -> Result<(u16, Value)> {
+        self.curl(fleet, &["/readyz"])
     }
 
     /// What a person is answered who asks for `path`, which must be there.
@@ -196,4 +235,9 @@ impl ControlPlane {
         let status = status.trim().parse().context("a status")?;
         Ok((status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))))
     }
+}
+
+/// Where everything of the control plane of a fleet lies.
+fn folder_of(fleet: &StaticFleet) -> PathBuf {
+    fleet.outside().with_file_name("control-plane")
 }

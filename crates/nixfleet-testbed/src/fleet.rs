@@ -92,6 +92,12 @@ impl StaticFleet {
         Ok(line.split_ascii_whitespace().take(2).collect::<Vec<_>>().join(" "))
     }
 
+    /// The private key of a host, as text.
+    pub fn private_key_of(&self, host: &Host) -> Result<String> {
+        let file = self.outside().join("keys").join(host.name());
+        fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+    }
+
     /// The hosts that follow.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts

@@ -36,6 +36,7 @@ mod keeper;
 mod machine;
 mod net;
 mod packages;
+pub mod postgres;
 mod run_dir;
 mod spawn;
 mod sweep;

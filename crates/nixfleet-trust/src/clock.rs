@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(refused.attack(), None);
         assert_eq!(
             refused.to_string(),
-            "it is dated 1970-01-01T00:08:20Z, and this host's clock says 1970-01-01T00:00:00Z, which is behind and must be set"
+            "it is dated 1970-01-01 00:08:20 UTC, and this host's clock says 1970-01-01 00:00:00 UTC, which is behind and must be set"
         );
     }
 

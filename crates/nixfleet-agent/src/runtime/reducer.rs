@@ -202,5 +202,4 @@ impl<D: Desk> Reducer<D> {
 }
 
 #[cfg(test)]
-#[path = "reducer_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hyper::{Method, StatusCode};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -65,6 +65,32 @@ impl Person {
         self.must(Method::POST, &path, "application/json", body.into_bytes()).await.map(drop)
     }
 
+    /// When the orders to go were written, of which there are `count` behind the event `after`: each transaction has one time,
+    /// at which it began.
+    pub(crate) async fn ordered(&mut self, mut after: u64, count: usize) -> Result<Written> {
+        let (mut approved, mut times) = (None, Vec::with_capacity(count));
+        while times.len() < count {
+            let path = format!("/v1/events?limit=1000&after={after}");
+            let page = self.must(Method::GET, &path, "application/json", Vec::new()).await?;
+            let page: serde_json::Value = serde_json::from_str(&page)?;
+            for event in page["items"].as_array().context("a page")? {
+                let at = event["at_ms"].as_u64().context("a time")?;
+                if event["fact"] == "acted" {
+                    approved = approved.or(Some(at));
+                } else if event["order"]["what"] == "go" {
+                    times.push(at);
+                }
+            }
+            match page["next"].as_str() {
+                Some(next) => after = next.parse()?,
+                None => ensure!(times.len() >= count, "the log has {} orders to go", times.len()),
+            }
+        }
+        let (approved, first, last) = (approved.context("the approval")?, times[0], times[count - 1]);
+        let since = |at: u64| Duration::from_millis(at.saturating_sub(approved));
+        Ok(Written { first: since(first), last: since(last) })
+    }
+
     /// The metrics, if they are to be had.
     pub(crate) async fn metrics(&mut self) -> Option<Metrics> {
         let (status, text) = self.ask(Method::GET, "/metrics", "text/plain", Vec::new()).await.ok()?;
@@ -96,6 +122,12 @@ impl Person {
             sleep((asked.elapsed() * 4).max(Duration::from_millis(50))).await;
         }
     }
+}
+
+/// When orders were written, since they could be.
+pub(crate) struct Written {
+    pub(crate) first: Duration,
+    pub(crate) last: Duration,
 }
 
 /// The text of the metrics.

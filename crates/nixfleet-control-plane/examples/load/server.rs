@@ -101,28 +101,33 @@ pub(crate) struct Used {
     pub(crate) processor_ms: u64,
 }
 
+/// What the simulated agents have used so far: this process.
+pub(crate) fn used_by_us() -> Result<Used> {
+    used_by("self")
+}
+
+fn used_by(process: &str) -> Result<Used> {
+    let folder = PathBuf::from("/proc").join(process);
+    let read = |name: &str| {
+        std::fs::read_to_string(folder.join(name)).with_context(|| format!("cannot read its {name}"))
+    };
+    let status = read("status")?;
+    let kib = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        Ok(1024 * line.context("a field of status")?.trim().trim_end_matches(" kB").parse::<u64>()?)
+    };
+    let stat = read("stat")?;
+    let (_, fields) = stat.rsplit_once(") ").context("its stat")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    ensure!(fields.len() > 12, "its stat is short");
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Used { resident: kib("VmRSS:")?, resident_max: kib("VmHWM:")?, processor_ms: ticks * 1000 / TICKS })
+}
+
 impl Running {
     /// What it has used so far.
     pub(crate) fn used(&self) -> Result<Used> {
-        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let read = |name: &str| {
-            std::fs::read_to_string(folder.join(name)).with_context(|| format!("cannot read its {name}"))
-        };
-        let status = read("status")?;
-        let kib = |name: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            Ok(1024 * line.context("a field of status")?.trim().trim_end_matches(" kB").parse::<u64>()?)
-        };
-        let stat = read("stat")?;
-        let (_, fields) = stat.rsplit_once(") ").context("its stat")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        ensure!(fields.len() > 12, "its stat is short");
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Used {
-            resident: kib("VmRSS:")?,
-            resident_max: kib("VmHWM:")?,
-            processor_ms: ticks * 1000 / TICKS,
-        })
+        used_by(&self.child.id().to_string())
     }
 
     /// Ends it in order. Returns how long that took.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::agent::{Agent, Reporter};
+use crate::agent::Agent;
 use crate::person::{Looking, Person, must};
-use crate::server::{Prepared, Running, socket_bytes};
+use crate::server::{Prepared, Running, socket_bytes, used_by_us};
 use crate::wire::Way;
 use crate::world::World;
 use crate::{attack, say};
@@ -88,6 +88,8 @@ impl Bench {
         let staged = |metrics: &crate::person::Metrics| metrics.hosts("staged") >= count - 1;
         self.person.until(within, "all have fetched", staged).await?;
         self.row("all have fetched what they were told to", secs(begun.elapsed()));
+        let canary = |metrics: &crate::person::Metrics| metrics.hosts("converged") >= 1;
+        self.person.until(within, "the canary has converged", canary).await?;
         let after = self.server.used()?;
         let spent = after.processor_ms - before.processor_ms;
         self.row(
@@ -117,23 +119,42 @@ impl Bench {
 
     async fn go(&mut self) -> Result<()> {
         let count = self.agents.len();
-        let canaries = self.world.gone().len();
-        ensure!(canaries == 1, "{canaries} hosts went before the wave was opened");
-        let (sent, begun) = (self.world.sent(), Instant::now());
-        self.person.approve(&self.world.documents, 1).await?;
+        let newest = must(self.person.metrics().await)?.of("nixfleet_newest_event");
+        let (reported, before, begun) = (self.world.sent(), self.server.used()?, Instant::now());
         let within = Duration::from_secs(60 + count as u64 / 100);
+        self.arrives(within).await?;
         let converged = |metrics: &crate::person::Metrics| metrics.hosts("converged") >= count;
         self.person.until(within, "all have converged", converged).await?;
-        let all = begun.elapsed();
-        let gone: Vec<_> = self.world.gone().split_off(1);
-        ensure!(gone.len() == count - 1, "{} orders to go arrived at {} hosts", gone.len(), count - 1);
-        let after = |at: usize| secs(gone[at].saturating_duration_since(begun.into_std()));
-        let told = format!("{} / {} / {}", after(0), after(gone.len() / 2), after(gone.len() - 1));
-        self.row("from \"go\" to the agents, first / median / last", told);
-        self.row("until all have switched and reported", secs(all));
-        let events = self.world.sent() - sent;
-        self.row("reports of that", format!("{events}"));
+        self.row("until all have switched, which takes 2 to 10 s, and reported", secs(begun.elapsed()));
+        self.row("reports of that", (self.world.sent() - reported).to_string());
+        let spent = self.server.used()?.processor_ms - before.processor_ms;
+        self.row("processor for all of it, per 1,000 agents", format!("{} ms", per_thousand(spent, count)));
         self.well("while all go");
+        let written = self.person.ordered(newest, count - 1).await?;
+        let written = format!("{} / {}", secs(written.first), secs(written.last));
+        self.row("of that, from the approval to the transactions with the first / last orders", written);
+        Ok(())
+    }
+
+    /// A wave of all hosts but one is opened. A go has arrived when the answer with the order was read by its agent; that it is
+    /// obeyed and acknowledged comes after that.
+    async fn arrives(&mut self, within: Duration) -> Result<()> {
+        let others = self.agents.len() - 1;
+        let early = self.world.gone().len();
+        ensure!(early == 1, "{early} hosts went before the wave was opened");
+        let (server, ours, begun) = (self.server.used()?, used_by_us()?, Instant::now());
+        self.person.approve(&self.world.documents, 1).await?;
+        let arrived = timeout(within, self.world.until_gone(1 + others)).await;
+        let (server_then, ours_then) = (self.server.used()?, used_by_us()?);
+        let gone: Vec<_> = self.world.gone().split_off(1);
+        ensure!(arrived.is_ok() && gone.len() == others, "of {others} hosts {} may go", gone.len());
+        let after = |at: usize| secs(gone[at].saturating_duration_since(begun.into_std()));
+        let told = format!("{} / {} / {}", after(0), after(others / 2), after(others - 1));
+        self.row("from \"go\" to the agents, first / median / last", told);
+        let spent = [(server_then, server), (ours_then, ours)]
+            .map(|(then, before)| then.processor_ms - before.processor_ms);
+        let spent = format!("{} / {} ms", spent[0], spent[1]);
+        self.row("processor until then: of the server / of all agents", spent);
         Ok(())
     }
 
@@ -204,16 +225,17 @@ impl Bench {
 
 /// Reports until `end`. Returns how long the slowest answer took.
 async fn report_until(agent: Agent, size: usize, end: Instant) -> Result<Duration> {
+    let line = agent.way.open().await;
+    let mut line = line.map_err(|why| anyhow::anyhow!("there is no connection for reports: {why:?}"))?;
     let mut reporter = agent.reporter.lock().await;
     let mut slowest = Duration::ZERO;
     while Instant::now() < end {
         reporter.is_held_and_let_go(size / 2);
         let begun = Instant::now();
-        let sent = Reporter::report(&mut reporter).await;
+        let sent = reporter.report(&mut line).await;
         sent.map_err(|why| anyhow::anyhow!("a report was not taken: {why:?}"))?;
         slowest = slowest.max(begun.elapsed());
     }
-    reporter.rest();
     Ok(slowest)
 }
 

@@ -10,6 +10,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpSocket, TcpStream};
@@ -81,6 +82,13 @@ impl Way {
         let stream = stream.map_err(|_| NoUse::Connect)?;
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    /// The same way, for whom the server does not know from before.
+    pub(crate) fn afresh(&self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.resumption = Resumption::disabled();
+        Self { tls: Arc::new(tls), ..self.clone() }
     }
 
     /// A connection over which one may ask.

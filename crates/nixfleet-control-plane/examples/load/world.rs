@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::fleet::Documents;
 use crate::wire::NoUse;
@@ -24,6 +24,8 @@ pub(crate) struct World {
     polling: AtomicUsize,
     sent: AtomicU64,
     gone: Mutex<Vec<Instant>>,
+    /// Tells that one more went.
+    went: Notify,
     failures: Mutex<BTreeMap<NoUse, u64>>,
 }
 
@@ -36,6 +38,7 @@ impl World {
             polling: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             gone: Mutex::default(),
+            went: Notify::new(),
             failures: Mutex::default(),
         }
     }
@@ -65,6 +68,14 @@ impl World {
     /// An agent was told that it is its turn.
     pub(crate) fn note_go(&self) {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+        self.went.notify_one();
+    }
+
+    /// Returns when so many were told.
+    pub(crate) async fn until_gone(&self, count: usize) {
+        while self.gone.lock().unwrap_or_else(PoisonError::into_inner).len() < count {
+            self.went.notified().await;
+        }
     }
 
     /// When agents were told, in order.

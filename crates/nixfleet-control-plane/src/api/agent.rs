@@ -18,6 +18,8 @@ use super::App;
 use super::asked::{self, Wanted};
 use super::caller::Host;
 use super::problem::Problem;
+use crate::store::StoreError;
+use crate::store::board::Asked;
 use crate::store::ingest::{NotTaken, Sent};
 
 /// Which orders.
@@ -38,7 +40,7 @@ pub(super) async fn orders(
     Wanted(After { after, log }): Wanted<After>,
 ) -> Result<Json<Orders>, Problem> {
     // A number of another log says nothing here: this database is new, or was put back.
-    let is_ours = log.is_none_or(|log| *log == *app.log) && after <= app.store.newest_event().await?;
+    let is_ours = log.is_none_or(|log| *log == *app.log) && is_written(&app, after).await?;
     let after = if is_ours { after } else { 0 };
     let until = Instant::now() + poll();
     let mut ending = app.ending.clone();
@@ -46,9 +48,10 @@ pub(super) async fn orders(
     let woken = app.wakes.register(&host);
     let mut until_news = Box::pin(woken.news());
     loop {
-        let orders = app.store.orders(&host, after).await?;
+        let Asked { mut orders, is_followed } = app.store.asked(&host).await?;
+        orders.retain(|order| order.number > after);
         // Who is not known here is asked at once, and not when it has something to report, which may be in weeks.
-        let then = if app.store.is_followed(&host).await? { Then::GoOn } else { Then::SendState };
+        let then = if is_followed { Then::GoOn } else { Then::SendState };
         let is_over = *ending.borrow() || Instant::now() >= until;
         if !orders.is_empty() || then == Then::SendState || is_over {
             return Ok(Json(Orders { orders, then, log: Some(app.log.to_string()) }));
@@ -64,6 +67,13 @@ pub(super) async fn orders(
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }
+}
+
+/// Whether there is an event with this number, or was one.
+async fn is_written(app: &App, number: u64) -> Result<bool, StoreError> {
+    // Another replica may have given it, and this one not have read so far.
+    let is_known = number <= *app.changed.borrow();
+    Ok(is_known || number <= app.store.newest_event().await?)
 }
 
 /// Between half of the longest poll and all of it, so that a fleet does not ask in step.

@@ -32,19 +32,19 @@ impl FromRequestParts<App> for Host {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let peer = parts.extensions.get::<Peer>().cloned();
-        let Some((address, key)) = peer.and_then(|peer| Some((peer.address, peer.key?))) else {
+        let peer = parts.extensions.get::<Peer>();
+        let Some((address, shown)) = peer.and_then(|peer| Some((peer.address, peer.shown.clone()?))) else {
             return Err(Problem::unauthenticated(
                 "hosts show a certificate of their own key, and there was none",
             ));
         };
-        let id = key.id();
-        if let Some(host) = app.store.host_of_key(&id).await? {
+        let id = &shown.key;
+        if let Some(host) = shown.host(&app.store).await? {
             app.heard.note(&host, (app.clock)());
             return Ok(Self(host));
         }
 
-        app.strangers.note(&app.store, &id, address, (app.clock)()).await;
+        app.strangers.note(&app.store, id, address, (app.clock)()).await;
         Err(Problem::unknown_host(format!("the key is {id}; a release that names it lets the host in")))
     }
 }

@@ -41,7 +41,7 @@ fn host_view(listed: HostListed, now: UnixMs) -> HostView {
         current: state.world.current.as_ref().map(ToString::to_string),
         agent: state.setup.as_ref().map(|setup| setup.agent.clone()),
         // How long the host has been up is not known here; only waits after a failed reboot go by it.
-        doing: state.describe(Now { at: now, up: UpMs::default() }),
+        doing: reported_ms.map(|_| state.describe(Now { at: now, up: UpMs::default() })),
         reported_ms,
         heard_ms,
         fault,

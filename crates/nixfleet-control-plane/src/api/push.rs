@@ -18,6 +18,7 @@ use super::problem::Problem;
 use crate::releases::stream::Push;
 use crate::releases::{Draft, IntakeRefused, Taken};
 use crate::say;
+use crate::trouble::Writer;
 
 /// How long a push may take: the 90 MB of 100,000 hosts over 2 Mbit/s, and some.
 const PUSH_WITHIN: Duration = Duration::from_mins(10);
@@ -42,7 +43,16 @@ pub(super) async fn push(
     let draft =
         Draft::begin(&app.store, &app.first_root, (app.clock)()).await.map_err(|error| refused(&error))?;
     let draft = receive(Push::new(draft), body).await?;
-    let taken = draft.finish(&app.store, &app.first_root).await.map_err(|error| refused(&error))?;
+    let taken = draft.finish(&app.store, &app.first_root).await;
+    match &taken {
+        Ok(Taken::New(_) | Taken::RootsOnly) => app.store.troubles().over(Writer::People),
+        Err(IntakeRefused::Store(error)) => {
+            app.store.troubles().met(Writer::People, error, (app.clock)());
+        }
+        // Nothing was to be written.
+        Ok(Taken::Known(_)) | Err(_) => {}
+    }
+    let taken = taken.map_err(|error| refused(&error))?;
     let (outcome, release) = match taken {
         Taken::New(release) => {
             say::line(&format!("release {release} was pushed by {}", person.name));
@@ -76,7 +86,8 @@ async fn receive(mut push: Push, mut body: Body) -> Result<Draft, Problem> {
 
 fn refused(error: &IntakeRefused) -> Problem {
     match error {
-        IntakeRefused::Store(_) | IntakeRefused::Trust(_) => Problem::ours(error),
+        IntakeRefused::Store(store) => Problem::not_kept(store.trouble(), error),
+        IntakeRefused::Trust(_) => Problem::ours(error),
         IntakeRefused::Overtaken => Problem::conflict(error.to_string()),
         IntakeRefused::Root(_)
         | IntakeRefused::TooManyRoots

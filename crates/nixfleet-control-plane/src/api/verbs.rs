@@ -16,8 +16,10 @@ use super::App;
 use super::asked::{FromPath, Named, Sent};
 use super::caller::Operator;
 use super::problem::Problem;
+use crate::store::StoreError;
 use crate::store::fact::{Fact, about};
 use crate::store::tokens::Person;
+use crate::trouble::Writer;
 
 /// The largest body of a verb, in bytes.
 pub(super) const BYTES_MAX: usize = 16 << 10;
@@ -110,8 +112,14 @@ fn reason(why: String) -> Result<String, Problem> {
 
 async fn act(app: &App, person: Person, verb: Verb, why: String) -> Answer {
     let why = reason(why)?;
+    let noted = note(app, Fact::Acted { by: person.name, verb: verb.clone(), why }, &verb).await;
+    app.store.troubles().note(Writer::People, &noted, (app.clock)());
+    Ok((StatusCode::ACCEPTED, Json(Noted { event: noted? })))
+}
+
+async fn note(app: &App, act: Fact, verb: &Verb) -> Result<u64, StoreError> {
     let mut write = app.store.begin((app.clock)()).await?;
-    let event = write.append(&about(&verb), &Fact::Acted { by: person.name, verb, why }).await?;
+    let event = write.append(&about(verb), &act).await?;
     app.tell(write.commit().await?.newest);
-    Ok((StatusCode::ACCEPTED, Json(Noted { event })))
+    Ok(event)
 }

@@ -15,7 +15,7 @@ use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
 use tokio::time::sleep;
 
 use super::{Draft, IntakeRefused, Needs, Taken};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How often it is looked at when nothing wakes us: a mount that comes back wakes nobody.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -51,6 +51,21 @@ pub enum FolderRefused {
     /// A root, or the database.
     #[error(transparent)]
     Intake(#[from] IntakeRefused),
+}
+
+impl FolderRefused {
+    /// What the database has against it, if it is that: the release itself may be good.
+    pub fn not_kept(&self) -> Option<&StoreError> {
+        let refused = match self {
+            Self::File(_) | Self::Latest { .. } => return None,
+            Self::Release { refused, .. } => refused.as_ref(),
+            Self::Intake(refused) => refused,
+        };
+        match refused {
+            IntakeRefused::Store(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// Looks at a folder once, channel by channel: what was taken, and what was refused. One bad channel does not stop the

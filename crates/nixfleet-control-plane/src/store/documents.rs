@@ -1,5 +1,6 @@
 //! The documents that are served, byte for byte as they were verified, by their path in the layout; and what is trusted.
 
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::random;
 use sqlx::Row;
 
@@ -16,7 +17,7 @@ impl Store {
     pub async fn document(&self, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sql("SELECT bytes FROM documents WHERE path = $1")
             .bind(path.to_owned())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         Ok(row.map(|row| row.try_get("bytes")).transpose()?)
     }
@@ -25,7 +26,7 @@ impl Store {
     pub async fn setting(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sql("SELECT value FROM settings WHERE name = $1")
             .bind(name)
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         Ok(row.map(|row| row.try_get("value")).transpose()?)
     }
@@ -42,6 +43,23 @@ impl Store {
             .await?;
         let known = self.setting(LOG).await?.unwrap_or_default();
         String::from_utf8(known).map_err(|_| StoreError::corrupt("the name of the log"))
+    }
+}
+
+/// The setting that is written to see whether there is room.
+const ROOM: &str = "room";
+/// How many numbers it has: 32 KB are more than the page that an event may need, and less than anybody would miss.
+const ROOM_NUMBERS: usize = 4_096;
+
+impl Store {
+    /// Writes something that says nothing, in the place of what was written so before: whether there is room for an event.
+    pub async fn try_room(&self, now: UnixMs) -> Result<(), StoreError> {
+        // Not to be compressed.
+        let bytes: Vec<u8> = (0..ROOM_NUMBERS).flat_map(|_| random::number().to_le_bytes()).collect();
+        let mut write = self.begin(now).await?;
+        write.set(ROOM, &bytes).await?;
+        write.commit().await?;
+        Ok(())
     }
 }
 

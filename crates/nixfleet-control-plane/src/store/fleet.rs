@@ -10,6 +10,7 @@ use nixfleet_trust::key::KeyId;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
+use super::board::Asked;
 use super::fact::{About, Fact};
 use super::rows::Insert;
 use super::{Store, StoreError, int, sql, uint};
@@ -95,7 +96,7 @@ impl Store {
     pub async fn host_of_key(&self, key: &KeyId) -> Result<Option<HostName>, StoreError> {
         let host: Option<String> = sqlx::query_scalar("SELECT host FROM host_keys WHERE key_id = $1")
             .bind(key.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         host.map(|host| host.parse().map_err(|_| StoreError::corrupt("a host's name"))).transpose()
     }
@@ -105,7 +106,7 @@ impl Store {
         let text = format!("{HOST_COLUMNS} WHERE name = $1");
         let row = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(name.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         row.as_ref().map(host_of).transpose()
     }
@@ -123,7 +124,7 @@ impl Store {
             .bind(after.to_owned())
             .bind(channel.map(ToString::to_string).unwrap_or_default())
             .bind(i64::from(limit.min(PAGE_MAX)))
-            .fetch_all(&self.readers)
+            .fetch_all(self.readers())
             .await?;
         rows.iter().map(host_of).collect()
     }
@@ -133,7 +134,7 @@ impl Store {
         let rows = sql("SELECT channel, state, COUNT(*) AS hosts FROM \
                         (SELECT channel, CASE WHEN reported_ms = 0 THEN 'never-reported' ELSE phase END AS state \
                         FROM hosts) AS h GROUP BY channel, state ORDER BY channel, state")
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         let count = |row: &AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, uint(row.try_get(2)?)));
         rows.iter().map(count).collect()
@@ -143,20 +144,10 @@ impl Store {
     pub async fn state(&self, name: &HostName) -> Result<Option<(HostState, Option<String>)>, StoreError> {
         let row = sql("SELECT state, fault FROM hosts WHERE name = $1")
             .bind(name.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some((state_of(&row)?, row.try_get("fault")?)))
-    }
-
-    /// Whether a host's state is known here, and its events can be followed.
-    pub async fn is_followed(&self, name: &HostName) -> Result<bool, StoreError> {
-        let known: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE name = $1 AND seq > 0 AND fault IS NULL")
-                .bind(name.to_string())
-                .fetch_one(&self.readers)
-                .await?;
-        Ok(known > 0)
     }
 
     /// What is asked of a host and has a number above `after`, oldest first.
@@ -164,22 +155,42 @@ impl Store {
         let rows = sql("SELECT number, body FROM orders WHERE host = $1 AND number > $2 ORDER BY number")
             .bind(host.to_string())
             .bind(int(after))
-            .fetch_all(&self.readers)
+            .fetch_all(self.readers())
             .await?;
-        rows.iter()
-            .map(|row| {
-                let what = serde_json::from_str(row.try_get("body")?);
-                let what = what.map_err(|_| StoreError::corrupt("an order"))?;
-                Ok(Order { number: uint(row.try_get("number")?), what })
-            })
-            .collect()
+        rows.iter().map(order_of).collect()
+    }
+
+    /// What is asked of a host, from memory if it is there.
+    pub async fn asked(&self, host: &HostName) -> Result<Asked, StoreError> {
+        if let Some(asked) = self.board.look(host) {
+            return Ok(asked);
+        }
+        // One statement, so all of it is as of one event.
+        let rows = sql("SELECT c.value AS newest, o.number, o.body, \
+                        (SELECT COUNT(*) FROM hosts WHERE name = $1 AND seq > 0 AND fault IS NULL) AS followed \
+                        FROM counters AS c LEFT JOIN orders AS o ON o.host = $1 \
+                        WHERE c.name = 'event' ORDER BY o.number")
+        .bind(host.to_string())
+        .fetch_all(self.readers())
+        .await?;
+        let first = rows.first().ok_or_else(|| StoreError::corrupt("the newest event's number"))?;
+        let (event, is_followed) = (uint(first.try_get("newest")?), first.try_get::<i64, _>("followed")? > 0);
+        let mut orders = Vec::new();
+        for row in &rows {
+            if row.try_get::<Option<i64>, _>("number")?.is_some() {
+                orders.push(order_of(row)?);
+            }
+        }
+        let asked = Asked { orders, is_followed };
+        self.board.note(event, [(host.clone(), asked.clone())]);
+        Ok(asked)
     }
 
     /// The newest release of each channel.
     pub async fn newest_releases(&self) -> Result<Vec<ReleaseId>, StoreError> {
         let rows = sql("SELECT channel, seq, digest FROM releases AS r WHERE event = \
                         (SELECT MAX(event) FROM releases WHERE channel = r.channel) ORDER BY channel")
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         rows.iter().map(release_of).collect()
     }
@@ -189,7 +200,7 @@ impl Store {
         let row =
             sql("SELECT channel, seq, digest FROM releases WHERE channel = $1 ORDER BY event DESC LIMIT 1")
                 .bind(channel.to_string())
-                .fetch_optional(&self.readers)
+                .fetch_optional(self.readers())
                 .await?;
         row.as_ref().map(release_of).transpose()
     }
@@ -197,7 +208,7 @@ impl Store {
     /// The rollouts, as the planner left them.
     pub async fn rollouts(&self) -> Result<Vec<(ChannelName, serde_json::Value)>, StoreError> {
         let rows =
-            sql("SELECT channel, body FROM rollouts ORDER BY channel").fetch_all(&self.readers).await?;
+            sql("SELECT channel, body FROM rollouts ORDER BY channel").fetch_all(self.readers()).await?;
         rows.iter()
             .map(|row| {
                 let bad = || StoreError::corrupt("a rollout");
@@ -222,7 +233,7 @@ impl Store {
             None => query,
             Some(host) => query.bind(host.to_string()),
         };
-        let rows = query.fetch_all(&self.readers).await?;
+        let rows = query.fetch_all(self.readers()).await?;
         let logged = |row: &AnyRow| {
             let (id, at, about, fact) = event_of(row)?;
             Ok(Logged { id, at, about, fact })
@@ -233,7 +244,7 @@ impl Store {
     /// The newest event's number.
     pub async fn newest_event(&self) -> Result<u64, StoreError> {
         let newest: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
-            .fetch_one(&self.readers)
+            .fetch_one(self.readers())
             .await?;
         Ok(uint(newest))
     }
@@ -269,7 +280,7 @@ impl Store {
         let rows = sql("SELECT key_id, first_ms, last_ms, times, address FROM strangers \
                         ORDER BY last_ms DESC, key_id LIMIT $1")
         .bind(STRANGERS_MAX)
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         rows.iter()
             .map(|row| {
@@ -318,6 +329,13 @@ fn host_of(row: &AnyRow) -> Result<HostListed, StoreError> {
         heard_ms: heard.and_then(|at| UnixMs::new(uint(at)).ok()),
         fault: row.try_get("fault")?,
     })
+}
+
+/// An order as it was kept.
+pub(super) fn order_of(row: &AnyRow) -> Result<Order, StoreError> {
+    let what = serde_json::from_str(row.try_get("body")?);
+    let what = what.map_err(|_| StoreError::corrupt("an order"))?;
+    Ok(Order { number: uint(row.try_get("number")?), what })
 }
 
 /// An event as it was kept.

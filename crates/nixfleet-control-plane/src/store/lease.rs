@@ -1,4 +1,5 @@
-//! Who plans: one row with an end, the same on both engines. A holder that vanishes loses it when it ends (lesson 38).
+//! Who plans: one row with an end, the same on both engines. A holder that vanishes loses it when it ends (lesson 38), or when it
+//! has not renewed it for a while: the end was told by a clock that may have been wrong by years.
 
 use nixfleet_core::model::time::UnixMs;
 use sqlx::Row;
@@ -30,6 +31,27 @@ impl Store {
         .bind(me.to_owned())
         .bind(int(until.get()))
         .bind(int(now.get()))
+        .fetch_optional(&self.writer)
+        .await?;
+        Ok(row.is_some())
+    }
+
+    /// Takes the lease `name` for `me` until `until` from a holder that vanished, if it is still as it was `seen`. Returns whether it
+    /// is mine.
+    pub async fn inherit(
+        &self,
+        name: &'static str,
+        seen: &Lease,
+        me: &str,
+        until: UnixMs,
+    ) -> Result<bool, StoreError> {
+        let row = sql("UPDATE leases SET holder = $2, until_ms = $3 \
+                       WHERE name = $1 AND holder = $4 AND until_ms = $5 RETURNING holder")
+        .bind(name)
+        .bind(me.to_owned())
+        .bind(int(until.get()))
+        .bind(seen.holder.clone())
+        .bind(int(seen.until.get()))
         .fetch_optional(&self.writer)
         .await?;
         Ok(row.is_some())

@@ -18,14 +18,24 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 use sqlx::pool::PoolConnection;
 
+use super::board::Asked;
 use super::fact::Progress;
+use super::fleet::order_of;
+use super::rows::Among;
 use super::write::{Write, read_placed, read_remembered};
 use super::{Store, StoreError, int, sql, uint};
 
 /// Events that are looked at together.
 const PAGE: i64 = 2_000;
-/// Hosts that are read with one statement, which names each.
-const HOSTS_AT_ONCE: usize = 16;
+
+const HOSTS: Among = Among {
+    head: "SELECT name, channel, wave, tags, system, state, reported_ms, remembered, \
+           (SELECT at_ms FROM heard WHERE heard.host = hosts.name) AS heard_ms FROM hosts WHERE name IN",
+};
+const FOLLOWED: Among = Among {
+    head: "SELECT name, CAST(CASE WHEN seq > 0 AND fault IS NULL THEN 1 ELSE 0 END AS BIGINT) AS followed FROM hosts WHERE name IN",
+};
+const ORDERS: Among = Among { head: "SELECT host, number, body FROM orders WHERE host IN" };
 
 /// What events were about.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,12 +44,12 @@ pub struct Touched {
     pub newest: u64,
     /// Whether there may be more.
     pub more: bool,
-    /// Channels with a new release: everything of them may be another.
-    pub released: BTreeSet<ChannelName>,
+    /// Channels with a new release, and its event: everything of them may be another.
+    pub released: BTreeMap<ChannelName, u64>,
     /// Channels of which the rollout changed.
     pub progressed: BTreeSet<ChannelName>,
-    /// Hosts that reported, or of which something was asked.
-    pub hosts: BTreeSet<HostName>,
+    /// Hosts that reported, or of which something was asked, and the newest event about each.
+    pub hosts: BTreeMap<HostName, u64>,
     /// Of these, those that were asked for something.
     pub asked: BTreeSet<HostName>,
 }
@@ -115,7 +125,7 @@ impl Reading<'_> {
         let mut touched = Touched { newest: after, more, ..Touched::default() };
         for row in &rows {
             touched.newest = uint(row.try_get("id")?);
-            touched.see(row)?;
+            touched.see(touched.newest, row)?;
         }
         Ok(touched)
     }
@@ -168,27 +178,37 @@ impl Reading<'_> {
     }
 
     /// Those of these hosts that there are.
-    pub async fn hosts(&mut self, names: &BTreeSet<HostName>) -> Result<Vec<PlannedHost>, StoreError> {
-        let mut out = Vec::with_capacity(names.len());
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        for some in names.chunks(HOSTS_AT_ONCE) {
-            let mut query = sql("SELECT name, channel, wave, tags, system, state, reported_ms, remembered, \
-                 (SELECT at_ms FROM heard WHERE heard.host = hosts.name) AS heard_ms FROM hosts \
-                 WHERE name IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)");
-            for place in 0..HOSTS_AT_ONCE {
-                // The last statement is filled up with a name that it has.
-                query = query.bind(some.get(place).or(some.last()).cloned());
-            }
-            for row in &query.fetch_all(self.connection()).await? {
-                out.push(host_of(row)?);
+    pub async fn hosts(
+        &mut self,
+        names: impl IntoIterator<Item = &HostName>,
+    ) -> Result<Vec<PlannedHost>, StoreError> {
+        let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
+        HOSTS.rows(self.connection(), &names).await?.iter().map(host_of).collect()
+    }
+
+    /// What is asked of these hosts, and the newest event before that was read.
+    pub async fn asked(&mut self, names: &[String]) -> Result<(u64, Vec<(HostName, Asked)>), StoreError> {
+        let newest = self.newest().await?;
+        let mut asked = BTreeMap::new();
+        for row in &FOLLOWED.rows(self.connection(), names).await? {
+            let is_followed = row.try_get::<i64, _>("followed")? > 0;
+            asked.insert(name(row.try_get("name")?, "host")?, Asked { orders: Vec::new(), is_followed });
+        }
+        for row in &ORDERS.rows(self.connection(), names).await? {
+            let host: HostName = name(row.try_get("host")?, "host")?;
+            if let Some(asked) = asked.get_mut(&host) {
+                asked.orders.push(order_of(row)?);
             }
         }
-        Ok(out)
+        for asked in asked.values_mut() {
+            asked.orders.sort_by_key(|order| order.number);
+        }
+        Ok((newest, asked.into_iter().collect()))
     }
 }
 
 impl Touched {
-    fn see(&mut self, row: &AnyRow) -> Result<(), StoreError> {
+    fn see(&mut self, id: u64, row: &AnyRow) -> Result<(), StoreError> {
         let kind: String = row.try_get("kind")?;
         let (host, channel): (Option<String>, Option<String>) =
             (row.try_get("host")?, row.try_get("channel")?);
@@ -198,14 +218,15 @@ impl Touched {
                 if matches!(kind.as_str(), "ordered" | "acted") {
                     self.asked.insert(host.clone());
                 }
-                self.hosts.insert(host);
+                // They come in the order of their numbers.
+                self.hosts.insert(host, id);
             }
             (None, Some(channel)) => {
                 let channel = name(&channel, "channel")?;
                 match kind.as_str() {
-                    "release-taken" => self.released.insert(channel),
-                    _ => self.progressed.insert(channel),
-                };
+                    "release-taken" => drop(self.released.insert(channel, id)),
+                    _ => drop(self.progressed.insert(channel)),
+                }
             }
             (None, None) => {}
         }

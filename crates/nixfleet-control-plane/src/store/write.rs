@@ -7,12 +7,13 @@ mod host;
 mod plan;
 mod release;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::model::names::{ChannelName, HostName, Seq};
 use nixfleet_core::model::time::UnixMs;
 use sqlx::{Any, Row, Transaction};
 
+use super::board::{Asked, Board};
 use super::fact::{self, About, Fact};
 use super::rows::{Filled, Insert};
 use super::schema::PROJECTIONS;
@@ -42,6 +43,13 @@ pub struct Write {
     /// Events that are not written yet.
     gathered: Vec<EventRow>,
     hosts: BTreeMap<HostName, HostRow>,
+    /// What is asked of hosts after this, as far as it is another thing than before.
+    noted: BTreeMap<HostName, Asked>,
+    /// Hosts of which something was asked.
+    asked: BTreeSet<HostName>,
+    /// Whether a release was taken in.
+    is_released: bool,
+    board: Board,
     releases: BTreeMap<(ChannelName, Seq), Option<KnownRelease>>,
     channels: BTreeMap<ChannelName, ChannelRow>,
 }
@@ -65,8 +73,20 @@ impl Store {
                 .fetch_one(&mut *tx)
                 .await?;
         let newest = uint(newest);
-        let (hosts, releases, channels) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Write { tx, now, begun: newest, newest, gathered: Vec::new(), hosts, releases, channels })
+        Ok(Write {
+            tx,
+            now,
+            begun: newest,
+            newest,
+            gathered: Vec::new(),
+            hosts: BTreeMap::new(),
+            noted: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            is_released: false,
+            board: self.board.clone(),
+            releases: BTreeMap::new(),
+            channels: BTreeMap::new(),
+        })
     }
 
     /// Makes all projections again from the log, in one transaction. Returns how many events were folded.
@@ -166,7 +186,7 @@ impl Write {
         }
     }
 
-    /// Puts it on the disk. Returns the newest event's number, and whether there are new ones.
+    /// Puts it on the disk, and then on the board. Returns the newest event's number, and whether there are new ones.
     pub async fn commit(mut self) -> Result<Committed, StoreError> {
         self.flush_events().await?;
         self.flush_hosts().await?;
@@ -177,18 +197,25 @@ impl Write {
                 .execute(&mut *self.tx)
                 .await?;
         }
-        self.tx.commit().await?;
-        Ok(Committed { newest: self.newest, events: self.newest - self.begun })
+        let Self { tx, begun, newest, noted, asked, is_released, board, .. } = self;
+        tx.commit().await?;
+        if is_released {
+            board.release_taken(newest);
+        }
+        board.note(newest, noted);
+        Ok(Committed { newest, events: newest - begun, asked })
     }
 }
 
 /// What a write left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The newest event's number.
     pub newest: u64,
     /// How many events were added.
     pub events: u64,
+    /// Hosts of which something was asked.
+    pub asked: BTreeSet<HostName>,
 }
 
 /// One of our own values as it is kept.

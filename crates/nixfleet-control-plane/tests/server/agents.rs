@@ -1,12 +1,15 @@
 //! What agents send is kept once, whatever is lost; what is asked of them stays until they have it.
 
+use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::store::fact::{About, Fact};
 use nixfleet_core::host::Event;
+use nixfleet_core::rollout::Verb;
 use nixfleet_core::wire::{Then, Wish};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::fleet::{Fleet, Host, host_name};
-use crate::running::Running;
+use crate::fleet::{Fleet, Host, host_name, now};
+use crate::running::{Running, SOON};
 
 #[tokio::test]
 async fn what_a_host_reports_is_its_state_here_and_a_repeat_is_harmless() {
@@ -127,6 +130,42 @@ async fn an_order_wakes_the_poll_of_its_host_and_stays_until_the_host_has_it() {
     web_1.report(&host.log).await;
     assert_eq!(running.store.orders(&host.name, 0).await.expect("read"), []);
     assert!(number > 0);
+}
+
+#[tokio::test]
+async fn a_poll_of_a_host_that_is_known_reads_nothing_whether_it_waits_or_has_news() {
+    let fleet = Fleet::of(&["web-1"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    // Of its own, so that nobody looks at a folder of releases meanwhile.
+    let database = Database::Sqlite(folder.path().join("control-plane.db"));
+    let running = Running::start_over(&fleet, Some(database)).await;
+    let release = fleet.release(1);
+    running.push(&release).await;
+    let mut host = Host::started("web-1");
+    host.verified(&release);
+    let web_1 = running.host(&fleet.hosts[&host.name]);
+    web_1.report(&host.log).await;
+    let come = async {
+        let (mut after, mut quiet) = (0, 0);
+        // In a first one it is asked whose key that is, and on a slow machine what is known may be too old.
+        while quiet < 3 {
+            let before = running.store.reads();
+            let (news, ()) = tokio::join!(web_1.orders(after), hold(&running, &host));
+            after = news.orders.last().expect("what it waited for").number;
+            assert!(!web_1.orders(0).await.orders.is_empty(), "what is there already");
+            quiet += u32::from(running.store.reads() == before);
+        }
+    };
+    tokio::time::timeout(SOON, come).await.expect("it comes to that");
+}
+
+/// Ann wants the host to stay where it is.
+async fn hold(running: &Running, host: &Host) {
+    let mut write = running.store.begin(now()).await.expect("a write");
+    let verb = Verb::Hold { host: host.name.clone(), until_ms: None };
+    let held = Fact::Acted { by: "ann".to_owned(), verb, why: "audit".to_owned() };
+    write.append(&About::Host(host.name.clone()), &held).await.expect("kept");
+    write.commit().await.expect("on the disk");
 }
 
 #[tokio::test]

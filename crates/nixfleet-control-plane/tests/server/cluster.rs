@@ -61,14 +61,23 @@ impl Cluster {
     }
 
     /// One that keeps what it has written as `synced` says.
-    #[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
     pub(crate) async fn start_with(synced: Synced) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().expect("a folder"), synced, &[]).await
+    }
+
+    /// One on a small disk, which is mounted at `data` of this folder: its log comes in small pieces.
+    #[allow(dead_code, reason = "the benchmark fills no disk")]
+    pub(crate) async fn start_small(dir: TempDir) -> Option<Self> {
+        Self::start_in(dir, Synced::No, &["--wal-segsize=1"]).await
+    }
+
+    #[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+    async fn start_in(dir: TempDir, synced: Synced, more: &[&str]) -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed: `cargo xtask setup`");
             println!("LEFT OUT: the database tests on PostgreSQL (it is not installed: `cargo xtask setup`)");
             return None;
         };
-        let dir = tempfile::tempdir().expect("a folder");
         let data = dir.path().join("data");
         std::os::unix::fs::chown(dir.path(), nobody(), None).expect("a folder of nobody's");
         let made = as_nobody(&programs.join("initdb"))
@@ -80,7 +89,8 @@ impl Cluster {
                 "--username=fleet",
                 "-D",
             ])
-            .arg(&data);
+            .arg(&data)
+            .args(more);
         made.run().await.and_then(nixfleet_sys::exec::Finished::success).expect("a cluster");
         let wanted = Arc::new(AtomicBool::new(true));
         let running = serve(&programs, dir.path(), &wanted, synced);
@@ -186,6 +196,6 @@ fn as_nobody(program: &Path) -> Cmd {
 }
 
 /// Who it runs as, if we are root; else it runs as we do.
-fn nobody() -> Option<u32> {
+pub(crate) fn nobody() -> Option<u32> {
     rustix::process::geteuid().is_root().then_some(65_534)
 }

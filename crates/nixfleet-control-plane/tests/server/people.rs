@@ -33,6 +33,8 @@ async fn a_hold_reaches_the_host_and_is_shown_with_who_and_why() {
     host.verified(&release);
     host.staged(&release);
     let web_1 = running.host(&fleet.hosts[&host.name]);
+    let (_, unheard) = running.person(&running.viewer).get("/v1/hosts/web-1").await;
+    assert!(unheard["doing"].is_null(), "it never reported: {unheard}");
     web_1.report(&host.log).await;
     let operator = running.person(&running.operator);
     let (status, noted) = operator.post("/v1/hosts/web-1/hold", &json!({ "why": "exams" })).await;

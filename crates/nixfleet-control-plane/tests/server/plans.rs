@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::planner::LEASE;
+use nixfleet_control_plane::store::Store;
 use nixfleet_core::model::policy::{Approval, OnFailure, Policy};
 use nixfleet_core::model::time::{Secs, UnixMs};
 use reqwest::StatusCode;
@@ -475,4 +478,20 @@ async fn a_host_that_only_waits_for_orders_is_not_away_however_short_the_patienc
         assert_eq!(seen["hosts"]["offline"], 0, "{seen:#}");
         sleep(Duration::from_millis(500)).await;
     }
+}
+
+#[tokio::test]
+async fn a_lease_that_a_wrong_clock_took_for_a_day_keeps_nobody_from_planning() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let database = Database::Sqlite(dir.path().join("control-plane.db"));
+    let kept = Store::open(&database).await.expect("a database");
+    // A leader whose clock was ahead, and who was killed before it was set right.
+    let held = kept.lease(LEASE, "vanished", a_day_ahead(), a_day_ahead().plus(Secs(6))).await;
+    assert!(held.expect("written"));
+    kept.close().await;
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_over(&fleet, Some(database)).await;
+    let story = Story::over(fleet, running, &NAMES);
+    story.release(1, policy()).await;
+    story.until_converged(1).await;
 }

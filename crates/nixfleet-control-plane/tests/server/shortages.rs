@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, End};
+use crate::cluster::{Cluster, End, nobody};
 use crate::fleet::{Fleet, now, policy};
 use crate::plans::{NAMES, Story, ordered, soaking};
 use crate::running::{Running, SOON};
@@ -27,17 +27,21 @@ impl SmallDisk {
         Database::Sqlite(self.0.join("control-plane.db"))
     }
 
-    /// `None`, and said so, where none can be mounted.
-    #[expect(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+    /// Of 8 MiB. `None`, and said so, where none can be mounted.
     async fn mount(at: &Path) -> Option<Self> {
+        Self::of_mib(at, 8).await
+    }
+
+    #[expect(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+    async fn of_mib(at: &Path, mib: u32) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "a small file system is mounted by root");
             println!("LEFT OUT: a full disk under the database (a small file system is mounted by root)");
             return None;
         }
         std::fs::create_dir(at).expect("a folder");
-        let mount =
-            Cmd::new("/usr/bin/mount").args(["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"]).arg(at);
+        let options = format!("size={mib}m,mode=0700");
+        let mount = Cmd::new("/usr/bin/mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at);
         mount.run().await.and_then(Finished::success).expect("it is mounted");
         Some(Self(at.to_owned()))
     }
@@ -46,7 +50,7 @@ impl SmallDisk {
     fn fill(&self) {
         use std::io::Write;
         let mut file = std::fs::File::create(self.0.join("filler")).expect("a file");
-        for size in [64 << 10, 1] {
+        for size in [1 << 20, 64 << 10, 1] {
             while file.write_all(&vec![0; size]).is_ok() {}
         }
     }
@@ -65,13 +69,35 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A database server whose data is on a disk of its own.
+struct SmallCluster {
+    disk: SmallDisk,
+    /// Gone before its disk is: fields are dropped in their order, and the disk is let go lazily.
+    cluster: Cluster,
+}
+
+impl SmallCluster {
+    /// `None`, and said so, where it cannot be.
+    async fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = dir.path().join("data");
+        let disk = SmallDisk::of_mib(&data, 96).await?;
+        std::os::unix::fs::chown(&data, nobody(), nobody()).expect("a folder of nobody's");
+        Some(Self { disk, cluster: Cluster::start_small(dir).await? })
+    }
+}
+
 /// Waits until `/readyz` answers so.
 async fn until_ready(story: &Story, wanted: StatusCode) -> Value {
+    until_readiness(&story.running, wanted).await
+}
+
+async fn until_readiness(running: &Running, wanted: StatusCode) -> Value {
     let mut last = Value::Null;
     let came = async {
         loop {
             let status;
-            (status, last) = story.running.anybody().get("/readyz").await;
+            (status, last) = running.anybody().get("/readyz").await;
             if status == wanted {
                 return;
             }
@@ -213,6 +239,67 @@ async fn a_database_server_that_is_ended_in_mid_rollout_loses_nothing_and_is_mis
         cluster.begin().await;
         until_ready(&story, StatusCode::OK).await;
         assert_ordered_once(&story.until_converged(seq).await, seq);
+    }
+    assert_whole(&story).await;
+}
+
+/// Has an operator act until that is refused, and returns what they are told.
+async fn act_until_refused(running: &Running, wanted: StatusCode) -> Value {
+    let operator = running.person(&running.operator);
+    let why = json!({ "why": "x".repeat(400) });
+    let refused = async {
+        loop {
+            for verb in ["hold", "unhold"] {
+                let (status, answer) = operator.post(&format!("/v1/hosts/web-3/{verb}"), &why).await;
+                if status == wanted {
+                    return answer;
+                }
+                // What was left of the room took it.
+                assert!(matches!(status, StatusCode::ACCEPTED | StatusCode::CONFLICT), "{answer}");
+            }
+        }
+    };
+    tokio::time::timeout(SOON, refused).await.expect("no room is left")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_finds_no_room_is_an_alarm_also_where_nobody_else_writes_until_there_is_room() {
+    let Some(database) = SmallCluster::start().await else { return };
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start_over(&fleet, Some(database.cluster.database("quiet").await)).await;
+    running.push(&fleet.release(1)).await;
+    database.disk.fill();
+    let answer = act_until_refused(&running, StatusCode::SERVICE_UNAVAILABLE).await;
+    let detail = answer["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("the disk of the database is full"), "{answer}");
+    // Nobody writes but the planner, whose lease finds room. It is tried every ten seconds whether others would.
+    for _ in 0..30 {
+        let (status, problem) = running.anybody().get("/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "who acts is refused, and nothing says so");
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("is full")), "{problem}");
+        sleep(Duration::from_millis(500)).await;
+    }
+    let seen = running.person(&running.viewer).get("/v1/fleet").await.1;
+    assert_eq!(seen["troubles"][0]["kind"], "database-full", "{seen}");
+    let pushed = running.person(&running.operator).push(fleet.release(2).pushed()).await;
+    assert_eq!(pushed.0, StatusCode::SERVICE_UNAVAILABLE, "{}", pushed.1);
+    assert_eq!(pushed.1["detail"], detail, "{}", pushed.1);
+    database.disk.free();
+    until_readiness(&running, StatusCode::OK).await;
+    running.push(&fleet.release(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_a_database_server_in_mid_rollout_loses_no_report_and_no_order() {
+    let Some(database) = SmallCluster::start().await else { return };
+    let story = story_over(database.cluster.database("filled").await).await;
+    for seq in 1..=3 {
+        story.release(seq, soaking(1)).await;
+        database.disk.fill();
+        until_ready(&story, StatusCode::SERVICE_UNAVAILABLE).await;
+        database.disk.free();
+        assert_ordered_once(&story.until_converged(seq).await, seq);
+        until_ready(&story, StatusCode::OK).await;
     }
     assert_whole(&story).await;
 }

@@ -217,10 +217,18 @@ async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Da
         let orders = store.orders(&host, 0).await.expect("read");
         orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
     };
-    for what in [What::Stage, What::Go, What::Reboot, What::Revert] {
+    for what in [What::Stage, What::Go, What::Reboot] {
         give(&first, what).await;
     }
-    assert_eq!(wishes().await.len(), 4);
+    assert_eq!(wishes().await.len(), 3);
+    give(&first, What::Revert).await;
+    let revert = Wish::Revert { release: first.id.clone() };
+    assert_eq!(wishes().await, [revert], "the way back takes the place of what it undoes");
+    give(&first, What::Retry).await;
+    assert!(
+        !wishes().await.iter().any(|wish| matches!(wish, Wish::Revert { .. })),
+        "and is over with the next try"
+    );
     give(&first, What::Withdraw).await;
     assert_eq!(wishes().await, [Wish::Withdraw { release: first.id.clone() }]);
     give(&first, What::Reboot).await;

@@ -152,6 +152,25 @@ impl HostState {
         }
     }
 
+    /// The release that it runs and was ordered to go back from, if that leads nowhere: its system was there before, or its
+    /// signed policy does not say that all go back.
+    pub fn no_way_back(&self) -> Option<&ReleaseId> {
+        let done = match &self.phase {
+            Phase::Soaking(at) => &at.done,
+            Phase::Converged => self.settled.as_ref()?,
+            Phase::Staging(_)
+            | Phase::Staged(_)
+            | Phase::Activating(_)
+            | Phase::AwaitingReboot(_)
+            | Phase::Confirming(_)
+            | Phase::Reverting(_)
+            | Phase::Reverted(_)
+            | Phase::Failed(_) => return None,
+        };
+        let from = self.revert_go.as_ref().filter(|from| **from == done.terms.release)?;
+        gate::ordered_back(self, done).is_none().then_some(from)
+    }
+
     /// Whether it has converged, and its policy wants it restarted into what it runs.
     pub fn wants_reboot(&self) -> bool {
         match &self.phase {

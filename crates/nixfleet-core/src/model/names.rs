@@ -1,7 +1,9 @@
-//! Names with a type each. All are safe as a file name, a URL segment and part of a unit name as they are.
+//! Names with a type each. All are safe as a file name, a URL segment and part of a unit name as they are. Their texts are
+//! shared, so that copies of hosts and plans are cheap.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +55,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The longest that is accepted, in bytes.
@@ -69,21 +71,20 @@ macro_rules! name {
             type Err = NotAName;
             fn from_str(text: &str) -> Result<Self, NotAName> {
                 check($kind, text, Self::LEN_MAX)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
         impl TryFrom<String> for $name {
             type Error = NotAName;
             fn try_from(text: String) -> Result<Self, NotAName> {
-                check($kind, &text, Self::LEN_MAX)?;
-                Ok(Self(text))
+                text.parse()
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

@@ -73,7 +73,7 @@ impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let second = i64::try_from(self.0.get() / 1_000).ok();
         match second.and_then(|second| jiff::Timestamp::from_second(second).ok()) {
-            Some(at) => at.fmt(f),
+            Some(at) => at.strftime("%Y-%m-%d %H:%M:%S UTC").fmt(f),
             None => write!(f, "{} ms since 1970", self.0),
         }
     }

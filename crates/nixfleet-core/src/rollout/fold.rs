@@ -308,7 +308,10 @@ impl Ordered {
                 here && (!failed || Some(standing.since_ms) != self.since_ms)
             }
             What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
-            What::Revert => !here || matches!(standing.state, S::Reverting | S::Reverted | S::Failed),
+            What::Revert => {
+                let stays = standing.no_way_back.as_ref() == Some(&self.release);
+                !here || stays || matches!(standing.state, S::Reverting | S::Reverted | S::Failed)
+            }
             What::Withdraw => true,
         }
     }

@@ -108,7 +108,7 @@ pub enum What {
     Reboot,
     /// To go back from the release, which its signed policy wants when a rollout halts (`revert-all`).
     Revert,
-    /// Nothing any more: an order to move is taken back from a host that has not begun, since the host is away or its
-    /// rollout does not go on.
+    /// Nothing any more: an order to move is taken back from a host that has not begun, since the host is away, its
+    /// rollout does not go on, or the release has expired.
     Withdraw,
 }

@@ -85,26 +85,29 @@ impl<'a> View<'a> {
         let mut view =
             Self { name, channel, rollout, quarantined, decisions, seen, groups, tallies, waits: None };
         failures::count(&mut view, wake.now);
-        view.call_back();
+        view.call_back(wake);
         view.tallies = waves::tallies(&view);
         view
     }
 
-    /// Nobody begins in a rollout that does not go on, and nobody begins to move to a system that failed.
-    fn call_back(&mut self) {
+    /// Nobody begins in a rollout that does not go on, and nobody begins to move to a system that failed or for a release
+    /// that has expired: its host would not go, and would keep its place in the budgets of others for ever.
+    fn call_back(&mut self, wake: &mut Wake) {
+        wake.at(self.channel.current.expires_ms);
+        let is_expired = self.is_expired(wake.now);
         let is_stopped = match self.rollout.status {
             Status::Halted { .. } | Status::Aborted(_) | Status::Paused(_) => true,
             Status::Going => false,
         };
         let (release, known) = (&self.channel.current.id, &self.channel.quarantine);
-        if !is_stopped && known.is_empty() {
+        if !is_stopped && !is_expired && known.is_empty() {
             return;
         }
         for seen in &mut self.seen {
             let system = &seen.host.placed.system;
             if is_stopped {
                 seen::call_back(seen, release, CalledFrom::Everything);
-            } else if known.contains_key(system) {
+            } else if is_expired || known.contains_key(system) {
                 seen::call_back(seen, release, CalledFrom::Switching);
             }
         }

@@ -382,6 +382,7 @@ impl fmt::Display for Deadlock {
 impl fmt::Display for WaveWaits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Hosts { wave, missing: 1, first } => write!(f, "{first} of wave {wave} is not done"),
             Self::Hosts { wave, missing, first } => {
                 write!(f, "{missing} hosts of wave {wave} are not done, {first} for one")
             }

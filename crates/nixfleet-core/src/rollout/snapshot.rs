@@ -134,6 +134,9 @@ pub struct Standing {
     pub reboot_go: Option<ReleaseId>,
     /// Whether it has converged and should be restarted into what it runs.
     pub reboot: RebootWanted,
+    /// The release that it runs, was ordered to go back from, and stays on: it has nothing to go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_way_back: Option<ReleaseId>,
     /// How it failed, if its state is a failure.
     pub failure: Option<StandingFailure>,
     /// The person who keeps it, by its own word.
@@ -184,6 +187,7 @@ impl Standing {
             go: state.go.clone(),
             reboot_go: state.reboot_go.clone(),
             reboot: if state.wants_reboot() { RebootWanted::Yes } else { RebootWanted::No },
+            no_way_back: state.no_way_back().cloned(),
             failure: failure(state),
             hold: state.hold.clone(),
         }

@@ -72,8 +72,8 @@ pub struct HostView {
     pub current: Option<String>,
     /// The agent's version.
     pub agent: Option<String>,
-    /// What it is doing, by its last report.
-    pub doing: Doing,
+    /// What it is doing, by its last report; `None` before the first.
+    pub doing: Option<Doing>,
     /// When it last reported something new.
     pub reported_ms: Option<UnixMs>,
     /// When it was last heard of.

@@ -102,6 +102,25 @@ fn an_order_to_go_back_is_followed_only_where_the_signed_policy_says_so() {
 }
 
 #[test]
+fn a_host_that_went_back_by_order_and_is_tried_again_stays_unless_it_is_ordered_anew() {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.feed(Event::OrderedToGo { release: release(1) });
+    host.converged(Terms { on_failure: OnFailure::RevertAll, ..terms(1) }, "s0");
+    host.feed(Event::OrderedToRevert { release: release(1) });
+    host.ends("s0", "s1", Verdict::Converged);
+    assert_eq!(host.name(), StateName::Reverted);
+    host.feed(Event::RetryAsked { by: "ada".into() });
+    host.staged(1);
+    host.ends("s1", "s0", Verdict::OnTrial { confirm_within_secs: 290 });
+    host.web(1, ProbeResult::Passed);
+    host.source_proven();
+    host.ends("s1", "s0", Verdict::Converged);
+    assert_eq!(host.name(), StateName::Soaking, "the order was older than the retry");
+    host.feed(Event::OrderedToRevert { release: release(1) });
+    assert_eq!(host.name(), StateName::Reverting);
+}
+
+#[test]
 fn an_order_to_go_back_that_is_withdrawn_or_has_nowhere_to_lead_moves_nothing() {
     let all = |seq| Terms { on_failure: OnFailure::RevertAll, ..terms(seq) };
     let mut host = Host::started(SourceKind::ControlPlane);

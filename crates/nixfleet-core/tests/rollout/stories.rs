@@ -14,6 +14,7 @@
 //! | `HOST fails [again]` | it reports that it went back; or that it failed and tries again by itself |
 //! | `HOST notes` | it reports that it has what it was told last, and does not begin yet; or that it forgets what was taken back |
 //! | `HOST has-order` | it reports that it has the order to go, whatever it was told since |
+//! | `HOST has-no-way-back` | it was told to go back, and stays: its system was there before the release |
 //! | `HOST wants-reboot` | it has converged and should restart |
 //! | `HOST heard` | it is heard of |
 //! | `wait SPAN` | time passes: `30s`, `5m`, `2h`, `3d` |
@@ -123,6 +124,11 @@ impl Telling {
                 let standing = Standing { go: Some(about), ..found.standing.clone().unwrap() };
                 self.world.report(&name(host), standing);
             }
+            [host, "has-no-way-back"] => {
+                let found = self.world.snapshot.host(&name(host)).unwrap().1.standing.clone().unwrap();
+                let standing = Standing { no_way_back: found.about.clone(), ..found };
+                self.world.report(&name(host), standing);
+            }
             [host, "notes"] => self.world.notes(&name(host)),
             [host, "wants-reboot"] => self.wants_reboot(host),
             [host, "heard"] => self.world.fold(&Fact::HostHeard { host: name(host) }).unwrap(),
@@ -178,6 +184,7 @@ impl Telling {
             go: None,
             reboot_go: None,
             reboot: RebootWanted::No,
+            no_way_back: None,
             failure: None,
             hold: None,
         };

@@ -94,6 +94,7 @@ impl World {
             about: Some(release),
             reboot_go: old.as_ref().and_then(|old| old.reboot_go.clone()),
             reboot: RebootWanted::No,
+            no_way_back: None,
             failure: None,
             hold: old.and_then(|old| old.hold),
         };

@@ -23,7 +23,7 @@ pub(crate) struct Led {
     pub(crate) fleet: StaticFleet,
 }
 
-fn program(variable: &str) -> PathBuf {
+pub(crate) fn program(variable: &str) -> PathBuf {
     let program = std::env::var_os(variable);
     program.unwrap_or_else(|| panic!("`cargo xtask test` sets {variable}")).into()
 }

@@ -13,7 +13,7 @@ use crate::controlled::{LIMIT, Led, decided, ordered, reported};
 const LONG: Duration = Duration::from_mins(6);
 
 /// A description in which every host shall run `system` under this policy. Hosts have their name up to the dash as a tag.
-fn describe(led: &Led, system: System, policy: &Value) -> Value {
+pub(crate) fn describe(led: &Led, system: System, policy: &Value) -> Value {
     let probe = json!({
         "name": "web",
         "kind": { "http": { "url": "http://127.0.0.1:8000/health" } },
@@ -31,12 +31,12 @@ fn describe(led: &Led, system: System, policy: &Value) -> Value {
     json!({ "fleet": "acme", "channels": { CHANNEL: { "policy": policy } }, "hosts": hosts })
 }
 
-fn release(led: &Led, system: System, revision: &str, policy: &Value) {
+pub(crate) fn release(led: &Led, system: System, revision: &str, policy: &Value) {
     led.fleet.describe(&describe(led, system, policy)).expect("written");
     led.fleet.release(revision).expect("published");
 }
 
-fn act(led: &Led, path: &str, body: &Value) {
+pub(crate) fn act(led: &Led, path: &str, body: &Value) {
     let (status, answer) = led.control_plane.post(&led.fleet, path, body).expect("an answer");
     assert_eq!(status, 202, "{path}: {answer}");
 }
@@ -192,7 +192,7 @@ fn hour_of_day_in(hours: u64) -> u64 {
 }
 
 /// A policy with a canary and the rest.
-fn two_waves(soak: &str) -> Value {
+pub(crate) fn two_waves(soak: &str) -> Value {
     json!({
         "waves": [
             { "name": "canary", "hosts": { "tag": "canary" }, "soak": soak, "opens_after": "0s" },
@@ -332,7 +332,7 @@ fn a_policy_that_wants_a_restart_after_each_update_restarts_one_host_at_a_time_b
 }
 
 /// The numbers of reports of this kind that a host made.
-fn told_of(events: &[Value], host: &str, event: &str) -> usize {
+pub(crate) fn told_of(events: &[Value], host: &str, event: &str) -> usize {
     let of_host = events.iter().filter(|said| said["host"] == host);
     of_host.filter(|said| said["record"]["fact"]["event"] == event).count()
 }

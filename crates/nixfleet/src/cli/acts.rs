@@ -129,7 +129,7 @@ fn act_on_hosts<B: Serialize>(args: &ActArgs, asked: &Asked<'_, B>) -> Done {
 }
 
 fn shown(host: &HostView) -> String {
-    let state = host.reported_ms.map_or("never reported".to_owned(), |_| host.doing.state.to_string());
+    let state = host.doing.as_ref().map_or("never reported".to_owned(), |doing| doing.state.to_string());
     format!("{} ({}, {state})", host.name, host.channel)
 }
 

@@ -3,6 +3,7 @@
 use clap::Args;
 use nixfleet::remote::live::{Live, Next};
 use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::time::Date;
 use nixfleet_core::wire::people::{EventView, FleetView};
 use serde::Serialize;
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl Event {
     fn row(&self) -> Vec<String> {
         let about = self.host().or(self.whole["channel"].as_str()).unwrap_or("-").to_owned();
         let (when, what) = match &self.known {
-            Some(event) => (ui::at(event.at_ms), event.fact.to_string()),
+            Some(event) => (Date(event.at_ms).to_string(), event.fact.to_string()),
             // A newer control plane has kinds that are not known here.
             None => ("-".to_owned(), self.whole["fact"].as_str().unwrap_or("something").to_owned()),
         };

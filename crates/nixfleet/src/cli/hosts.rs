@@ -1,7 +1,9 @@
 //! `nixfleet hosts`, `host` and `why`: what the control plane knows of hosts, and why one does not move.
 
 use clap::Args;
+use nixfleet_core::activation::outcome::{Failure, FailureClass};
 use nixfleet_core::host::phase::StateName;
+use nixfleet_core::host::waiting::Doing;
 use nixfleet_core::model::names::Tag;
 use nixfleet_core::model::time::{Date, UnixMs};
 use nixfleet_core::wire::people::{EventView, HostView, StrangerView};
@@ -101,9 +103,9 @@ pub(crate) fn tone(state: StateName) -> Tone {
 
 /// The tone of a cell with a host's state in it.
 fn state_cell(host: &HostView) -> Cell {
-    match host.reported_ms {
+    match &host.doing {
         None => Cell::toned("never reported", Tone::Busy),
-        Some(_) => Cell::toned(host.doing.state.to_string(), tone(host.doing.state)),
+        Some(doing) => Cell::toned(doing.state.to_string(), tone(doing.state)),
     }
 }
 
@@ -118,7 +120,7 @@ pub(crate) fn hosts(args: &HostsArgs) -> Done {
         };
         let (mut hosts, is_all) = server.pages::<HostView>(&path, "", HOSTS_MAX).await?;
         if let Some(state) = args.state {
-            hosts.retain(|host| host.reported_ms.is_some() && host.doing.state == state);
+            hosts.retain(|host| host.doing.as_ref().is_some_and(|doing| doing.state == state));
         }
         print_hosts(&hosts, args.output)?;
         if !is_all {
@@ -163,11 +165,11 @@ fn heard(host: &HostView, now: UnixMs) -> String {
 
 /// What it waits for, or what went wrong, by its own word.
 fn waits(host: &HostView) -> String {
-    match (&host.fault, &host.reported_ms, &host.doing.failure) {
-        (Some(fault), _, _) => format!("its reports cannot be followed: {fault}"),
-        (None, None, _) => "its first report".to_owned(),
-        (None, Some(_), Some((class, failure))) => format!("({class}) {failure}"),
-        (None, Some(_), None) => host.doing.waiting.to_string(),
+    match (&host.fault, &host.doing) {
+        (Some(fault), _) => format!("its reports cannot be followed: {fault}"),
+        (None, None) => "its first report".to_owned(),
+        (None, Some(Doing { failure: Some((class, failure)), .. })) => format!("({class}) {failure}"),
+        (None, Some(Doing { failure: None, waiting, .. })) => waiting.to_string(),
     }
 }
 
@@ -252,20 +254,24 @@ fn describe(whole: &Whole, now: UnixMs) -> Vec<String> {
         ),
     ];
     lines.extend((!tags.is_empty()).then(|| format!("tags      {}", tags.join(", "))));
-    if host.reported_ms.is_some() {
-        lines.push(format!("state     {} since {}", host.doing.state, Date(host.doing.since_ms)));
-        lines.push(format!("waits     for {}", host.doing.waiting));
+    if let Some(doing) = &host.doing {
+        lines.push(format!("state     {} since {}", doing.state, Date(doing.since_ms)));
+        lines.push(format!("waits     for {}", doing.waiting));
     } else {
         lines.push("state     it never reported".to_owned());
     }
     lines.extend(why.iter().map(|why| format!("why       {}", why.text)));
-    lines.extend(host.doing.failure.iter().map(|(class, failure)| format!("failure   ({class}) {failure}")));
+    lines.extend(failure(host).map(|(class, failure)| format!("failure   ({class}) {failure}")));
     lines.extend(host.fault.iter().map(|fault| format!("fault     its reports cannot be followed: {fault}")));
     lines.push(format!("shall run {}", host.system));
     lines.push(format!("runs      {}", host.current.clone().unwrap_or_else(none)));
     lines.push(format!("agent     {}", host.agent.clone().unwrap_or_else(none)));
     lines.push(format!("heard     {}", heard(host, now)));
     lines
+}
+
+fn failure(host: &HostView) -> Option<&(FailureClass, Failure)> {
+    host.doing.as_ref()?.failure.as_ref()
 }
 
 /// What happened, each with how long after the one before it.
@@ -276,7 +282,7 @@ fn timeline(events: &[EventView]) {
         .map(|event| {
             let after = before.map(|before| format!("+{}", ui::span_short(event.at_ms.ms_since(before))));
             before = Some(event.at_ms);
-            vec![ui::at(event.at_ms), after.unwrap_or_default(), event.fact.to_string()]
+            vec![Date(event.at_ms).to_string(), after.unwrap_or_default(), event.fact.to_string()]
         })
         .collect();
     ui::table(&["WHEN", "AFTER", "WHAT"], &rows);
@@ -310,19 +316,11 @@ fn reasons(host: &HostView, why: Option<&WhyView>, now: UnixMs) -> Vec<String> {
             }));
         }
     }
-    let own = |_| {
-        let doing = &host.doing;
-        format!(
-            "  by its own word: {} since {}, waits for {}",
-            doing.state,
-            Date(doing.since_ms),
-            doing.waiting
-        )
-    };
-    lines.extend(host.reported_ms.map(own));
-    lines.extend(
-        host.doing.failure.iter().map(|(class, failure)| format!("  what went wrong: ({class}) {failure}")),
-    );
+    lines.extend(host.doing.iter().map(|doing| {
+        let Doing { state, since_ms, waiting, .. } = doing;
+        format!("  by its own word: {state} since {}, waits for {waiting}", Date(*since_ms))
+    }));
+    lines.extend(failure(host).map(|(class, failure)| format!("  what went wrong: ({class}) {failure}")));
     lines.push(format!("  heard of: {}", heard(host, now)));
     lines
 }

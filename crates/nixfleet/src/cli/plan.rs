@@ -45,8 +45,8 @@ fn show(plan: &PlanView) {
         ui::table(&["HOSTS", "SUCH AS", "DO NOT MOVE: FOR THEM"], &held(&plan.held));
     }
     match &plan.leader {
-        Some(leader) => ui::say(&format!("{} carries plans out", leader.holder)),
-        None => ui::say("nobody carries plans out at the moment"),
+        Some(leader) => ui::say(&format!("replica {} carries plans out", leader.holder)),
+        None => ui::say("no replica carries plans out at the moment"),
     }
     if let Some(again) = plan.again_ms {
         ui::say(&format!("without news, the next plan may say something else at {}", Date(again)));

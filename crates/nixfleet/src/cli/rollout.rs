@@ -356,10 +356,12 @@ fn approve(args: &ApproveArgs) -> Done {
     asking(&args.act.ask, async |server| {
         let rollout = meant(&server, &args.rollout).await?;
         let wave = wave_meant(&rollout, args.wave.as_deref())?;
-        let count = wave.hosts.total;
         ui::say(&format!(
-            "wave {} ({}) of rollout {} may open: {count} hosts",
-            wave.wave, wave.name, rollout.rollout
+            "wave {} ({}) of rollout {} may open: {}",
+            wave.wave,
+            wave.name,
+            rollout.rollout,
+            ui::hosts(wave.hosts.total)
         ));
         let body = ApproveBody { why: args.act.why.clone(), wave: wave.wave };
         let verb = Verb::Approve { rollout: id(&rollout), wave: wave.wave };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use nixfleet::authority::{NextRoot, Whose};
 use nixfleet_core::model::names::{ChannelName, FleetId, Seq};
-use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::model::time::{Date, UnixMs};
 use nixfleet_trust::check::root::{first_root, next_root};
 use nixfleet_trust::key::PublicKey;
 use nixfleet_trust::root::{RoleName, Root};
@@ -312,7 +312,7 @@ fn verify(folder: &Folder, args: &VerifyArgs) -> Done {
         return Err(Complaint::refused(format!(
             "root {} expired on {}",
             root.version,
-            ui::at(root.expires_ms)
+            Date(root.expires_ms)
         ))
         .hint("`nixfleet root renew`, then `nixfleet root sign`"));
     }
@@ -320,7 +320,7 @@ fn verify(folder: &Folder, args: &VerifyArgs) -> Done {
         "root {} of fleet {} is good until {}",
         root.version,
         root.fleet,
-        ui::at(root.expires_ms)
+        Date(root.expires_ms)
     ));
     Ok(())
 }

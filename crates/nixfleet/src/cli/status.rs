@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::model::names::ReleaseId;
+use nixfleet_core::model::time::Date;
 use nixfleet_core::wire::people::{FleetView, TroubleView};
 use nixfleet_core::wire::rollouts::RolloutView;
 use serde::Serialize;
@@ -92,7 +93,7 @@ fn screen(known: &Known, page: Page) -> Vec<String> {
 /// What keeps the control plane from working as it should: above all else.
 fn alarm(trouble: &TroubleView) -> String {
     let TroubleView { kind: _, since_ms, text } = trouble;
-    format!("ALARM since {}: {text}", ui::at(*since_ms))
+    format!("ALARM since {}: {text}", Date(*since_ms))
 }
 
 /// A release that no plan has taken up yet.

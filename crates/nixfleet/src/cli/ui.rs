@@ -201,14 +201,15 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Done {
     }
 }
 
-/// A point in time for people: UTC, to the second.
-pub(crate) fn at(time: UnixMs) -> String {
-    let ms = i64::try_from(time.get()).unwrap_or(i64::MAX);
-    match jiff::Timestamp::from_millisecond(ms) {
-        Ok(stamp) => stamp.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        // Beyond the year 9999.
-        Err(_) => format!("{ms} ms after 1970"),
-    }
+/// A count with its noun: `1 host`, `3 hosts`.
+pub(crate) fn counted(count: impl std::fmt::Display, one: &str) -> String {
+    let count = count.to_string();
+    if count == "1" { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// So many hosts.
+pub(crate) fn hosts(count: impl std::fmt::Display) -> String {
+    counted(count, "host")
 }
 
 /// How long ago that was, for people: `12s`, `5m`, `3h`, `2d`. A time that is yet to come is `0s` ago: clocks differ.

@@ -79,7 +79,7 @@ fn all_failures_are_told_and_what_is_an_option_is_never_taken_for_one() {
     stand_in(&session, "echo \"no such thing\" >&2; exit 1");
     let said = build(&session, Duration::from_mins(1), &[]).expect("it ends");
     assert_eq!(said.code, 1, "{said:?}");
-    for words in [".#one cannot be had", ".#two cannot be had", "no such thing", "2 builds or fetches failed"]
+    for words in [".#one cannot be had", ".#two cannot be had", "no such thing", "2 systems could not be had"]
     {
         assert!(said.err.contains(words), "{words}: {said:?}");
     }

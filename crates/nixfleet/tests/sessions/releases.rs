@@ -161,7 +161,7 @@ fn a_diff_says_who_moves_and_which_rules_changed_and_what_is_not_known() {
     session.build();
     let diff = session.done(&["release", "diff", "--channel", "stable"]);
     for line in [
-        "1 hosts get another system, 1 keep theirs",
+        "1 host gets another system, 1 keeps its own",
         "+ hosts       web-3",
         "- hosts       web-2",
         "~ policy.max_failures: 0 -> 3",

@@ -15,10 +15,11 @@ use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::rollout::{Remembered, Standing};
-use nixfleet_core::wire::{Topic, Wish};
+use nixfleet_core::wire::{Order, Topic, Wish};
 use nixfleet_trust::envelope::EntryEnvelope;
 use sqlx::Row;
 
+use super::super::board;
 use super::super::fact::{About, Fact};
 use super::super::rows::{Among, Filled, Insert};
 use super::super::{StoreError, int, sql, uint};
@@ -115,6 +116,17 @@ impl HostRow {
         }
     }
 
+    /// What the host finds when it asks.
+    fn asked(&self) -> Result<board::Asked, StoreError> {
+        let order = |asked: &Asked| {
+            let what = serde_json::from_str(&asked.body).map_err(|_| StoreError::corrupt("an order"))?;
+            Ok(Order { number: asked.number, what })
+        };
+        let mut orders = self.orders.values().map(order).collect::<Result<Vec<_>, StoreError>>()?;
+        orders.sort_by_key(|order| order.number);
+        Ok(board::Asked { orders, is_followed: self.state().seq > 0 && self.fault.is_none() })
+    }
+
     /// Orders that a whole state shows to have been noted.
     fn forget_heeded(&mut self, state: &HostState) {
         if let Some(release) = state.phase.target().map(|terms| terms.release.clone()) {
@@ -122,7 +134,8 @@ impl HostRow {
         }
         let go = state.go.clone().map(|release| Wish::Go { release });
         let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
-        for wish in go.into_iter().chain(reboot) {
+        let revert = state.revert_go.clone().map(|release| Wish::Revert { release });
+        for wish in go.into_iter().chain(reboot).chain(revert) {
             self.drop_this_order(&wish);
         }
     }
@@ -354,7 +367,7 @@ impl Write {
         Ok(Terms::new(id.clone(), &release, &entry).ok())
     }
 
-    /// Writes the hosts that changed, and what is asked of them.
+    /// Writes the hosts that changed, and what is asked of them. What the board says of them is kept for the commit.
     pub(super) async fn flush_hosts(&mut self) -> Result<(), StoreError> {
         // Bounded by what one transaction touches; a rebuild touches all.
         let hosts = std::mem::take(&mut self.hosts);
@@ -362,6 +375,12 @@ impl Write {
         UPDATE_HOSTS.run(&mut self.tx, &changed, |query, (name, row)| fill_host(query, name, row)).await?;
         let (mut put, mut gone) = (Vec::new(), Vec::new());
         for (name, row) in &hosts {
+            if row.is_changed || !row.moved.is_empty() {
+                self.noted.insert(name.clone(), row.asked()?);
+            }
+            if row.moved.iter().any(|topic| row.orders.contains_key(topic)) {
+                self.asked.insert(name.clone());
+            }
             for topic in &row.moved {
                 match row.orders.get(topic) {
                     Some(asked) => put.push((name, topic, asked)),

@@ -76,11 +76,17 @@ impl Write {
         };
         if let Some(row) = self.host(host).await? {
             match what {
-                // What was ordered for a release and is not known to have arrived is taken back.
-                What::Withdraw => TOPICS_OF_A_RELEASE.into_iter().for_each(|topic| row.drop_order(topic)),
+                // What was ordered for a release and is not known to have arrived is taken back; so it is by the way back from it.
+                What::Withdraw | What::Revert => {
+                    for topic in TOPICS_OF_A_RELEASE {
+                        row.drop_order(topic);
+                    }
+                }
                 // It is newer than whatever was taken back, and a host that asks anew must not take it for that.
-                What::Go | What::Retry | What::Reboot | What::Revert => {
-                    row.drop_this_order(&Wish::Withdraw { release: order.release.clone() });
+                What::Go | What::Retry | What::Reboot => {
+                    let release = || order.release.clone();
+                    row.drop_this_order(&Wish::Withdraw { release: release() });
+                    row.drop_this_order(&Wish::Revert { release: release() });
                 }
                 // Nothing that was taken back is ordered again by it.
                 What::Stage => {}

@@ -1,6 +1,6 @@
 //! A release in a write: its documents, and what it says of the fleet's hosts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::host::HostState;
 use nixfleet_core::model::layout;
@@ -75,6 +75,8 @@ impl Write {
         id: &ReleaseId,
     ) -> Result<(), StoreError> {
         self.flush_hosts().await?;
+        // What is asked of the channel's hosts is taken away below.
+        (self.is_released, self.noted) = (true, BTreeMap::new());
         let Some(known) = self.known_release(&id.channel, id.seq).await? else {
             return Err(StoreError::corrupt(format!("the log names release {id}, and it is not there")));
         };

@@ -69,6 +69,12 @@ impl<'a> Draft<'a> {
         self.enter(Phase::Staging(Staging { target: Box::new(target.clone()), attempt }));
     }
 
+    /// The same, since a person asks for it: an order to go back from it is older than that, and done with.
+    pub(super) fn try_again(&mut self, target: &Terms) {
+        self.state.revert_go.take_if(|from| *from == target.release);
+        self.stage(target, 1);
+    }
+
     /// A watch of `target`'s probes that begins now.
     pub(super) fn watch(&mut self, target: &Terms) -> Watch {
         let watch = Watch::begin(WatchId(self.serial()), target);

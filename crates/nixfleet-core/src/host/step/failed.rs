@@ -96,7 +96,7 @@ pub(super) fn is_open(at: &Failed) -> bool {
 fn retry(draft: &mut Draft<'_>, at: &Failed) {
     match &at.at {
         FailedAt::Stage | FailedAt::Activate | FailedAt::Soak | FailedAt::Found => {
-            draft.stage(&at.target, 1);
+            draft.try_again(&at.target);
         }
         FailedAt::AfterHooks(done) => {
             let watch = draft.watch(&done.terms);

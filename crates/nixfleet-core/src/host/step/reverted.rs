@@ -21,7 +21,7 @@ pub(super) fn told(draft: &mut Draft<'_>, at: &Reverted, told: &Told<'_>) {
         Told::HooksRan(run) | Told::HookFailed(run, _) if at.hooks == Hooks::Running(*run) => {
             draft.keep(Phase::Reverted(Reverted { hooks: Hooks::NotDue, ..at.clone() }));
         }
-        Told::RetryAsked => draft.stage(&at.target, 1),
+        Told::RetryAsked => draft.try_again(&at.target),
         Told::SourceProven(_)
         | Told::Staged(_)
         | Told::StageFailed(..)

@@ -40,19 +40,25 @@ impl<'a> Case<'a> {
 
     /// Whether nobody's order has to be taken back here.
     pub(super) fn is_quiet(&self) -> bool {
-        self.rollout_is(|after| !after.is_stopped() && after.quarantined.is_empty())
+        self.is_good() && self.rollout_is(|after| !after.is_stopped() && after.quarantined.is_empty())
     }
 
     /// Whether the host has something to do, known to it or not, that must not begin: anything where the rollout does not go
-    /// on, and a switch where the system failed.
+    /// on, and a switch where the system failed or the release has expired.
     fn must_not_begin(&self, host: &Host) -> bool {
         let switch = || view::waits_to_switch(self.channel, host) || view::unknown(host, is_turn);
         let restart =
             || view::waits_to_restart(self.channel, host) || view::unknown(host, |what| what == What::Reboot);
         let failed = |after: &Hindsight| after.quarantined.contains(&host.placed.system);
         self.rollout_is(|after| {
-            (after.is_stopped() && (switch() || restart())) || (failed(after) && switch())
+            (after.is_stopped() && (switch() || restart()))
+                || ((failed(after) || !self.is_good()) && switch())
         })
+    }
+
+    /// Whether the release may still be begun.
+    fn is_good(&self) -> bool {
+        self.now < self.channel.current.expires_ms
     }
 
     /// Whether the host is away.
@@ -139,10 +145,14 @@ fn comes_from_where_it_stands(case: &Case<'_>, order: &Order, host: &Host) -> bo
     let untold = host.ordered.is_none();
     match order.what {
         What::Stage => view::lacks_newest(channel, host),
-        What::Go => view::waits_staged(channel, host),
+        What::Go => view::waits_staged(channel, host) || view::awaits_older(channel, host),
         What::Retry => untold && host.retry.is_some() && view::failed(channel, host),
         What::Reboot => untold && view::wants_restart(channel, host),
-        What::Revert => untold && (view::runs_newest(channel, host) || view::soaks(channel, host)),
+        What::Revert => {
+            let idle = untold || view::unknown(host, |what| what == What::Reboot);
+            idle && !view::cannot_go_back(channel, host)
+                && (view::runs_newest(channel, host) || view::soaks(channel, host))
+        }
         What::Withdraw => true,
     }
 }
@@ -164,7 +174,7 @@ fn its_rollout_goes(case: &Case<'_>, order: &Order, _: &Host) -> bool {
 
 /// Nothing new begins for a release that has expired.
 fn is_not_too_late(case: &Case<'_>, order: &Order, _: &Host) -> bool {
-    !is_new(order.what) || case.now < case.channel.current.expires_ms
+    !is_new(order.what) || case.is_good()
 }
 
 /// No system is offered that is in quarantine.

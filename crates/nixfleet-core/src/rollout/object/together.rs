@@ -127,7 +127,9 @@ fn not_too_many_on_their_way<'a>(
     counted: &mut Counted<'a>,
 ) -> Option<Objection> {
     let hosts = &budget.hosts;
-    let mut sent = own.hosts().filter(|(_, _, what)| what.is_some_and(puts_on_the_way));
+    // Who is on its way already, to an older release, takes the place that it has.
+    let mut sent =
+        own.hosts().filter(|(_, host, what)| what.is_some_and(puts_on_the_way) && !view::on_the_way(host));
     if !sent.any(|(name, host, _)| hosts.means(name, &host.placed.tags)) {
         return None;
     }

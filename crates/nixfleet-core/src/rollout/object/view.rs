@@ -74,6 +74,20 @@ pub(super) fn waits_staged(channel: &Channel, host: &Host) -> bool {
     standing_on(channel, host).is_some_and(untold) && matches!(told(host), None | Some(What::Stage))
 }
 
+/// It waits to be restarted into a release that is not the newest any more, and nobody has told it to move since.
+pub(super) fn awaits_older(channel: &Channel, host: &Host) -> bool {
+    let older = |standing: &Standing| {
+        standing.state == S::AwaitingReboot
+            && standing.about.as_ref().is_some_and(|about| *about != channel.current.id)
+    };
+    host.standing.as_ref().is_some_and(older) && matches!(told(host), None | Some(What::Stage))
+}
+
+/// It was told to go back from the newest release, and says that it has nothing to go back to.
+pub(super) fn cannot_go_back(channel: &Channel, host: &Host) -> bool {
+    host.standing.as_ref().is_some_and(|standing| standing.no_way_back.as_ref() == Some(&channel.current.id))
+}
+
 /// It is soaking on the newest release.
 pub(super) fn soaks(channel: &Channel, host: &Host) -> bool {
     standing_on(channel, host).is_some_and(|standing| standing.state == S::Soaking) && told(host).is_none()

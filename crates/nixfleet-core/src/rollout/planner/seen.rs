@@ -86,6 +86,16 @@ impl Seen<'_> {
         !self.is_done() && !self.is_excused() && (!self.counted || self.host.retry.is_some())
     }
 
+    /// Whether it waits to be restarted into an older release, which the newest may overtake: the host gives that one up when its
+    /// turn for the newest has come, whether anybody would restart it or not.
+    pub(super) fn may_be_overtaken(&self) -> bool {
+        let waits = |standing: &Standing| standing.state == StateName::AwaitingReboot;
+        let told = self.host.ordered.as_ref().map(|ordered| ordered.what);
+        matches!(self.at, At::Older(_))
+            && self.host.standing.as_ref().is_some_and(waits)
+            && matches!(told, None | Some(What::Stage))
+    }
+
     /// Whether it has the release, and nothing more is wanted of it but perhaps a restart.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.at, At::Done | At::Restarting)

@@ -74,7 +74,11 @@ impl<'v> Turns<'v, '_> {
     fn order(&mut self, place: usize, seen: &Seen<'_>, what: What) -> Order {
         match what {
             What::Stage => self.fetching.now = self.fetching.now.saturating_add(1),
-            What::Go | What::Retry | What::Reboot | What::Revert => self.budgets.take(self.view, place),
+            What::Go | What::Retry | What::Reboot | What::Revert => {
+                if !seen.takes_a_place {
+                    self.budgets.take(self.view, place);
+                }
+            }
             What::Withdraw => {}
         }
         let told = seen.host.ordered.as_ref().filter(|_| what == What::Withdraw);
@@ -84,7 +88,13 @@ impl<'v> Turns<'v, '_> {
 
     fn answer(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
         if seen.withdraw {
-            return Answer::Order(What::Withdraw);
+            // A restart that it has not heard of is overtaken by the way back; one that it has must be answered first.
+            let goes = matches!(seen.at, At::Done | At::Soaking) && self.rules.goes_back();
+            let back = goes.then(|| self.way_back(place, seen));
+            return match back {
+                Some(order @ Answer::Order(_)) => order,
+                Some(Answer::Nothing(_)) | None => Answer::Order(What::Withdraw),
+            };
         }
         if let Some(ordered) = seen.host.ordered.as_ref().filter(|ordered| ordered.what == What::Withdraw) {
             return Answer::Nothing(Why::TakenBack(&ordered.release));
@@ -94,6 +104,7 @@ impl<'v> Turns<'v, '_> {
             At::Done => return self.restart(place, seen),
             At::Behind | At::Fetching | At::Staged => return self.forward(place, seen),
             At::Failed(_) if seen.host.retry.is_some() => return self.forward(place, seen),
+            At::Older(_) if seen.may_be_overtaken() => return self.overtake(place, seen),
             At::Soaking => Why::Soaking,
             At::Restarting => Why::OnItsWay(seen.host.standing.as_ref().map(|standing| standing.state)),
             At::OnItsWay(state) => Why::OnItsWay(state),
@@ -131,6 +142,15 @@ impl<'v> Turns<'v, '_> {
         order_unless(waits.or_else(|| self.budgets.full(self.view, place)), what)
     }
 
+    /// Past the reboot that an older release waits for. It is on its way already, so there is a place for it, and it fetches when
+    /// it has given the older one up: before that it cannot say that it has fetched.
+    fn overtake(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
+        let held = kept(seen).or_else(|| away(seen)).or_else(|| self.rules.stopped());
+        let held = held.or_else(|| self.rules.quarantine(seen)).or_else(|| self.rules.wave(seen));
+        let held = held.or_else(|| self.rules.edge(place, seen)).or_else(|| self.rules.window());
+        order_unless(held, What::Go)
+    }
+
     /// A restart for a release that is done is a turn of its own, whatever became of the rollout, unless a person stopped
     /// it.
     fn restart(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
@@ -143,7 +163,12 @@ impl<'v> Turns<'v, '_> {
         order_unless(held.or_else(|| self.budgets.full(self.view, place)), What::Reboot)
     }
 
+    /// Back from the newest release. Who cannot go back stays with what is done.
     fn way_back(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
+        let stays = seen.host.standing.as_ref().and_then(|standing| standing.no_way_back.as_ref());
+        if stays == Some(&self.view.channel.current.id) {
+            return Answer::Nothing(if seen.at == At::Soaking { Why::Soaking } else { Why::Done });
+        }
         let held = kept(seen).or_else(|| away(seen));
         order_unless(held.or_else(|| self.budgets.full(self.view, place)), What::Revert)
     }

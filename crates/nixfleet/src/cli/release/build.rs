@@ -15,7 +15,7 @@ use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::layout;
 use nixfleet_core::model::names::{ChannelName, HostName, Seq, Sha256};
 use nixfleet_core::model::release::{Closure, Revision};
-use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::model::time::{Date, UnixMs};
 use nixfleet_core::nix::path_info::parse_path_info;
 use nixfleet_sys::fs;
 use nixfleet_sys::text::chain;
@@ -98,8 +98,10 @@ pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
     served.put_release(&held, (&args.channel, release.seq), &envelope, &entries)?;
     let path = served.folder().join(layout::release(&args.channel, release.seq));
     ui::say(&format!(
-        "built release {}/{} for {} hosts; no host sees it before it is signed",
-        args.channel, release.seq, release.hosts
+        "built release {}/{} for {}; no host sees it before it is signed",
+        args.channel,
+        release.seq,
+        ui::hosts(release.hosts)
     ));
     match args.output {
         Output::Table => ui::data(&path.display().to_string()),
@@ -271,7 +273,7 @@ async fn closures(
 /// A pin is easy to forget, so it is said each time.
 fn tell_pins(hosts: &BTreeMap<&HostName, &Host>, now: UnixMs) {
     for (name, pin) in hosts.iter().filter_map(|(name, host)| Some((name, host.pin.as_ref()?))) {
-        let until = pin.until.map(|until| format!(" until {}", ui::at(until))).unwrap_or_default();
+        let until = pin.until.map(|until| format!(" until {}", Date(until))).unwrap_or_default();
         ui::say(&if pin.holds_at(now) {
             format!("host {name} is pinned to {}{until}: {}", pin.system, pin.reason)
         } else {
@@ -284,7 +286,7 @@ fn not_built(failed: &[BuildFailed]) -> Complaint {
     for failure in failed.iter().take(20) {
         ui::say(&format!("error: {}", chain(failure)));
     }
-    Complaint::refused(format!("{} builds or fetches failed; no release was made", failed.len())).hint(
+    Complaint::refused(format!("{} could not be had; no release was made", ui::counted(failed.len(), "system"))).hint(
         "a host's `system` in fleet.json is the store path of a system, or what `nix build` takes; `.#NAME` is of the flake \
          in the fleet folder or in a folder above it",
     )

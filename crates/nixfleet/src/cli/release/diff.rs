@@ -91,7 +91,11 @@ pub(super) fn words(diff: &Diff) -> Vec<String> {
     let Diff { added, removed, entries, rules, unchanged, steps } = diff;
     let mut out = Vec::new();
     let moving: usize = steps.iter().map(|step| step.hosts.len()).sum();
-    out.push(format!("{moving} hosts get another system, {unchanged} keep theirs"));
+    let (gets, keeps) = (
+        if moving == 1 { "gets" } else { "get" },
+        if *unchanged == 1 { "keeps its own" } else { "keep theirs" },
+    );
+    out.push(format!("{} {gets} another system, {unchanged} {keeps}", ui::hosts(moving)));
     if !added.is_empty() {
         out.push(format!("+ hosts       {}", names(added)));
     }
@@ -139,10 +143,6 @@ fn unknown(steps: &[Step], is_unknown: impl Fn(&Step) -> bool) -> usize {
     steps.iter().filter(|step| is_unknown(step)).map(|step| step.hosts.len()).sum()
 }
 
-fn hosts(count: usize) -> String {
-    if count == 1 { "1 host".to_owned() } else { format!("{count} hosts") }
-}
-
 fn package_words(steps: &[Step]) -> Vec<String> {
     let updates: Vec<Step> = steps.iter().filter(|step| step.old.is_some()).cloned().collect();
     let said = |step: &Step| match &step.packages {
@@ -151,7 +151,7 @@ fn package_words(steps: &[Step]) -> Vec<String> {
     };
     let mut out: Vec<String> = counted(&updates, said)
         .into_iter()
-        .map(|(change, count)| format!("package       {change} ({})", hosts(count)))
+        .map(|(change, count)| format!("package       {change} ({})", ui::hosts(count)))
         .collect();
     let rebuilt =
         updates.iter().filter_map(|step| step.packages.as_ref()).map(|p| p.rebuilt).max().unwrap_or(0);
@@ -162,7 +162,7 @@ fn package_words(steps: &[Step]) -> Vec<String> {
     if missing > 0 {
         out.push(format!(
             "package       unknown for {}: a closure is not on this machine (ask a cache with `--from`)",
-            hosts(missing)
+            ui::hosts(missing)
         ));
     }
     out
@@ -180,11 +180,16 @@ fn unit_words(steps: &[Step]) -> Vec<String> {
     };
     let mut out: Vec<String> = counted(steps, said)
         .into_iter()
-        .map(|((change, unit), count)| format!("unit          {unit} {} ({})", word(change), hosts(count)))
+        .map(|((change, unit), count)| {
+            format!("unit          {unit} {} ({})", word(change), ui::hosts(count))
+        })
         .collect();
     let missing = unknown(steps, |step| step.old.is_some() && step.units.is_none());
     if missing > 0 {
-        out.push(format!("unit          unknown for {}: a system is not on this machine", hosts(missing)));
+        out.push(format!(
+            "unit          unknown for {}: a system is not on this machine",
+            ui::hosts(missing)
+        ));
     }
     out
 }
@@ -193,11 +198,14 @@ fn reboot_words(steps: &[Step]) -> Vec<String> {
     let said = |step: &Step| step.reboot.iter().flatten().map(Inhibitor::to_string).collect();
     let mut out: Vec<String> = counted(steps, said)
         .into_iter()
-        .map(|(part, count)| format!("reboot        needed for {part} ({})", hosts(count)))
+        .map(|(part, count)| format!("reboot        needed for {part} ({})", ui::hosts(count)))
         .collect();
     let missing = unknown(steps, |step| step.old.is_some() && step.reboot.is_none());
     if missing > 0 {
-        out.push(format!("reboot        unknown for {}: a system is not on this machine", hosts(missing)));
+        out.push(format!(
+            "reboot        unknown for {}: a system is not on this machine",
+            ui::hosts(missing)
+        ));
     } else if out.is_empty() && steps.iter().any(|step| step.old.is_some()) {
         out.push("reboot        not needed".to_owned());
     }

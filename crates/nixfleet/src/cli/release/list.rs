@@ -3,7 +3,7 @@
 use clap::Args;
 use nixfleet::release::open_alone;
 use nixfleet_core::model::names::{ChannelName, Seq};
-use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::model::time::{Date, UnixMs};
 use serde::Serialize;
 
 use crate::cli::folder::Folder;
@@ -79,7 +79,7 @@ pub(super) fn list(folder: &Folder, args: &ReleaseListArgs) -> Done {
                     format!("{}/{}", one.channel, one.seq),
                     one.state.word().to_owned(),
                     one.revision.clone(),
-                    ui::at(one.created_ms),
+                    Date(one.created_ms).to_string(),
                     one.hosts.to_string(),
                     one.signatures.to_string(),
                 ]

@@ -7,6 +7,7 @@ use nixfleet::release::{Opened, open};
 use nixfleet_core::model::names::{ChannelName, HostName, Seq};
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::release::{Entry, Release};
+use nixfleet_core::model::time::Date;
 use nixfleet_trust::envelope::Envelope;
 use nixfleet_trust::key::KeyId;
 use nixfleet_trust::root::{RoleName, Root};
@@ -100,7 +101,7 @@ pub(super) fn summary(release: &Release, envelope: &Envelope, root: Option<&Root
     let previous = release.previous.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
     vec![
         format!("revision    {}", release.revision),
-        format!("made        {}, expires {}", ui::at(release.created_ms), ui::at(release.expires_ms)),
+        format!("made        {}, expires {}", Date(release.created_ms), Date(release.expires_ms)),
         format!("hosts       {}", release.hosts),
         format!("digest      {}", envelope.digest()),
         format!("previous    {previous}"),
@@ -117,9 +118,10 @@ pub(super) fn waves(release: &Release, entries: &BTreeMap<HostName, Entry>) -> V
     let line = |(index, wave): (u16, &nixfleet_core::model::policy::Wave)| {
         let count = counts.get(&WaveIndex(index)).copied().unwrap_or(0);
         format!(
-            "wave        {}: {count} hosts, opens {} at the earliest, watched for {}",
+            "wave        {}: {}, opens {} at the earliest, watched for {}",
             wave.name,
-            ui::at(wave.opens_at(release.created_ms)),
+            ui::hosts(count),
+            Date(wave.opens_at(release.created_ms)),
             humantime::format_duration(wave.soak_secs.duration())
         )
     };

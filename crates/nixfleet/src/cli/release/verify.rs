@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_core::model::time::Date;
 use nixfleet_sys::text::chain;
 use nixfleet_trust::check::entry;
 
@@ -61,10 +62,10 @@ pub(super) fn verify(folder: &Folder, args: &ReleaseVerifyArgs) -> Done {
         )));
     }
     ui::say(&format!(
-        "release {channel}/{seq} and its {} entries are good by root {}, until {}",
-        hosts.len(),
+        "release {channel}/{seq} with {} is good by root {}, until {}",
+        ui::hosts(hosts.len()),
         trust.root().version,
-        ui::at(release.expires_ms)
+        Date(release.expires_ms)
     ));
     ui::data(&release.digest().to_string());
     Ok(())

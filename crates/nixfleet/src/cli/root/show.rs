@@ -1,6 +1,7 @@
 //! What a root says, and what a next one changes.
 
 use nixfleet::authority::{NextRoot, Whose};
+use nixfleet_core::model::time::Date;
 use nixfleet_sys::fs;
 use nixfleet_trust::check::root::first_root;
 use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
@@ -78,8 +79,8 @@ fn head(root: &Root, state: &str) -> String {
         "root {} of fleet {} ({state}), made {}, expires {}",
         root.version,
         root.fleet,
-        ui::at(root.created_ms),
-        ui::at(root.expires_ms)
+        Date(root.created_ms),
+        Date(root.expires_ms)
     )
 }
 
@@ -102,7 +103,7 @@ fn table(root: &Root) {
             said.push(format!("no release below {}", rules.seq_floor));
         }
         if rules.not_before_ms.get() > 0 {
-            said.push(format!("none made before {}", ui::at(rules.not_before_ms)));
+            said.push(format!("none made before {}", Date(rules.not_before_ms)));
         }
         if rules.resets > 0 {
             said.push(format!("floors set back {} times", rules.resets));
@@ -149,7 +150,7 @@ pub(super) fn changes(old: Option<&Root>, next: &Root) {
         role_change(&format!("release/{channel}"), Some(&rules.release), None);
     }
     if old.expires_ms != next.expires_ms {
-        ui::say(&format!("  ~ expires {} -> {}", ui::at(old.expires_ms), ui::at(next.expires_ms)));
+        ui::say(&format!("  ~ expires {} -> {}", Date(old.expires_ms), Date(next.expires_ms)));
     }
 }
 
@@ -173,7 +174,7 @@ fn rule_changes(channel: &str, old: Option<&ChannelRules>, new: &ChannelRules) {
         ui::say(&format!("  ~ {channel}: no release below {} -> {}", old.seq_floor, new.seq_floor));
     }
     if old.not_before_ms != new.not_before_ms {
-        let (was, is) = (ui::at(old.not_before_ms), ui::at(new.not_before_ms));
+        let (was, is) = (Date(old.not_before_ms), Date(new.not_before_ms));
         ui::say(&format!("  ~ {channel}: no release made before {was} -> {is}"));
     }
     if old.resets != new.resets {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use console::{Term, truncate_str};
 use nixfleet::remote::NotAnswered;
 use nixfleet::remote::live::{Live, Next};
+use nixfleet_core::model::time::Date;
 use nixfleet_core::wire::people::TroubleView;
 use nixfleet_core::wire::rollouts::RolloutView;
 use tokio::sync::watch::{Sender, channel};
@@ -147,7 +148,7 @@ fn fitting(term: &Term, known: &Known, trouble: Option<&str>) -> Vec<String> {
         None => format!(
             "event {}, {}",
             known.fleet.newest_event,
-            crate::cli::now().map(ui::at).unwrap_or_default()
+            crate::cli::now().map(|now| Date(now).to_string()).unwrap_or_default()
         ),
         Some(trouble) => format!("as of event {}; {trouble}; trying again", known.fleet.newest_event),
     };
@@ -167,7 +168,7 @@ fn fitting(term: &Term, known: &Known, trouble: Option<&str>) -> Vec<String> {
 
 /// A line for each rollout of which something else is to be said than before, and for each failure that is new.
 fn say_changes(said: &mut BTreeMap<String, String>, known: &Known) {
-    let time = crate::cli::now().map(ui::at).unwrap_or_default();
+    let time = crate::cli::now().map(|now| Date(now).to_string()).unwrap_or_default();
     for (about, words) in words(known) {
         if said.get(&about) != Some(&words) {
             ui::data(&format!("{time}  {about}  {words}"));
@@ -208,7 +209,7 @@ fn words(known: &Known) -> Vec<(String, String)> {
         });
         all.extend(states);
     }
-    let trouble = |one: &TroubleView| (format!("ALARM since {}", ui::at(one.since_ms)), one.text.clone());
+    let trouble = |one: &TroubleView| (format!("ALARM since {}", Date(one.since_ms)), one.text.clone());
     all.extend(known.fleet.troubles.iter().map(trouble));
     all
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::agents::pushed;
-use super::control_plane::is_built;
+use super::control_plane::{SOON, is_built};
 use super::stand_in::{Answer, StandIn};
 
 fn json(text: &str) -> Value {
@@ -135,4 +135,59 @@ async fn an_event_of_a_kind_that_is_newer_than_this_program_is_shown_by_its_name
     let said = server.run(&["events"]).await;
     assert!(said.code == 0 && said.out.contains("moon-rose"), "{said:?}");
     assert!(server.run(&["events", "-o", "json"]).await.out.contains(r#""phase":"full""#));
+}
+
+/// A control plane whose database finds no room, as `GET /v1/fleet` tells it.
+fn without_room(asked: &str) -> Answer {
+    let answer = match asked {
+        "GET /v1/fleet" => serde_json::json!({
+            "releases": [{ "channel": "stable", "seq": 3, "digest": format!("sha256:{}", "ab".repeat(32)) }],
+            "hosts": { "stable": { "converged": 2 } },
+            "newest_event": 7,
+            "troubles": [
+                { "kind": "database-full", "since_ms": 60_000, "text": "the disk is full" },
+                { "kind": "database-away", "since_ms": 3_600_000, "text": "nobody answers" },
+            ],
+        }),
+        _ => serde_json::json!({ "items": [], "next": null }),
+    };
+    Answer::Says("200 OK", "application/json", answer.to_string())
+}
+
+#[tokio::test]
+async fn what_keeps_the_control_plane_from_working_stands_above_all_else() {
+    let server = StandIn::start("localhost", without_room).await;
+    let said = server.run(&["status"]).await;
+    assert_eq!(said.code, 0, "the question was answered: {said:?}");
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "ALARM since 1970-01-01 00:01:00 UTC: the disk is full",
+            "ALARM since 1970-01-01 01:00:00 UTC: nobody answers",
+        ],
+        "{said:?}"
+    );
+    assert!(lines[2].starts_with("ROLLOUT"), "the fleet is shown all the same: {said:?}");
+    let json = json(&server.run(&["status", "-o", "json"]).await.out);
+    assert_eq!(json["troubles"][0]["kind"], "database-full");
+    assert_eq!(server.run(&["status", "-o", "name"]).await.out, "stable\n", "names are names");
+}
+
+#[tokio::test]
+async fn what_keeps_the_control_plane_from_working_is_a_line_of_a_watch() {
+    let server = StandIn::start("localhost", without_room).await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let line = format!("exec {} >{} 2>&1", server.verb(&["status", "--watch"]).line(), file.path().display());
+    let watching = server.beside(&["/bin/sh", "-c", &line]);
+    // It ends with the test: whoever drops what waits for it ends it.
+    tokio::spawn(async move { drop(watching.run().await) });
+    let wanted = "  ALARM since 1970-01-01 00:01:00 UTC  the disk is full\n";
+    let read = async {
+        while !std::fs::read_to_string(file.path()).is_ok_and(|text| text.contains(wanted)) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let came = tokio::time::timeout(SOON, read).await;
+    assert!(came.is_ok(), "{:?}", std::fs::read_to_string(file.path()));
 }

@@ -57,9 +57,16 @@ impl StandIn {
 
     /// A verb that asks it, which has a few seconds.
     pub(crate) fn verb(&self, words: &[&str]) -> Cmd {
-        Cmd::new(NIXFLEET)
-            .args(words)
-            .env("NIXFLEET_SERVER", format!("https://localhost:{}", self.port))
+        self.asking(Cmd::new(NIXFLEET).args(words))
+    }
+
+    /// A program beside which [`StandIn::verb`] would find its server.
+    pub(crate) fn beside(&self, argv: &[&str]) -> Cmd {
+        self.asking(Cmd::new(argv[0]).args(&argv[1..]))
+    }
+
+    fn asking(&self, cmd: Cmd) -> Cmd {
+        cmd.env("NIXFLEET_SERVER", format!("https://localhost:{}", self.port))
             .env("NIXFLEET_TOKEN", "secret")
             .env("NIXFLEET_CA", self.dir.path().join("ca.pem"))
     }
