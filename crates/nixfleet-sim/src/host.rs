@@ -68,6 +68,8 @@ pub(crate) struct Seen {
     pub(crate) saved: u64,
     /// The control plane gave it up while it was on its way.
     pub(crate) is_given_up: bool,
+    /// The control plane took its order back, and has told it nothing since that would make it move.
+    pub(crate) is_taken_back: bool,
     /// Systems that a verified release named for it, and what it ran at the beginning.
     pub(crate) allowed: BTreeSet<System>,
     /// Releases for which the owner's control plane ordered it to go, with the numbers of these orders; not those that it forgot

@@ -25,7 +25,7 @@
 //! | `NobodyCalledBack` | L26 | 2 | `NoObjection` |
 //! | `CallBackIgnored` | L26 | 32 | `NotBeforeItsTurn` |
 //! | `EffectsBeforeSave` | I5, L8 | 2 | `OneSwitch` |
-//! | `ClockRemembered` | L16 | 2 | `GoodReleaseArrives` |
+//! | `ClockRemembered` | L16 | 3 | `GoodReleaseArrives` |
 //! | `UnsignedTaken` | I1, I2 | 4 | `ComesToRest` |
 //! | `WaveTimeIgnored` | I1 | without a control plane the signed time of a wave is not waited for | 7 | `NotBeforeItsTurn` |
 //! | `ExpiredTaken` | L16, L34 | a release that has expired is begun | 122 | `NotBeforeItsTurn` |

@@ -19,7 +19,7 @@ const FOUND: [(Mistake, u64, Promise); 22] = [
     (Mistake::NobodyCalledBack, 2, Promise::NoObjection),
     (Mistake::CallBackIgnored, 32, Promise::NotBeforeItsTurn),
     (Mistake::EffectsBeforeSave, 2, Promise::OneSwitch),
-    (Mistake::ClockRemembered, 2, Promise::GoodReleaseArrives),
+    (Mistake::ClockRemembered, 3, Promise::GoodReleaseArrives),
     (Mistake::UnsignedTaken, 4, Promise::ComesToRest),
     (Mistake::WaveTimeIgnored, 7, Promise::NotBeforeItsTurn),
     (Mistake::ExpiredTaken, 122, Promise::NotBeforeItsTurn),

@@ -27,7 +27,7 @@ mod why;
 use std::collections::BTreeMap;
 
 use self::groups::Groups;
-use self::seen::{CalledFrom, Seen};
+use self::seen::{CalledFrom, Recall, Seen};
 use self::waves::Tally;
 use super::order::{Decision, Plan, Transition};
 use super::progress::{Rollout, RolloutId, Status};
@@ -35,6 +35,7 @@ use super::reason::{PlanReport, WaveWaits};
 use super::snapshot::{Channel, Snapshot};
 use crate::ids::StorePath;
 use crate::model::names::{ChannelName, HostName};
+use crate::model::policy::OnFailure;
 use crate::model::select::Selector;
 use crate::model::time::UnixMs;
 
@@ -103,9 +104,13 @@ impl<'a> View<'a> {
         if !is_stopped && !is_expired && known.is_empty() {
             return;
         }
+        let goes_back = matches!(self.rollout.status, Status::Halted { .. })
+            && self.channel.current.policy.on_failure == OnFailure::RevertAll;
         for seen in &mut self.seen {
             let system = &seen.host.placed.system;
-            if is_stopped {
+            if goes_back && seen::may_go_back_instead(seen, release) {
+                seen.recall = Recall::GoBackInstead;
+            } else if is_stopped {
                 seen::call_back(seen, release, CalledFrom::Everything);
             } else if is_expired || known.contains_key(system) {
                 seen::call_back(seen, release, CalledFrom::Switching);

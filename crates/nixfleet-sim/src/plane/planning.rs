@@ -122,6 +122,7 @@ impl Sim {
             self.counts.orders += 1;
             self.fold_at(&Fact::Ordered(order.clone()), made.at_ms);
             self.give(order);
+            self.note_taken_back(order);
         }
         self.check_budgets(made);
         true

@@ -96,7 +96,8 @@ impl Sim {
         for channel in self.plane.snapshot.channels.values() {
             for budget in &channel.current.policy.max_in_flight {
                 let is_sent = |order: &&Order| {
-                    let known = channel.hosts.get(&order.host).filter(|_| order.what != What::Stage);
+                    let sent = !matches!(order.what, What::Stage | What::Withdraw);
+                    let known = channel.hosts.get(&order.host).filter(|_| sent);
                     known.is_some_and(|known| budget.hosts.means(&order.host, &known.placed.tags))
                 };
                 if !made.orders.iter().any(|order| is_sent(&order)) {
@@ -125,8 +126,19 @@ impl Sim {
         self.must(over.is_none(), Promise::WithinBudget, None, || over.unwrap_or_default());
     }
 
+    /// Remembers whose order was taken back, and who was told anew.
+    pub(crate) fn note_taken_back(&mut self, order: &Order) {
+        let Some(host) = place_of(&order.host) else { return };
+        let seen = &mut self.hosts[host].seen;
+        match order.what {
+            What::Withdraw => seen.is_taken_back = true,
+            What::Go | What::Retry | What::Reboot | What::Revert => seen.is_taken_back = false,
+            What::Stage => {}
+        }
+    }
+
     /// Whether a host is on its way by its own state. One that the control plane had given up since it was silent for too long
-    /// does not count until it has arrived.
+    /// does not count until it has arrived; nor one that began since its order arrived before what takes it back.
     fn counts_as_moving(&mut self, host: usize) -> bool {
         // Who follows a web server goes by its own clock, and is in nobody's budget.
         if self.is_static(host) || !moves(&self.hosts[host].disk.state) {
@@ -137,7 +149,7 @@ impl Sim {
         let Some((channel, known)) = self.plane.snapshot.host(name) else { return false };
         let (silent, skipped) = (self.is_silent(channel, known.heard_ms), known.skip.is_some());
         let seen = &mut self.hosts[host].seen;
-        seen.is_given_up |= silent || skipped;
+        seen.is_given_up |= silent || skipped || seen.is_taken_back;
         !seen.is_given_up
     }
 }

@@ -19,8 +19,8 @@ pub(super) struct Seen<'a> {
     pub(super) silence: Silence,
     /// The hold in force.
     pub(super) hold: Option<&'a Hold>,
-    /// Whether an order that it has not begun to follow is to be taken back.
-    pub(super) withdraw: bool,
+    /// What becomes of an order that it has not begun to follow.
+    pub(super) recall: Recall,
     /// The place of its wave.
     pub(super) wave: usize,
     /// Whether it counts in budgets.
@@ -54,6 +54,17 @@ pub(super) enum At<'a> {
     Older(&'a ReleaseId),
 }
 
+/// What becomes of an order that a host has not begun to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// It stands.
+    No,
+    /// It is taken back.
+    TakeBack,
+    /// It is a restart, and the way back takes its place.
+    GoBackInstead,
+}
+
 /// Whether a host was silent for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
@@ -64,11 +75,12 @@ pub(super) enum Silence {
 }
 
 impl Seen<'_> {
-    /// Its order is taken back: it is where it says that it stands.
+    /// Its order is taken back: it is where it says that it stands. Its place in the budgets is free, unless it says that it has
+    /// the order: whether an order that is still under way arrives before what takes it back is never told here.
     fn take_back(&mut self, release: &ReleaseId) {
-        self.withdraw = true;
+        self.recall = Recall::TakeBack;
         self.at = by_standing(self.host, release);
-        self.takes_a_place = takes_a_place(self.host, true);
+        self.takes_a_place = takes_a_place(self.host, self.recall);
     }
 
     /// Whether nobody waits for it.
@@ -121,9 +133,9 @@ pub(super) fn all<'a>(
             at: at(host, &channel.current.id),
             silence,
             hold,
-            withdraw: false,
+            recall: Recall::No,
             wave: usize::from(host.placed.wave.0),
-            takes_a_place: takes_a_place(host, false),
+            takes_a_place: takes_a_place(host, Recall::No),
             counted: rollout.failures.contains_key(name) || rollout.forgiven.contains(name),
         };
         if silence == Silence::Offline && never_delivered(host) {
@@ -143,9 +155,22 @@ pub(super) fn all<'a>(
 /// Takes back what was ordered for `release`, from hosts that have not begun: an order that is on its way, or waits for a poll,
 /// a fetch or a window, would be fired after the halt (lesson 26). Who has begun arrives.
 pub(super) fn call_back(seen: &mut Seen<'_>, release: &ReleaseId, from: CalledFrom) {
-    if !seen.withdraw && is_to_be_told(seen.host, release, from) {
+    if seen.recall == Recall::No && is_to_be_told(seen.host, release, from) {
         seen.take_back(release);
     }
+}
+
+/// Whether a host that was told to restart has not heard of it and can go back from `release` instead, which it runs. It
+/// keeps its place in the budgets; whoever has heard of it must answer first.
+pub(super) fn may_go_back_instead(seen: &Seen<'_>, release: &ReleaseId) -> bool {
+    let told = seen.host.ordered.as_ref();
+    let unheard = told.is_some_and(|ordered| {
+        ordered.what == What::Reboot && ordered.release == *release && !has_noted(seen.host, ordered)
+    });
+    let runs = matches!(by_standing(seen.host, release), At::Done | At::Soaking);
+    let stays = seen.host.standing.as_ref().is_some_and(|at| at.no_way_back.as_ref() == Some(release));
+    let free = seen.host.skip.is_none() && seen.hold.is_none() && seen.silence == Silence::Heard;
+    unheard && runs && !stays && free && seen.recall == Recall::No
 }
 
 /// From what hosts are called back.
@@ -279,9 +304,9 @@ fn moves(standing: &Standing) -> bool {
 }
 
 /// Whether a host takes a place in the budgets: it moves, or was told to. One that a person left out takes none.
-fn takes_a_place(host: &Host, withdraw: bool) -> bool {
+fn takes_a_place(host: &Host, recall: Recall) -> bool {
     let ordered = match host.ordered.as_ref().map(|ordered| ordered.what) {
-        Some(What::Go | What::Retry | What::Reboot | What::Revert) => !withdraw,
+        Some(What::Go | What::Retry | What::Reboot | What::Revert) => recall != Recall::TakeBack,
         Some(What::Stage | What::Withdraw) | None => false,
     };
     host.skip.is_none() && (ordered || host.standing.as_ref().is_some_and(moves))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::gauges::{self, Budgets};
 use super::rules::{Rules, Shared};
-use super::seen::{At, Seen, Silence};
+use super::seen::{At, Recall, Seen, Silence};
 use super::why::{Reasons, Same, Why};
 use super::{View, Wake};
 use crate::rollout::order::{Order, What};
@@ -87,14 +87,10 @@ impl<'v> Turns<'v, '_> {
     }
 
     fn answer(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
-        if seen.withdraw {
-            // A restart that it has not heard of is overtaken by the way back; one that it has must be answered first.
-            let goes = matches!(seen.at, At::Done | At::Soaking) && self.rules.goes_back();
-            let back = goes.then(|| self.way_back(place, seen));
-            return match back {
-                Some(order @ Answer::Order(_)) => order,
-                Some(Answer::Nothing(_)) | None => Answer::Order(What::Withdraw),
-            };
+        match seen.recall {
+            Recall::TakeBack => return Answer::Order(What::Withdraw),
+            Recall::GoBackInstead => return Answer::Order(What::Revert),
+            Recall::No => {}
         }
         if let Some(ordered) = seen.host.ordered.as_ref().filter(|ordered| ordered.what == What::Withdraw) {
             return Answer::Nothing(Why::TakenBack(&ordered.release));
