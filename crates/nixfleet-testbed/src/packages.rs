@@ -17,6 +17,7 @@ pub const APT_PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "openssh-client",
     "postgresql",
+    "procps",
 ];
 
 /// One program of each package that is used, so that "missing" is about what is there, not about dpkg.
@@ -33,6 +34,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("cpio", "cpio"),
     ("depmod", "kmod"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("ps", "procps"),
 ];
 
 const FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

@@ -155,7 +155,7 @@ fn is_built_signed_and_followed(flavour: Flavour) {
     done(&host, &["release", "build", "--channel", "stable"]);
     let diff = done(&host, &["release", "diff", "--channel", "stable"]);
     for words in [
-        "2 hosts get another system, 1 keep theirs",
+        "2 hosts get another system, 1 keeps its own",
         "package       ",
         "unit          ",
         "reboot        needed for kernel: linux-6.12.1 -> linux-6.12.9 (1 host)",

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 use super::{Nix, bare};
 use crate::fleet::System;
 
+/// In the name of the file in which Nix notes what caches have, and in its words when that fails.
+const NOTEBOOK: &str = "/nix/binary-cache-v";
 /// Store paths that one command fetches: few enough that a slow one holds up few others.
 const PATHS_PER_FETCH: usize = 100;
 
@@ -133,7 +135,7 @@ impl Nix {
 }
 
 async fn run(systems: Vec<System>, cmd: Cmd) -> Outcome {
-    match (systems.as_slice(), cmd.run().await.and_then(Finished::success)) {
+    match (systems.as_slice(), run_again_if_in_the_way(cmd).await) {
         (_, Err(error)) => Err(BuildFailed { systems, source: WhyNot::Exec(error) }),
         ([System::Installable(_)], Ok(finished)) => match one_path(&finished.stdout) {
             Ok(path) => Ok(systems.into_iter().map(|system| (system, path.clone())).collect()),
@@ -142,6 +144,17 @@ async fn run(systems: Vec<System>, cmd: Cmd) -> Outcome {
         (_, Ok(_)) => {
             Ok(systems.into_iter().filter_map(|system| Some((system.clone(), path_of(system)?))).collect())
         }
+    }
+}
+
+/// Several Nix that note for the first time what a cache has are in each other's way in that notebook (seen with Nix 2.8), and
+/// one of them fails with a refused statement. It is noted by then, so one more try goes well.
+async fn run_again_if_in_the_way(cmd: Cmd) -> Result<Finished, ExecError> {
+    match cmd.clone().run().await.and_then(Finished::success) {
+        Err(ExecError::Failed { last_words, .. }) if last_words.contains(NOTEBOOK) => {
+            cmd.run().await.and_then(Finished::success)
+        }
+        done => done,
     }
 }
 

@@ -73,6 +73,25 @@ fn installables_are_built_from_the_folder_of_the_description_and_linked() {
 }
 
 #[test]
+fn a_nix_that_was_in_the_way_of_another_one_is_asked_once_more_and_no_other() {
+    let session = Session::initialised();
+    describe(&session, [".#one", ".#two"]);
+    let refused = "error: executing SQLite statement 'insert': constraint failed (in '/root/.cache/nix/binary-cache-v6.sqlite')";
+    let content = content(&system('0', "1"), &system('1', "2"));
+    let once = format!(
+        "case \"$*\" in *'#one'*) if mkdir \"$LOG.tried\" 2>/dev/null; then echo \"{refused}\" >&2; exit 1; fi;; esac\n{content}"
+    );
+    stand_in(&session, &once);
+    let done = build(&session, Duration::from_mins(1), &[]).expect("it ends");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(log(&session).matches("build --json --out-link").count(), 3, "{}", log(&session));
+    stand_in(&session, &format!("case \"$*\" in *build*) echo \"{refused}\" >&2; exit 1;; esac\n{content}"));
+    let always = build(&session, Duration::from_mins(1), &[]).expect("it ends");
+    assert_eq!(always.code, 1, "{always:?}");
+    assert!(always.err.contains("binary-cache-v6.sqlite"), "{always:?}");
+}
+
+#[test]
 fn all_failures_are_told_and_what_is_an_option_is_never_taken_for_one() {
     let session = Session::initialised();
     describe(&session, [".#one", ".#two"]);
