@@ -150,7 +150,7 @@ impl Store {
         Ok(Some((state_of(&row)?, row.try_get("fault")?)))
     }
 
-    /// What is asked of a host and has a number above `after`, oldest first.
+    /// What is asked of a host and has a number above `after`, oldest first, as the database has it. Polls read [`Self::asked`].
     pub async fn orders(&self, host: &HostName, after: u64) -> Result<Vec<Order>, StoreError> {
         let rows = sql("SELECT number, body FROM orders WHERE host = $1 AND number > $2 ORDER BY number")
             .bind(host.to_string())
@@ -333,9 +333,13 @@ fn host_of(row: &AnyRow) -> Result<HostListed, StoreError> {
 
 /// An order as it was kept.
 pub(super) fn order_of(row: &AnyRow) -> Result<Order, StoreError> {
-    let what = serde_json::from_str(row.try_get("body")?);
-    let what = what.map_err(|_| StoreError::corrupt("an order"))?;
-    Ok(Order { number: uint(row.try_get("number")?), what })
+    order(uint(row.try_get("number")?), row.try_get("body")?)
+}
+
+/// An order by its number, and its body as it is kept.
+pub(super) fn order(number: u64, body: &str) -> Result<Order, StoreError> {
+    let what = serde_json::from_str(body).map_err(|_| StoreError::corrupt("an order"))?;
+    Ok(Order { number, what })
 }
 
 /// An event as it was kept.

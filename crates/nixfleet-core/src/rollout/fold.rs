@@ -309,8 +309,9 @@ impl Ordered {
             }
             What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
             What::Revert => {
-                let stays = standing.no_way_back.as_ref() == Some(&self.release);
-                !here || stays || matches!(standing.state, S::Reverting | S::Reverted | S::Failed)
+                !here
+                    || standing.stays_on(&self.release)
+                    || matches!(standing.state, S::Reverting | S::Reverted | S::Failed)
             }
             What::Withdraw => true,
         }

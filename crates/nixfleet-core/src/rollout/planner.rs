@@ -104,8 +104,7 @@ impl<'a> View<'a> {
         if !is_stopped && !is_expired && known.is_empty() {
             return;
         }
-        let goes_back = matches!(self.rollout.status, Status::Halted { .. })
-            && self.channel.current.policy.on_failure == OnFailure::RevertAll;
+        let goes_back = self.goes_back();
         for seen in &mut self.seen {
             let system = &seen.host.placed.system;
             if goes_back && seen::may_go_back_instead(seen, release) {
@@ -120,6 +119,12 @@ impl<'a> View<'a> {
 
     fn decide(&mut self, becomes: Transition) {
         self.decisions.push(Decision { rollout: self.rollout.id(), becomes });
+    }
+
+    /// Whether hosts that run the release go back from it.
+    fn goes_back(&self) -> bool {
+        matches!(self.rollout.status, Status::Halted { .. })
+            && self.channel.current.policy.on_failure == OnFailure::RevertAll
     }
 
     fn is_expired(&self, now: UnixMs) -> bool {

@@ -200,6 +200,11 @@ impl Standing {
         self.may_switch(release) || (restarts && self.may_restart())
     }
 
+    /// Whether it was ordered to go back from `release`, and says that it has nothing to go back to.
+    pub fn stays_on(&self, release: &ReleaseId) -> bool {
+        self.no_way_back.as_ref() == Some(release)
+    }
+
     /// Whether that is an order to switch.
     pub fn may_switch(&self, release: &ReleaseId) -> bool {
         self.go.as_ref() == Some(release) && self.is_before(release)

@@ -15,12 +15,13 @@ use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::rollout::{Remembered, Standing};
-use nixfleet_core::wire::{Order, Topic, Wish};
+use nixfleet_core::wire::{Topic, Wish};
 use nixfleet_trust::envelope::EntryEnvelope;
 use sqlx::Row;
 
 use super::super::board;
 use super::super::fact::{About, Fact};
+use super::super::fleet::order;
 use super::super::rows::{Among, Filled, Insert};
 use super::super::{StoreError, int, sql, uint};
 use super::{Write, json};
@@ -118,11 +119,8 @@ impl HostRow {
 
     /// What the host finds when it asks.
     fn asked(&self) -> Result<board::Asked, StoreError> {
-        let order = |asked: &Asked| {
-            let what = serde_json::from_str(&asked.body).map_err(|_| StoreError::corrupt("an order"))?;
-            Ok(Order { number: asked.number, what })
-        };
-        let mut orders = self.orders.values().map(order).collect::<Result<Vec<_>, StoreError>>()?;
+        let kept = self.orders.values().map(|asked| order(asked.number, &asked.body));
+        let mut orders = kept.collect::<Result<Vec<_>, StoreError>>()?;
         orders.sort_by_key(|order| order.number);
         Ok(board::Asked { orders, is_followed: self.state().seq > 0 && self.fault.is_none() })
     }

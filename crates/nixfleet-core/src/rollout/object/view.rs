@@ -85,7 +85,7 @@ pub(super) fn awaits_older(channel: &Channel, host: &Host) -> bool {
 
 /// It was told to go back from the newest release, and says that it has nothing to go back to.
 pub(super) fn cannot_go_back(channel: &Channel, host: &Host) -> bool {
-    host.standing.as_ref().is_some_and(|standing| standing.no_way_back.as_ref() == Some(&channel.current.id))
+    host.standing.as_ref().is_some_and(|standing| standing.stays_on(&channel.current.id))
 }
 
 /// It is soaking on the newest release.

@@ -89,10 +89,7 @@ fn failed(view: &View<'_>, seen: &Seen<'_>, now: UnixMs) -> Option<Failed> {
 /// says nothing against its system.
 fn blamed<'a>(view: &View<'_>, seen: &Seen<'a>) -> Option<&'a StorePath> {
     let standing = seen.host.standing.as_ref()?;
-    let halted = matches!(view.rollout.status, Status::Halted { .. });
-    let told = halted
-        && view.channel.current.policy.on_failure == OnFailure::RevertAll
-        && standing.state == StateName::Reverted;
+    let told = view.goes_back() && standing.state == StateName::Reverted;
     if told { None } else { standing.failure.as_ref()?.quarantined.as_ref() }
 }
 

@@ -6,7 +6,7 @@ use super::why::{Same, Why};
 use super::{View, Wake};
 use crate::host::window::{NeverOpens, Opening, opening};
 use crate::model::names::HostName;
-use crate::model::policy::{OnFailure, WaveIndex};
+use crate::model::policy::WaveIndex;
 use crate::model::time::UnixMs;
 use crate::rollout::progress::Status;
 use crate::rollout::reason::{ChannelLacks, Deadlock, Reason, WaveWaits};
@@ -108,12 +108,6 @@ impl<'v> Rules<'v> {
     /// Why nobody restarts now.
     pub(super) fn reboot_window(&self) -> Option<Why<'v>> {
         self.shared.reboot_windows.as_ref().map(|reason| Why::Rule(Same(reason)))
-    }
-
-    /// Whether hosts that have converged go back.
-    pub(super) fn goes_back(&self) -> bool {
-        let halted = matches!(self.view.rollout.status, Status::Halted { .. });
-        halted && self.view.channel.current.policy.on_failure == OnFailure::RevertAll
     }
 
     /// Why its system is not to be offered.

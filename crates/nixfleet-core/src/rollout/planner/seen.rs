@@ -108,6 +108,11 @@ impl Seen<'_> {
             && matches!(told, None | Some(What::Stage))
     }
 
+    /// Whether it says that it has nothing to go back to from this release.
+    pub(super) fn stays_on(&self, release: &ReleaseId) -> bool {
+        self.host.standing.as_ref().is_some_and(|standing| standing.stays_on(release))
+    }
+
     /// Whether it has the release, and nothing more is wanted of it but perhaps a restart.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.at, At::Done | At::Restarting)
@@ -168,9 +173,8 @@ pub(super) fn may_go_back_instead(seen: &Seen<'_>, release: &ReleaseId) -> bool 
         ordered.what == What::Reboot && ordered.release == *release && !has_noted(seen.host, ordered)
     });
     let runs = matches!(by_standing(seen.host, release), At::Done | At::Soaking);
-    let stays = seen.host.standing.as_ref().is_some_and(|at| at.no_way_back.as_ref() == Some(release));
     let free = seen.host.skip.is_none() && seen.hold.is_none() && seen.silence == Silence::Heard;
-    unheard && runs && !stays && free && seen.recall == Recall::No
+    unheard && runs && !seen.stays_on(release) && free && seen.recall == Recall::No
 }
 
 /// From what hosts are called back.

@@ -96,7 +96,7 @@ impl<'v> Turns<'v, '_> {
             return Answer::Nothing(Why::TakenBack(&ordered.release));
         }
         let told = match seen.at {
-            At::Done | At::Soaking if self.rules.goes_back() => return self.way_back(place, seen),
+            At::Done | At::Soaking if self.view.goes_back() => return self.way_back(place, seen),
             At::Done => return self.restart(place, seen),
             At::Behind | At::Fetching | At::Staged => return self.forward(place, seen),
             At::Failed(_) if seen.host.retry.is_some() => return self.forward(place, seen),
@@ -161,8 +161,7 @@ impl<'v> Turns<'v, '_> {
 
     /// Back from the newest release. Who cannot go back stays with what is done.
     fn way_back(&self, place: usize, seen: &'v Seen<'v>) -> Answer<'v> {
-        let stays = seen.host.standing.as_ref().and_then(|standing| standing.no_way_back.as_ref());
-        if stays == Some(&self.view.channel.current.id) {
+        if seen.stays_on(&self.view.channel.current.id) {
             return Answer::Nothing(if seen.at == At::Soaking { Why::Soaking } else { Why::Done });
         }
         let held = kept(seen).or_else(|| away(seen));
