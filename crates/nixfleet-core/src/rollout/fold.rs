@@ -210,24 +210,28 @@ impl Snapshot {
     }
 
     fn order(&mut self, order: &Order, at: UnixMs) -> Result<(), NotFolded> {
-        let host = self.host_mut(&order.host)?;
-        let since_ms = host.standing.as_ref().map(|standing| standing.since_ms);
-        let asked = match order.what {
-            What::Retry => host.retry.take(),
-            What::Stage | What::Go | What::Reboot | What::Revert | What::Withdraw => None,
-        };
-        let Order { host: _, release, what } = order.clone();
-        let before = host.ordered.replace(Ordered { what, release, at_ms: at, since_ms, asked });
-        if what == What::Withdraw {
-            host.retry = host.retry.take().or(before.and_then(|before| before.asked));
-            // Who does not say that it has an order has nothing to answer.
-            host.end_order();
-        }
+        self.host_mut(&order.host)?.take_order(order, at);
         Ok(())
     }
 }
 
 impl Host {
+    /// Takes in that this was ordered of it at `at`: all that [`Fact::Ordered`] changes in a fleet.
+    pub fn take_order(&mut self, order: &Order, at: UnixMs) {
+        let since_ms = self.standing.as_ref().map(|standing| standing.since_ms);
+        let asked = match order.what {
+            What::Retry => self.retry.take(),
+            What::Stage | What::Go | What::Reboot | What::Revert | What::Withdraw => None,
+        };
+        let Order { host: _, release, what } = order.clone();
+        let before = self.ordered.replace(Ordered { what, release, at_ms: at, since_ms, asked });
+        if what == What::Withdraw {
+            self.retry = self.retry.take().or(before.and_then(|before| before.asked));
+            // Who does not say that it has an order has nothing to answer.
+            self.end_order();
+        }
+    }
+
     /// Forgets what was ordered, if the host shows that it is over.
     fn end_order(&mut self) {
         let Self { standing, ordered, .. } = self;

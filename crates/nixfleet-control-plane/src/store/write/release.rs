@@ -114,8 +114,8 @@ impl Write {
         .execute(&mut *self.tx)
         .await?;
         // Few hosts have one, so only those are read.
-        let rows = sql("SELECT name FROM hosts WHERE channel = $1 \
-                        AND (remembered LIKE '%\"skip\"%' OR remembered LIKE '%\"retry\"%') ORDER BY name")
+        let rows = sql("SELECT name FROM hosts WHERE channel = $1 AND name IN (SELECT host FROM remembered \
+                        WHERE body LIKE '%\"skip\"%' OR body LIKE '%\"retry\"%') ORDER BY name")
         .bind(channel.to_string())
         .fetch_all(&mut *self.tx)
         .await?;
@@ -123,7 +123,7 @@ impl Write {
             let name: String = row.try_get("name")?;
             let name: HostName = name.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
             if let Some(row) = self.host(&name).await? {
-                (row.remembered.skip, row.remembered.retry, row.is_changed) = (None, None, true);
+                (row.remembered.skip, row.remembered.retry, row.is_recalled) = (None, None, true);
             }
         }
         Ok(())
@@ -162,6 +162,7 @@ impl Write {
         for statement in [
             "DELETE FROM host_keys WHERE host = $1",
             "DELETE FROM orders WHERE host = $1",
+            "DELETE FROM remembered WHERE host = $1",
             "DELETE FROM heard WHERE host = $1",
             "DELETE FROM hosts WHERE name = $1",
         ] {
