@@ -33,6 +33,13 @@ impl Sim {
         self.must(both.is_none() && counted, Promise::EveryHostAnswered, None, || what);
     }
 
+    /// An order that the planner counts on is with the host by its reports, or is found when it asks.
+    pub(crate) fn check_order_stays(&mut self, host: usize) {
+        let lost =
+            self.lost_order(host).map(|ordered| format!("{ordered:?} is neither there nor on its way"));
+        self.must(lost.is_none(), Promise::OrderStays, Some(host), || lost.unwrap_or_default());
+    }
+
     /// A plan that was carried out leaves nothing to plan at the same time.
     pub(crate) fn check_nothing_left(&mut self, now: UnixMs, made: &Plan) {
         if self.dice.below(AGAIN) == 0 && self.settings.mistake.is_none() {
