@@ -296,9 +296,8 @@ impl Ordered {
             }
             What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
             What::Revert => {
-                !here
-                    || standing.stays_on(&self.release)
-                    || matches!(standing.state, S::Reverting | S::Reverted | S::Failed)
+                let runs = matches!(standing.state, S::Converged | S::Soaking | S::AwaitingReboot);
+                !here || !runs || standing.stays_on(&self.release)
             }
             What::Withdraw => true,
         }

@@ -170,8 +170,8 @@ impl Sim {
             row.has_diverged = false;
             row.forget_heeded(state);
             self.counts.states_sent += 1;
-            self.stands_now(host);
             self.orders_again(host);
+            self.stands_now(host);
             return EventsTaken { next: state.seq + 1, then: Then::GoOn };
         }
         let next = row.follower.told() + 1;

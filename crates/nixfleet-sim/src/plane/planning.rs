@@ -111,7 +111,7 @@ impl Sim {
                 return false;
             }
             self.note(None, || format!("decided: {} {:?}", decision.rollout, decision.becomes));
-            self.check_decision(decision);
+            self.check_decision(decision, made.at_ms);
             self.fold_at(&Fact::Decided(decision.clone()), made.at_ms);
         }
         for order in &made.orders {
