@@ -45,6 +45,10 @@ const STEPS: &[&[&str]] = &[
         // What the planner remembers of a host.
         "ALTER TABLE hosts ADD COLUMN remembered TEXT",
     ],
+    &[
+        // How far the host's clock was ahead when it was heard; nothing if it did not say.
+        "ALTER TABLE heard ADD COLUMN ahead_ms BIGINT",
+    ],
 ];
 
 /// Tables that `rebuild` empties and fills again.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::heard::Sign;
 use nixfleet_control_plane::mirror::{Mirror, News};
 use nixfleet_control_plane::releases::{self, Draft, Taken};
 use nixfleet_control_plane::store::fact::{About, Fact, TokenChange};
@@ -525,8 +526,15 @@ async fn reports_in_any_order_and_number_fold_to_the_state_of_the_host(database:
         })
         .collect();
     assert_eq!(logged, all);
-    store.note_heard(&[(host.name.clone(), now())]).await.expect("kept");
-    assert!(store.host(&host.name).await.expect("read").expect("named").heard_ms.is_some());
+    let at = now();
+    let ahead = UnixMs::new(at.get() + 86_400_000).expect("in range");
+    for (clock, wanted) in [(Some(ahead), Some(86_400_000)), (None, None), (Some(UnixMs::EPOCH), Some(-1))] {
+        store.note_heard(&[(host.name.clone(), Sign::of(at, clock))]).await.expect("kept");
+        let listed = store.host(&host.name).await.expect("read").expect("named");
+        assert_eq!(listed.heard_ms, Some(at));
+        let shown = listed.clock_ahead_ms.map(|ahead| ahead.max(-1));
+        assert_eq!(shown, wanted, "of {clock:?}: one that does not say is not taken for one that is right");
+    }
 }
 
 async fn rebuild_and_retention_keep_what_is_known(database: Database) {
