@@ -13,8 +13,7 @@ use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::release::Entry;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::fact::Placed;
-use nixfleet_core::rollout::snapshot::Ordered;
-use nixfleet_core::rollout::{Remembered, Standing};
+use nixfleet_core::rollout::{Remembered, RolloutId, Standing};
 use nixfleet_core::wire::{Topic, Wish};
 use nixfleet_trust::envelope::EntryEnvelope;
 use sqlx::Row;
@@ -191,12 +190,9 @@ impl Write {
         let folding = self.fold(self.now, host, &record).await?;
         match &folding {
             Folding::Taken => {
-                let noted = Wish::noted_by(&record.fact);
                 let record = Box::new(record);
                 self.note(&About::Host(host.clone()), &Fact::Reported { record }).await?;
-                if let Some(noted) = noted {
-                    self.order_again(host, |ordered, _| ordered.is_undone_by(&noted)).await?;
-                }
+                self.order_again(host).await?;
             }
             Folding::Diverged(why) => {
                 if let Some(row) = self.host(host).await? {
@@ -281,16 +277,14 @@ impl Write {
         Ok(())
     }
 
-    /// Orders once more what a host is not known to have, since what it noted or sent speaks against it, and what does not wait
-    /// for it any more. The log has it as an order of its own, so a rebuild comes to the same.
-    pub(in crate::store) async fn order_again(
-        &mut self,
-        host: &HostName,
-        is_due: impl Fn(&Ordered, &HostState) -> bool,
-    ) -> Result<(), StoreError> {
+    /// Orders once more what a host lacks by what it reported, and what does not wait for it any more. The log has it as an order
+    /// of its own, so a rebuild comes to the same.
+    pub(in crate::store) async fn order_again(&mut self, host: &HostName) -> Result<(), StoreError> {
         let Some(row) = self.host(host).await? else { return Ok(()) };
-        let ordered = row.remembered.ordered.as_ref().filter(|ordered| is_due(ordered, row.state()));
-        let Some((order, wish)) = ordered.and_then(|ordered| Some((ordered.again(host), ordered.wish()?)))
+        let newest = || RolloutId { channel: row.named.channel.clone(), seq: row.named.seq };
+        let ordered = row.remembered.ordered.as_ref();
+        let lacking = ordered.filter(|ordered| ordered.is_missing_in(row.state(), &newest()));
+        let Some((order, wish)) = lacking.and_then(|ordered| Some((ordered.again(host), ordered.wish()?)))
         else {
             return Ok(());
         };

@@ -106,10 +106,11 @@ impl Write {
     }
 
     /// What was ordered for older releases is never delivered after a newer one (lesson 25), and whom a person left out of
-    /// the rollout before, or wanted tried again in it, begins anew.
+    /// the rollout before, or wanted tried again in it, begins anew. That an order was taken back still holds: the host may
+    /// have it, and begin before it sees the newer release.
     async fn forget_asked(&mut self, channel: &ChannelName) -> Result<(), StoreError> {
         sql("DELETE FROM orders WHERE topic IN ('stage', 'go', 'reboot', 'retry', 'revert') \
-             AND host IN (SELECT name FROM hosts WHERE channel = $1)")
+             AND body NOT LIKE '{\"order\":\"withdraw\"%' AND host IN (SELECT name FROM hosts WHERE channel = $1)")
         .bind(channel.to_string())
         .execute(&mut *self.tx)
         .await?;
