@@ -95,13 +95,23 @@ const NOTE_HEARD: Insert = Insert {
 };
 
 impl Store {
-    /// The host that has this key by a release that is served.
+    /// The host that has this key by a release that is served, from memory if it is there.
     pub async fn host_of_key(&self, key: &KeyId) -> Result<Option<HostName>, StoreError> {
+        // Before the question: what is taken in meanwhile makes the answer void.
+        let released = self.board.released();
+        if let Some(host) = self.board.host_of(key) {
+            return Ok(Some(host));
+        }
         let host: Option<String> = sqlx::query_scalar("SELECT host FROM host_keys WHERE key_id = $1")
             .bind(key.to_string())
             .fetch_optional(self.readers())
             .await?;
-        host.map(|host| host.parse().map_err(|_| StoreError::corrupt("a host's name"))).transpose()
+        let Some(host) = host else { return Ok(None) };
+        let host = host.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
+        if let Some(released) = released {
+            self.board.note_key(released, key, &host);
+        }
+        Ok(Some(host))
     }
 
     /// A host.

@@ -1,5 +1,7 @@
 //! What the store promises, on both engines: each story gets an empty database.
 
+mod planned;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
@@ -7,7 +9,6 @@ use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
 use nixfleet_control_plane::heard::Sign;
-use nixfleet_control_plane::mirror::{Mirror, News};
 use nixfleet_control_plane::releases::{self, Draft, Taken};
 use nixfleet_control_plane::store::fact::{About, Fact, TokenChange};
 use nixfleet_control_plane::store::fleet::EventFilter;
@@ -16,17 +17,20 @@ use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
 use nixfleet_core::host::saved::SavedState;
-use nixfleet_core::host::{Event, HostState, Record};
-use nixfleet_core::model::names::{HostName, ReleaseId, Seq};
-use nixfleet_core::model::policy::WaveIndex;
+use nixfleet_core::host::{Event, HostState};
+use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_core::rollout::{Decision, Order, RolloutId, Transition, Verb, What};
+use nixfleet_core::rollout::{Order, Verb, What};
 use nixfleet_core::wire::Wish;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::fleet::{Documents, Fleet, Host, channel, host_name, now};
+use planned::{
+    a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew,
+    the_orders_of_a_plan_are_what_a_rebuild_makes_of_them,
+};
 
 type Told = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Story = (&'static str, fn(Database) -> Told);
@@ -380,80 +384,6 @@ async fn what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it(databa
             assert_eq!(told().await, (true, false, false), "begun anew");
         }
     }
-}
-
-/// What the planner knows, read anew.
-async fn mirror_of(store: &Store) -> Mirror {
-    let mut mirror = Mirror::new(UnixMs::EPOCH);
-    let mut reading = store.reading().await.expect("a connection");
-    mirror.take(News::all(&mut reading).await.expect("read"));
-    mirror
-}
-
-async fn a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew(database: Database) {
-    let (store, _, _, release) = served(&database, &["web-1", "web-2", "web-3"]).await;
-    let read = async || mirror_of(&store).await;
-    let mut mirror = read().await;
-    let rollout = RolloutId { channel: channel(), seq: release.id.seq };
-    let opened = Transition::Opened { release: release.id.clone() };
-    let decided = |becomes| Fact::Decided { decision: Decision { rollout: rollout.clone(), becomes } };
-    for (becomes, what) in [(opened, What::Stage), (Transition::WaveOpened { wave: WaveIndex(0) }, What::Go)]
-    {
-        let mut write = store.begin(now()).await.expect("a write");
-        write.append(&About::Channel(channel()), &decided(becomes)).await.expect("it fits");
-        for host in ["web-1", "web-3"].map(host_name) {
-            write.append(&About::Host(host.clone()), &ordered(&host, &release, what)).await.expect("it fits");
-        }
-        let rows = write.planned().expect("sound rows");
-        assert_eq!((rows.0.len(), rows.1.len()), (1, 2));
-        let newest = write.commit().await.expect("on the disk").newest;
-        mirror.take(News::written(newest, rows));
-        let anew = read().await;
-        assert_eq!((mirror.event, &mirror.snapshot), (anew.event, &anew.snapshot), "{what:?}");
-    }
-}
-
-/// They are written at once and by what the planner knows; a rebuild reads each host's row and folds one order after the other.
-async fn the_orders_of_a_plan_are_what_a_rebuild_makes_of_them(database: Database) {
-    let (store, _, _, release) = served(&database, &["web-1", "web-2", "web-3", "web-4"]).await;
-    let hosts = ["web-1", "web-2", "web-3"].map(host_name);
-    let mut write = store.begin(now()).await.expect("a write");
-    let mut reporting = Host::started("web-2");
-    reporting.verified(&release);
-    for record in reporting.log.clone() {
-        assert_eq!(write.report(&hosts[1], record).await.expect("asked"), Folding::Taken);
-    }
-    write.commit().await.expect("on the disk");
-    let known = async || (store.orders(&hosts[0], 0).await, store.orders(&hosts[1], 0).await);
-    let mut mirror = mirror_of(&store).await;
-    let all = [What::Stage, What::Go, What::Withdraw, What::Go, What::Retry, What::Reboot, What::Revert];
-    for (at, what) in all.into_iter().enumerate() {
-        let order = |host: &HostName| Order { host: host.clone(), release: release.id.clone(), what };
-        // One of them is told twice, and one not each time.
-        let orders: Vec<Order> = hosts.iter().skip(at % 2).chain([&hosts[1]]).map(order).collect();
-        let mut write = store.begin(now()).await.expect("a write");
-        let told = mirror.hosts(orders.iter().map(|order| &order.host));
-        write.order(told, &orders).await.expect("they fit");
-        let rows = write.planned().expect("sound rows");
-        let committed = write.commit().await.expect("on the disk");
-        assert_eq!(committed.events, orders.len() as u64);
-        assert_eq!(committed.asked, orders.iter().map(|order| order.host.clone()).collect());
-        mirror.take(News::written(committed.newest, rows));
-        let anew = mirror_of(&store).await;
-        assert_eq!((mirror.event, &mirror.snapshot), (anew.event, &anew.snapshot), "{what:?}");
-        let (first, second) = known().await;
-        store.rebuild(now()).await.expect("it folds");
-        let again = known().await;
-        assert_eq!(
-            (again.0.expect("read"), again.1.expect("read")),
-            (first.expect("read"), second.expect("read"))
-        );
-        let rebuilt = mirror_of(&store).await;
-        assert_eq!(rebuilt.snapshot.channels, mirror.snapshot.channels, "{what:?}");
-    }
-    let mut write = store.begin(now()).await.expect("a write");
-    let nobody = Order { host: host_name("web-9"), release: release.id.clone(), what: What::Go };
-    assert!(write.order(Vec::new(), &[nobody]).await.is_err(), "no release names it");
 }
 
 async fn a_queue_of_reports_that_is_full_refuses_and_takes_in_again(database: Database) {
