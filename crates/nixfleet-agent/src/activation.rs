@@ -11,6 +11,7 @@ pub mod darwin;
 pub mod host;
 pub mod journal;
 pub mod linux;
+pub mod machine;
 pub mod pipeline;
 pub mod profile;
 pub mod realise;

@@ -7,7 +7,9 @@
 
 use std::path::Path;
 
-use nixfleet_core::activation::boot_space::{BootFile, Drops, LoaderFolder, Stored, entries_kept};
+use nixfleet_core::activation::boot_space::{
+    BootFile, Drops, LoaderFolder, Stored, entries_kept, generations_shown,
+};
 use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::ids::{STORE_DIR, StorePath};
 use nixfleet_core::nix::path_info::PathInfo;
@@ -25,7 +27,7 @@ pub const PLACES: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
 const FOLDERS: [(&str, Drops); 3] =
     [("EFI/nixos", Drops::BeforeCopying), ("kernels", Drops::AfterCopying), ("nixos", Drops::AfterCopying)];
 
-/// Entries of systemd-boot, one per generation that it shows.
+/// Entries of systemd-boot: one for each generation that it shows, and one for each specialisation of it.
 const ENTRIES: &str = "loader/entries";
 /// What an archive has around its one file: names, padding, a link or two.
 const ARCHIVE_FRAME_BYTES: u64 = 4 << 10;
@@ -121,11 +123,11 @@ fn boot_file(link: &Path) -> Option<BootFile> {
 /// The files of the entries that stay when the target gets one of its own.
 fn kept(host: &HostPaths, mount: &Path) -> Vec<BootFile> {
     let generations = read_generations(&host.profile).map(|found| found.all).unwrap_or_default();
-    let entry =
-        |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("nixos-generation-");
     let listed = std::fs::read_dir(mount.join(ENTRIES)).into_iter().flatten().flatten();
-    let entries = listed.take(FILES_MAX).filter(entry).count();
-    let kept = entries_kept(generations.len(), entries);
+    let entries: Vec<String> =
+        listed.take(FILES_MAX).filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let shown = generations_shown(entries.iter().map(String::as_str));
+    let kept = entries_kept(generations.len(), shown);
     generations[kept].iter().flat_map(|generation| boot_files(&generation.system)).collect()
 }
 

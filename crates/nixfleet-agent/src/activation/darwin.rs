@@ -62,7 +62,7 @@ const BOOT_LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub struct DarwinBackend {
     host: OnceLock<HostPaths>,
-    tools: OnceLock<Result<Tools, MissingTools>>,
+    tools: OnceLock<Tools>,
 }
 
 impl DarwinBackend {
@@ -136,7 +136,11 @@ impl ActivationBackend for DarwinBackend {
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
-        self.tools.get_or_init(Tools::find_nix_here).as_ref().map_err(Clone::clone)
+        // Only what was found is kept: what is missing now may be there in a moment.
+        match self.tools.get() {
+            Some(tools) => Ok(tools),
+            None => Tools::find_nix_here().map(|found| self.tools.get_or_init(|| found)),
+        }
     }
 
     fn system_files(&self) -> &'static [&'static str] {

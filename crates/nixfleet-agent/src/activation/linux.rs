@@ -46,7 +46,7 @@ const INHIBITING: [(&str, &[&str]); 3] = [
 #[derive(Debug, Default)]
 pub struct LinuxBackend {
     host: OnceLock<HostPaths>,
-    tools: OnceLock<Result<Tools, MissingTools>>,
+    tools: OnceLock<Tools>,
 }
 
 impl LinuxBackend {
@@ -95,7 +95,11 @@ impl ActivationBackend for LinuxBackend {
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
-        self.tools.get_or_init(Tools::find_here).as_ref().map_err(Clone::clone)
+        // Only what was found is kept: what is missing now may be there in a moment.
+        match self.tools.get() {
+            Some(tools) => Ok(tools),
+            None => Tools::find_here().map(|found| self.tools.get_or_init(|| found)),
+        }
     }
 
     fn system_files(&self) -> &'static [&'static str] {
@@ -108,6 +112,9 @@ impl ActivationBackend for LinuxBackend {
             "aarch64" => "aarch64-linux",
             "x86" => "i686-linux",
             "riscv64" => "riscv64-linux",
+            "arm" => "armv7l-linux",
+            "loongarch64" => "loongarch64-linux",
+            "powerpc64" if cfg!(target_endian = "little") => "powerpc64le-linux",
             other => other,
         }
     }

@@ -18,8 +18,8 @@ use nixfleet_core::activation::record::{
 use nixfleet_core::activation::resume::taken_over;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
+use nixfleet_sys::clock;
 use nixfleet_sys::fs;
-use nixfleet_sys::{clock, text};
 
 use super::backend::{Action, ActivationBackend, DeadmanOrder, DeadmanTime};
 use super::confirm::{confirm, reachable};
@@ -256,6 +256,7 @@ async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> Resul
         unsigned: began.unsigned,
         digest: began.digest.as_ref(),
         stall: run.stall,
+        architecture: run.backend.architecture(),
         observer: &*run.observer,
     };
     realise(run.tools, &order).await
@@ -292,15 +293,10 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
     Ok(inhibitors(*inhibit, (&parts(previous), &parts(target)), (&own(previous), &own(target))))
 }
 
-/// Refuses what is no system, or one for another kind of machine.
+/// Refuses what is no system.
 pub(super) fn is_a_system_for<B: ActivationBackend>(backend: &B, target: &StorePath) -> Result<(), Failure> {
     if let Some(lacks) = backend.system_files().iter().find(|file| !target.join(file).exists()) {
         return Err(Failure::NotASystem { path: target.clone(), lacks: (*lacks).to_owned() });
-    }
-    let (got, want) = (system_text(target, "system"), backend.architecture());
-    if !got.trim().is_empty() && got.trim() != want {
-        let got = text::printable(got.trim());
-        return Err(Failure::WrongArchitecture { path: target.clone(), got, want: want.to_owned() });
     }
     Ok(())
 }

@@ -16,10 +16,10 @@ use nixfleet_sys::exec::{Ended, ExecError};
 use nixfleet_sys::{fs, text};
 use tokio::time::timeout;
 
-use super::boot_space;
 use super::host::HostPaths;
 use super::types::Observer;
 use super::unsynced::Unsynced;
+use super::{boot_space, machine};
 use crate::failpoint;
 use crate::tools::nix::{NixSettings, Reach, Verified, all_signed};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
@@ -58,6 +58,8 @@ pub struct Order<'a> {
     pub digest: Option<&'a ClosureDigest>,
     /// How long the download may stand still.
     pub stall: Duration,
+    /// The kind of machine that this host is, if Nix does not say.
+    pub architecture: &'a str,
     /// Is told of bytes.
     pub observer: &'a dyn Observer,
 }
@@ -95,7 +97,8 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
         trust(tools, order, present).await?;
     }
     unsynced.refuse(tools, order.system).await?;
-    digest(tools, order).await
+    digest(tools, order).await?;
+    machine::runs_here(tools, order.system, order.architecture).await
 }
 
 /// Whether the closure is in the store already, valid and signed throughout: then there is nothing to fetch, and Nix
@@ -216,14 +219,22 @@ async fn classify(tools: &Tools, system: &StorePath, failure: &RealiseFailure) -
     }
 }
 
-async fn says(tools: &Tools, substituter: &str, system: &StorePath) -> Says {
-    match tools.path_info(std::slice::from_ref(system), Reach::Paths, Some(substituter)).await {
-        Ok(found) if found.known.is_empty() => return Says::Lacks,
-        Ok(_) => {}
+/// Whether the substituter has the path; an error if it does not answer.
+pub async fn has(tools: &Tools, substituter: &str, path: &StorePath) -> Result<bool, ToolError> {
+    match tools.path_info(std::slice::from_ref(path), Reach::Paths, Some(substituter)).await {
+        Ok(found) => Ok(!found.known.is_empty()),
         // Older versions say "is not valid" in an error where newer ones answer with an absence.
         Err(ToolError::Exec(ExecError::Failed { last_words, .. })) if last_words.contains("is not valid") => {
-            return Says::Lacks;
+            Ok(false)
         }
+        Err(error) => Err(error),
+    }
+}
+
+async fn says(tools: &Tools, substituter: &str, system: &StorePath) -> Says {
+    match has(tools, substituter, system).await {
+        Ok(true) => {}
+        Ok(false) => return Says::Lacks,
         Err(_) => return Says::Silent,
     }
     match tools.verify(system, Reach::Closures, Some(substituter)).await {
@@ -278,16 +289,27 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
     }
 }
 
-/// The failure of a question to Nix. Whoever ended the program from outside said nothing about the target: a stop of our own
-/// unit reaches the program before us, a host without memory picks it. It is asked again.
-fn not_asked(what: &str, error: &ToolError) -> Failure {
+/// The failure of a question to Nix that was not answered. Whoever ended the program from outside said nothing about the
+/// target: a stop of our own unit reaches the program before us, a host without memory picks it. Neither did a Nix that
+/// hangs (a locked database, a disk that does not answer) or cannot be started now. It is asked again.
+pub(super) fn not_asked(what: &str, error: &ToolError) -> Failure {
     match error {
         ToolError::Exec(ExecError::Failed { ended: Ended::Signalled(_), .. }) => {
             Failure::Interrupted { at: Step::Realise }
         }
-        ToolError::Exec(_) | ToolError::NotUnderstood { .. } => {
-            Failure::Internal { what: format!("{what}: {}", chain(error)) }
+        ToolError::Exec(
+            ExecError::Deadline { .. }
+            | ExecError::Stalled { .. }
+            | ExecError::Start { .. }
+            | ExecError::Lost { .. },
+        ) => {
+            let said = format!("{what}: {}", chain(error));
+            Failure::FetchFailed { exit: None, last_lines: text::last_lines(&said, 12) }
         }
+        ToolError::Exec(
+            ExecError::Failed { .. } | ExecError::Stopped { .. } | ExecError::TooMuchOutput { .. },
+        )
+        | ToolError::NotUnderstood { .. } => Failure::Internal { what: format!("{what}: {}", chain(error)) },
     }
 }
 
@@ -321,5 +343,24 @@ mod tests {
         };
         assert!(not_asked("x", &failed(Ended::Signalled(15))).is_transient());
         assert!(!not_asked("x", &failed(Ended::Exited(1))).is_transient());
+    }
+
+    #[test]
+    fn a_question_that_was_not_answered_is_asked_again_and_says_which_it_was() {
+        let (line, limit, last_words) =
+            ("nix-store --query".to_owned(), Duration::from_mins(5), String::new());
+        let io = || std::io::Error::from_raw_os_error(5);
+        for error in [
+            ExecError::Deadline { line: line.clone(), limit, last_words: last_words.clone() },
+            ExecError::Stalled { line: line.clone(), limit, last_words: last_words.clone() },
+            ExecError::Start { line: line.clone(), source: io() },
+            ExecError::Lost { line: line.clone(), source: io() },
+        ] {
+            let failure = not_asked("cannot read the closure", &ToolError::Exec(error));
+            assert!(failure.is_transient(), "{failure:?}");
+            assert!(failure.last_lines().concat().contains("cannot read the closure"), "{failure:?}");
+        }
+        let much = ExecError::TooMuchOutput { line, bytes_max: 1 };
+        assert!(!not_asked("x", &ToolError::Exec(much)).is_transient());
     }
 }

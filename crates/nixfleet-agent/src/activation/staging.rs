@@ -38,6 +38,7 @@ pub async fn stage<B: ActivationBackend>(
         unsigned: Unsigned::Refuse,
         digest: Some(&signed.digest),
         stall: REALISE_STALL,
+        architecture: backend.architecture(),
         observer: &**observer,
     };
     realise(tools, &fetch).await?;

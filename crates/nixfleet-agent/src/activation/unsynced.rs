@@ -15,7 +15,7 @@ use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::ids::{STORE_DIR, StorePath};
 use nixfleet_sys::{fs, text};
 
-use super::realise::no_space_or_internal;
+use super::realise::{no_space_or_internal, not_asked};
 use super::types::Observer;
 use crate::tools::{ToolError, Tools};
 use nixfleet_sys::text::chain;
@@ -76,7 +76,7 @@ impl Unsynced {
             return Ok(());
         }
         let closure = tools.requisites(system).await;
-        let closure = closure.map_err(|error| Failure::Internal { what: chain(&error) })?;
+        let closure = closure.map_err(|error| not_asked("cannot read the closure", &error))?;
         match self.broken.iter().find(|path| closure.contains(path)) {
             None => Ok(()),
             Some(path) => Err(Failure::Corrupt {

@@ -4,6 +4,8 @@
 //! copies before it removes (`facts/nixos.md` D5). So the room is counted before anything is changed. What is not
 //! known is never counted as a need: a wrong refusal would keep a host from every update.
 
+use std::collections::BTreeSet;
+
 use crate::ids::StorePath;
 
 /// Blocks for what is written beside kernels: an entry, the loader's own settings, and the temporary file of each.
@@ -113,6 +115,18 @@ impl LoaderFolder {
     }
 }
 
+/// How many generations these entries of systemd-boot show: one has an entry for itself and one for each of its
+/// specialisations (`nixos-generation-7-specialisation-kiosk.conf`), and may count its tries in their names
+/// (`nixos-generation-7+2-1.conf`). Those of other profiles have other names.
+pub fn generations_shown<'a>(entries: impl IntoIterator<Item = &'a str>) -> usize {
+    let number = |entry: &'a str| {
+        let after = entry.strip_prefix("nixos-generation-")?;
+        let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        after[..end].parse::<u64>().ok()
+    };
+    entries.into_iter().filter_map(number).collect::<BTreeSet<_>>().len()
+}
+
 /// The indices of the entries that stay when one more is added at the end of `entries`.
 ///
 /// A loader with a limit shows fewer entries than there are generations: then the oldest gives way to the new one.
@@ -190,7 +204,28 @@ mod tests {
         assert_eq!(entries_kept(10, 4), 7..10, "four entries, one of them the new one");
         assert_eq!(entries_kept(10, 1), 10..10);
         assert_eq!(entries_kept(10, 0), 10..10, "no entries that we can read: nothing is held to be kept");
-        assert_eq!(entries_kept(2, 30), 0..2, "entries of specialisations and other profiles count as well");
+        assert_eq!(entries_kept(2, 30), 0..2);
+    }
+
+    #[test]
+    fn specialisations_are_entries_of_their_generation_and_do_not_hide_a_limit() {
+        let mut entries = Vec::new();
+        for generation in 41..=50 {
+            entries.push(format!("nixos-generation-{generation}.conf"));
+            for special in ["kiosk", "debug"] {
+                entries.push(format!("nixos-generation-{generation}-specialisation-{special}.conf"));
+            }
+        }
+        entries.extend(
+            ["nixos-generation-50+2-1.conf", "nixos-web-generation-7.conf", "memtest.conf"].map(Into::into),
+        );
+        let shown = generations_shown(entries.iter().map(String::as_str));
+        assert_eq!(shown, 10, "{} files", entries.len());
+        assert_eq!(
+            entries_kept(30, shown),
+            21..30,
+            "ten of thirty generations are shown, one of them the new one"
+        );
     }
 
     proptest! {

@@ -231,7 +231,8 @@ impl Failure {
         }
     }
 
-    /// Whether trying the same again later may help without anybody changing anything (lesson 2).
+    /// Whether trying the same again later may help without anybody changing anything (lesson 2). Asked of what has changed
+    /// nothing: a full disk, a service manager that has no time, or a Nix that hangs says nothing about the target.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NotInCache { .. }
@@ -241,14 +242,14 @@ impl Failure {
             | Self::FetchFailed { .. }
             | Self::NoSpace { .. }
             | Self::Busy { .. }
+            | Self::ProfileNotSet { .. }
+            | Self::DeadmanNotArmed { .. }
+            | Self::NotFired { .. }
             | Self::Interrupted { .. } => true,
             Self::NotASystem { .. }
             | Self::WrongArchitecture { .. }
             | Self::SignatureMismatch { .. }
             | Self::ClosureMismatch { .. }
-            | Self::ProfileNotSet { .. }
-            | Self::DeadmanNotArmed { .. }
-            | Self::NotFired { .. }
             | Self::SwitchFailed { .. }
             | Self::FlippedToUnexpected { .. }
             | Self::UnitsFailed { .. }
@@ -566,6 +567,19 @@ mod tests {
         let other = Failure::CacheUnreachable { asked: vec![], last_lines: vec![] };
         assert!(other.is_transient());
         assert!(matches!(Verdict::unchanged(other), Verdict::Failed { .. }));
+    }
+
+    #[test]
+    fn momentary_trouble_of_the_host_is_tried_again_and_what_the_target_did_is_not() {
+        let last_lines = || vec!["no answer within 30 s".to_owned()];
+        let momentary = [
+            Failure::ProfileNotSet { last_lines: last_lines() },
+            Failure::DeadmanNotArmed { last_lines: last_lines() },
+            Failure::NotFired { last_lines: last_lines() },
+        ];
+        assert!(momentary.iter().all(Failure::is_transient));
+        let of_the_target = Failure::BootNotWritten { end: RunEnd::Unknown, last_lines: last_lines() };
+        assert!(!of_the_target.is_transient() && !Failure::ConfirmTimeout { within_secs: 60 }.is_transient());
     }
 
     #[test]

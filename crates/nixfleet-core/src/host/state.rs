@@ -10,6 +10,7 @@ use super::terms::Terms;
 use super::world::{Setup, World};
 use crate::ids::{ActivationId, StorePath};
 use crate::model::names::ReleaseId;
+use crate::model::policy::OnFailure;
 use crate::model::time::UnixMs;
 use crate::rollout::snapshot::RestartBy;
 
@@ -207,11 +208,11 @@ impl HostState {
     }
 
     /// Systems that must be kept from collection now, beside what runs and what an activation keeps by itself: a
-    /// staged target, and the system that a committed one may still be reverted to.
+    /// staged target, and the system that a committed one may still be reverted to. Two at most.
     pub fn wanted_systems(&self) -> Vec<&StorePath> {
         match &self.phase {
-            Phase::Staging(staging) => vec![&staging.target.system],
-            Phase::Staged(staged) => vec![&staged.target.system],
+            Phase::Staging(staging) => self.way_back().chain([&staging.target.system]).collect(),
+            Phase::Staged(staged) => self.way_back().chain([&staged.target.system]).collect(),
             Phase::Activating(activating) => {
                 vec![&activating.flight.target.system, &activating.flight.previous]
             }
@@ -232,8 +233,15 @@ impl HostState {
                 | FailedAt::AfterHooks(_)
                 | FailedAt::Found => Vec::new(),
             },
-            Phase::Converged | Phase::Reverted(_) => Vec::new(),
+            Phase::Converged | Phase::Reverted(_) => self.way_back().collect(),
         }
+    }
+
+    /// The system from before the release that is done here, for as long as its signed policy lets a control plane bring
+    /// all hosts back to theirs. That may be months after the release.
+    fn way_back(&self) -> impl Iterator<Item = &StorePath> {
+        let done = self.settled.iter().filter(|done| done.terms.on_failure == OnFailure::RevertAll);
+        done.filter_map(|done| done.previous.as_ref().filter(|previous| **previous != done.terms.system))
     }
 
     /// The newest verified release, if it comes after `done`.

@@ -10,7 +10,7 @@ use nixfleet_core::model::names::Sha256;
 use nixfleet_core::model::policy::{Approval, OnFailure};
 use nixfleet_core::model::schedule::Window;
 
-use crate::support::{GOOD_FOR, Host, START_MS, ms, outage, release, setup, terms, world};
+use crate::support::{GOOD_FOR, Host, START_MS, ms, outage, release, setup, system, terms, world};
 
 fn staged(terms: Terms) -> Host {
     let mut host = Host::started(SourceKind::Static);
@@ -135,6 +135,22 @@ fn a_host_that_was_told_to_go_back_from_what_it_only_has_fetched_stays_there_whe
     host.source_proven();
     host.ends("s1", "s0", Verdict::Converged);
     assert_eq!(host.name(), StateName::Soaking, "the order to go is the newer one");
+}
+
+#[test]
+fn the_system_that_all_may_be_brought_back_to_is_kept_for_as_long_as_its_release_is_done() {
+    for (on_failure, kept) in [(OnFailure::RevertAll, true), (OnFailure::Revert, false)] {
+        let mut host = Host::started(SourceKind::ControlPlane);
+        host.feed(Event::OrderedToGo { release: release(1) });
+        host.converged(Terms { on_failure, ..terms(1) }, "s0");
+        let keeps = |host: &Host| host.state.wanted_systems().contains(&&system("s0"));
+        assert_eq!(keeps(&host), kept, "{on_failure:?}, months later");
+        host.offer(terms(2));
+        assert_eq!(keeps(&host), kept, "{on_failure:?}, while the next one is fetched");
+        assert!(host.state.wanted_systems().contains(&&system("s2")));
+        host.staged(2);
+        assert_eq!(keeps(&host), kept, "{on_failure:?}, until the next one begins");
+    }
 }
 
 #[test]

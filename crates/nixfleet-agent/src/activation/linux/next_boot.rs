@@ -3,8 +3,9 @@
 //! A transient timer does not outlive this boot, and the target's own agent may be broken. So a timer and its service
 //! are written to the folder that systemd keeps for settings made at run time; NixOS does not manage it, and no switch
 //! removes it. They run the agent of the system from before. Where `/etc` cannot be written (an immutable overlay)
-//! there is no such deadman, and the outcome says so.
+//! or does not outlive the boot (a root in memory) there is no such deadman, and the outcome says so.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,16 @@ impl NextBoot {
         let what = format!("[Unit]\nDescription=Revert {id} if nobody has confirmed it");
         let secs = after.as_secs();
         fs::make_dir(&self.wants())?;
+        if fs::is_in_memory(&self.folder) {
+            // What is worse than no deadman is one that is said to be armed and is gone with the boot.
+            self.disarm(id);
+            let source = io::Error::other("it is in memory, and gone after the reboot");
+            return Err(FsError {
+                action: "keep the deadman of the next boot in",
+                path: self.folder.clone(),
+                source,
+            });
+        }
         self.write(&service, &format!("{what}\n\n[Service]\nType=exec\nExecStart={run}\n"))?;
         self.write(&timer, &format!("{what}\n\n[Timer]\nOnStartupSec={secs}s\nAccuracySec=1s\n"))?;
         fs::link_atomic(&Path::new("..").join(&timer), &self.wants().join(&timer))
@@ -106,6 +117,20 @@ mod tests {
         assert!(timer.contains("OnStartupSec=80s"), "{timer}");
         assert_eq!(units.timer(&id), Some(unit(&id, "timer")));
         units.disarm(&id);
+        assert!(units.armed().is_empty() && !units.folder.exists());
+    }
+
+    #[test]
+    fn a_folder_that_does_not_outlive_the_boot_is_refused_and_left_as_it_was() {
+        let memory = Path::new("/dev/shm");
+        if !fs::is_in_memory(memory) {
+            return;
+        }
+        let dir = tempfile::tempdir_in(memory).expect("a folder");
+        let units = NextBoot { folder: dir.path().join("system.control") };
+        let (id, run) = (ActivationId::new(1, 1), CommandLine::new(Path::new("/agent")).expect("plain"));
+        let refused = units.arm(&id, &run, Duration::from_secs(80)).expect_err("it would be gone");
+        assert!(refused.to_string().contains("next boot"), "{refused}");
         assert!(units.armed().is_empty() && !units.folder.exists());
     }
 
