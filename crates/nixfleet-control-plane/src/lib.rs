@@ -5,13 +5,14 @@
 //! reports give all of it back.
 //!
 //! [`server`] starts the tasks and ends them; [`serve`] and [`tls`] are the connections, [`api`] the answers, [`releases`]
-//! the intake, [`store`] what is kept. [`planner`] follows the log and plans, with [`mirror`] as its memory; decisions are made
-//! in `nixfleet_core`.
+//! the intake, [`store`] what is kept. [`planner`] follows the log and plans, with [`mirror`] as its memory and [`listening`] for
+//! its patience; decisions are made in `nixfleet_core`.
 
 pub mod api;
 pub mod certificate;
 pub mod config;
 pub mod heard;
+pub mod listening;
 pub mod metrics;
 pub mod mirror;
 pub mod planner;

@@ -2,9 +2,9 @@
 //!
 //! A round: what is new in the log is read, polls of hosts that were asked for something are woken, a plan is made. One that
 //! says anything is made again within a write, when nobody else can write and exactly what the log says is known; the
-//! second opinion looks at it, and its facts are written in that same transaction. So no order stands in the log behind an
-//! act that forbids it, two leaders cannot order the same twice, and a leader that dies leaves either all of a plan or
-//! nothing.
+//! second opinion looks at it, and the facts of what it has nothing against are written in that same transaction. So no
+//! order stands in the log behind an act that forbids it, two leaders cannot order the same twice, and a leader that dies
+//! leaves either all of a plan or nothing.
 //!
 //! Nothing is kept here that cannot be read again. A round that fails is made again at the next tick.
 
@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, object, plan};
+use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, What, plan, sound_part};
 use nixfleet_sys::random;
 use nixfleet_sys::text::chain;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::heard::Heard;
+use crate::listening::Listening;
 use crate::metrics::Metrics;
 use crate::mirror::{Mirror, News};
 use crate::say;
@@ -65,11 +66,11 @@ pub struct Outlook {
     pub event: u64,
     /// When it was made.
     pub at: UnixMs,
-    /// What there is to do; nothing, when it was carried out.
+    /// What there is to do and nothing is wrong with; nothing, when it was carried out.
     pub plan: Option<Arc<Plan>>,
     /// Why nothing is done with everybody else.
     pub report: Arc<PlanReport>,
-    /// What the second opinion has against it.
+    /// What the second opinion has against the rest, which is withheld.
     pub objections: Vec<String>,
 }
 
@@ -142,12 +143,18 @@ impl Planned {
     }
 }
 
-/// A plan with so many orders at most, and what the second opinion says of it. Whoever is left out waits a moment longer,
-/// which breaks no rule.
+/// The part of a plan that the second opinion has nothing against, with so many orders at most, and what it says of the rest.
+/// Whoever is left out waits a moment longer. What must not begin is taken back before anybody else is told anything.
 pub fn looked_at(snapshot: &Snapshot, now: UnixMs, orders_max: usize) -> (Plan, PlanReport, Vec<String>) {
-    let (mut plan, report) = plan(snapshot, now);
-    plan.orders.truncate(orders_max);
-    let objections = if plan.is_empty() { Vec::new() } else { object(&plan, snapshot) };
+    let (plan, report) = plan(snapshot, now);
+    if plan.is_empty() {
+        return (plan, report, Vec::new());
+    }
+    let (mut plan, objections) = sound_part(plan, snapshot);
+    if plan.orders.len() > orders_max {
+        plan.orders.sort_by_key(|order| order.what != What::Withdraw);
+        plan.orders.truncate(orders_max);
+    }
     (plan, report, objections.iter().map(ToString::to_string).collect())
 }
 
@@ -187,12 +194,14 @@ pub struct Planner {
     trouble: Option<String>,
     /// What was last objected to.
     objected: Vec<String>,
+    /// Whether hosts could be heard all the time.
+    listening: Listening,
 }
 
 /// What became of a plan.
 #[derive(Debug, PartialEq, Eq)]
 enum Carried {
-    /// It was not carried out: we do not lead, or there are objections.
+    /// It was not carried out: we do not lead, or there are objections to all that is left.
     Not,
     /// A part of it was.
     Part,
@@ -203,7 +212,8 @@ enum Carried {
 impl Planner {
     /// A planner that has not read anything yet, and where it leaves what it knows.
     pub fn new(tools: Tools, changed: watch::Receiver<u64>) -> (Self, Planning) {
-        let planning = Planning::new((tools.clock)());
+        let listening_since = (tools.clock)();
+        let planning = Planning::new(listening_since);
         let me = format!("{:016x}", random::number());
         let planner = Self {
             tools,
@@ -218,6 +228,7 @@ impl Planner {
             heard_newest: UnixMs::EPOCH,
             trouble: None,
             objected: Vec::new(),
+            listening: Listening::since(listening_since, Instant::now()),
         };
         (planner, planning)
     }
@@ -247,7 +258,20 @@ impl Planner {
         }
     }
 
+    /// What time it is for a plan. Where hosts could not be heard since it was asked last, their silence is counted from now on.
+    fn now(&mut self) -> UnixMs {
+        let now = (self.tools.clock)();
+        if let Some(deaf) = self.listening.look(now, Instant::now()) {
+            self.planning.change(|mirror, _| mirror.snapshot.listening_since_ms = now);
+            say::line(&format!(
+                "the silence of hosts is counted from now on: {deaf}, and nobody could be heard"
+            ));
+        }
+        now
+    }
+
     fn bear(&mut self, error: &StoreError) {
+        self.listening.failed();
         self.tools.store.troubles().met(Writer::Planner, error, (self.tools.clock)());
         let why = chain(error);
         if self.trouble.as_ref() != Some(&why) {
@@ -277,14 +301,15 @@ impl Planner {
         drop(reading);
         let leads = self.lead().await?;
         let heard = self.hear().await?;
+        self.now();
         if !(news || heard || is_due || leads == Leads::SinceNow) {
             return Ok(());
         }
         let mut rounds = 0;
         while rounds < ROUNDS_MAX {
-            let now = (self.tools.clock)();
+            let now = self.now();
             let planned = self.plan(now, usize::MAX).await;
-            let is_empty = planned.plan.is_empty();
+            let is_empty = planned.plan.is_empty() && planned.objections.is_empty();
             let outlook = planned.outlook();
             self.tools.metrics.plans.add(1);
             self.planning.change(|_, known| *known = outlook);
@@ -370,7 +395,8 @@ impl Planner {
         if self.heard_read.is_some_and(|at| at.elapsed() < HEARD_EVERY) {
             return Ok(is_back);
         }
-        let since = self.heard_newest.get().saturating_sub(HEARD_OVERLAP_MS);
+        // What a clock that was ahead has dated hides nothing that is dated rightly.
+        let since = self.heard_newest.min((self.tools.clock)()).get().saturating_sub(HEARD_OVERLAP_MS);
         let heard = self.tools.store.heard_since(UnixMs::new(since).unwrap_or(UnixMs::EPOCH)).await?;
         self.heard_newest =
             heard.iter().map(|(_, at)| *at).max().unwrap_or(UnixMs::EPOCH).max(self.heard_newest);
@@ -422,7 +448,7 @@ impl Planner {
 
     /// Plans within a write, and writes what comes out.
     async fn carry_out(&mut self) -> Result<Carried, StoreError> {
-        let now = (self.tools.clock)();
+        let now = self.now();
         let mut write = self.tools.store.begin(now).await?;
         if !write.still_mine(LEASE, &self.me).await? {
             self.lease_until = UnixMs::EPOCH;
@@ -430,40 +456,43 @@ impl Planner {
         }
         self.catch_up(&mut Reading::Within(&mut write)).await?;
         let Planned { event: _, plan, report: _, objections } = self.plan(now, ORDERS_AT_ONCE).await;
-        if !objections.is_empty() {
-            self.alarm(write, objections).await?;
-            return Ok(Carried::Not);
-        }
-        self.objected.clear();
+        self.alarm(&mut write, &objections).await?;
         let known = self.planning.read().0.hosts(plan.orders.iter().map(|order| &order.host));
         note(&mut write, known, &plan).await?;
         // The log was read to its end within this write, so this is all that is new in it.
         let rows = write.planned()?;
         let Committed { newest, events: _, asked } = write.commit().await?;
+        let is_withheld = plan.is_empty() && !objections.is_empty();
+        self.objected = objections;
         for host in &asked {
             self.tools.wakes.wake(host);
         }
         self.tools.metrics.orders.add(plan.orders.len() as u64);
         self.planning.change(|mirror, _| mirror.take(News::written(newest, rows)));
         self.tell(newest);
-        Ok(if plan.orders.len() < ORDERS_AT_ONCE { Carried::Whole } else { Carried::Part })
+        Ok(match plan.orders.len() {
+            _ if is_withheld => Carried::Not,
+            orders if orders < ORDERS_AT_ONCE => Carried::Whole,
+            _ => Carried::Part,
+        })
     }
 
-    /// Nothing is carried out; a person is called, once for the same matter.
-    async fn alarm(&mut self, mut write: Write, objections: Vec<String>) -> Result<(), StoreError> {
+    /// What is objected to is not carried out; a person is called, once for the same matter.
+    async fn alarm(&self, write: &mut Write, objections: &[String]) -> Result<(), StoreError> {
+        if objections.is_empty() {
+            return Ok(());
+        }
         self.tools.metrics.plans_objected.add(1);
         if self.objected == objections {
             return Ok(());
         }
         say::line(&format!(
-            "ALARM: a plan is not carried out, since it breaks rules that it must keep; this is a mistake in this \
-             program: {}",
+            "ALARM: channels stand still, since what is planned for them breaks rules that it must keep; this is a \
+             mistake in this program: {}",
             objections.join("; ")
         ));
-        let fact = Fact::Objected { objections: objections.clone() };
+        let fact = Fact::Objected { objections: objections.to_vec() };
         write.append(&About::Fleet, &fact).await?;
-        write.commit().await?;
-        self.objected = objections;
         Ok(())
     }
 }

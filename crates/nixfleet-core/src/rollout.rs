@@ -3,7 +3,7 @@
 //! [`plan()`] takes a [`Snapshot`] and the time and returns a [`Plan`] (decisions about rollouts, orders to hosts) and a
 //! [`PlanReport`] (a typed reason for every host that has no order). It is pure, total, and says the same for the same
 //! snapshot. [`object()`] was written from the rules, shares no code with the planner, and is run on every plan before
-//! it is carried out.
+//! it is carried out; [`sound_part()`] is what may be carried out of one that it objects to.
 //!
 //! The snapshot is kept by folding [`Fact`]s: what hosts reported, what people asked for, what plans decided. The fold
 //! of one fact costs the same in a fleet of ten hosts and of a hundred thousand, but for a new release, which costs as
@@ -25,7 +25,7 @@ pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
 pub use hosts::Hosts;
-pub use object::{Objection, object};
+pub use object::{Objection, object, sound_part};
 pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};

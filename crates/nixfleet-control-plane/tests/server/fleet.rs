@@ -71,6 +71,8 @@ pub(crate) struct Documents {
     pub(crate) id: ReleaseId,
     pub(crate) release: Vec<u8>,
     pub(crate) entries: Vec<(HostName, Vec<u8>)>,
+    /// How often a root had set the channel back when hosts verified it.
+    pub(crate) resets: u32,
     /// What it says to each host.
     pub(crate) terms: BTreeMap<HostName, Terms>,
 }
@@ -142,6 +144,7 @@ impl Fleet {
         Documents {
             release: self.seal(&envelope),
             entries: assembly.envelopes().map(|(host, entry)| (host.clone(), entry.to_bytes())).collect(),
+            resets: 0,
             terms: terms.collect(),
             id,
         }
@@ -193,6 +196,12 @@ fn entry(at: usize, host: &HostName, keys: &HostKeys, seq: u64) -> Entry {
 }
 
 impl Documents {
+    /// The same, verified by hosts under a root that has set the channel back so often.
+    pub(crate) fn after_resets(self, resets: u32) -> Self {
+        let terms = self.terms.into_iter().map(|(host, terms)| (host, terms.after_resets(resets)));
+        Self { resets, terms: terms.collect(), ..self }
+    }
+
     /// What `nixfleet release push` sends.
     pub(crate) fn pushed(&self) -> Vec<u8> {
         let entries = self.entries.iter().map(|(_, entry)| entry.as_slice());
@@ -267,8 +276,8 @@ impl Host {
     /// It verified a release.
     pub(crate) fn verified(&mut self, documents: &Documents) {
         let terms = &documents.terms[&self.name];
-        let event =
-            Event::ReleaseVerified { release: documents.id.clone(), system: terms.system.clone(), resets: 0 };
+        let (system, resets) = (terms.system.clone(), documents.resets);
+        let event = Event::ReleaseVerified { release: documents.id.clone(), system, resets };
         self.take(&event, Some(terms));
     }
 

@@ -22,7 +22,7 @@ pub(crate) const NAMES: [&str; 4] = ["canary", "web-1", "web-2", "web-3"];
 pub(crate) struct Story {
     pub(crate) fleet: Fleet,
     pub(crate) running: Running,
-    outside: Outside,
+    pub(crate) outside: Outside,
     agents: Vec<Agent>,
 }
 

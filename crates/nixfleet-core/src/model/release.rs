@@ -41,7 +41,7 @@ pub struct Release {
     pub info: BTreeMap<String, String>,
 }
 
-/// A source revision: up to 200 printable ASCII characters without spaces, such as a commit id.
+/// A source revision: up to 200 printable ASCII characters without spaces, such as a commit id. `none` is none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Revision(String);
@@ -52,6 +52,16 @@ pub struct Revision(String);
 pub struct NotARevision(String);
 
 impl Revision {
+    /// What a release says that was built from a source which nobody named.
+    pub fn unknown() -> Self {
+        Self("none".to_owned())
+    }
+
+    /// Whether nobody named the source: then it is the source of no other release either, also of none that says the same.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::unknown()
+    }
+
     /// The revision as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -58,16 +58,23 @@ impl Snapshot {
         Ok((current, rollout.ok_or_else(|| NotFolded::NotCurrent(id.clone()))?))
     }
 
-    /// Hosts keep what is known of them, also when they come from another channel.
     fn release_taken(
         &mut self,
         release: &Current,
         hosts: &BTreeMap<HostName, Placed>,
     ) -> Result<(), NotFolded> {
-        let name = &release.id.channel;
-        if let Some(have) = self.channels.get(name).filter(|have| have.current.id.seq >= release.id.seq) {
-            return Err(NotFolded::NotNewer { release: release.id.clone(), have: have.current.id.seq });
+        let known = self.channels.get(&release.id.channel).map(|have| have.current.id.seq);
+        if let Some(have) = known.filter(|have| *have >= release.id.seq) {
+            return Err(NotFolded::NotNewer { release: release.id.clone(), have });
         }
+        self.take_release(release, hosts);
+        Ok(())
+    }
+
+    /// Puts a release in the place of the one that was, whatever their numbers: a root may have set the channel back in between,
+    /// which only whoever verified both can tell. Hosts keep what is known of them, also when they come from another channel.
+    pub fn take_release(&mut self, release: &Current, hosts: &BTreeMap<HostName, Placed>) {
+        let name = &release.id.channel;
         let known = hosts.iter().map(|(host, placed)| {
             let old = self.host(host).map(|(_, old)| old.clone());
             let old = old.unwrap_or_else(|| Host::new(placed.clone()));
@@ -78,7 +85,6 @@ impl Snapshot {
         let (rollout, quarantine) = before
             .map_or_else(Default::default, |before| (before.rollout.clone(), before.quarantine.clone()));
         self.put(Channel { current: release.clone(), hosts, rollout, quarantine });
-        Ok(())
     }
 
     /// Puts a channel in, in place of the one that it was. It becomes the home of its hosts and of no others.

@@ -2,17 +2,19 @@
 //!
 //! Nothing of the planner is used here, and none of its ideas: each rule is asked of the plan by itself, in the plainest
 //! way that is fast enough to run on every plan: [`decisions`] one after the other, [`orders`] each by itself, and what they
-//! do [`together`]. An objection stops the plan and calls for a person; it means a mistake in
+//! do [`together`]. An objection stops its channel's [`part`] of the plan and calls for a person; it means a mistake in
 //! our program, never one of the fleet.
 
 mod decisions;
 mod orders;
+mod part;
 mod together;
 mod view;
 
 use std::collections::BTreeMap;
 
 use self::orders::Case;
+pub use self::part::sound_part;
 use self::together::Told;
 use super::order::Plan;
 use super::progress::RolloutId;
@@ -70,8 +72,12 @@ pub enum Objection {
         after: HostName,
     },
     /// Too many are on their way.
-    #[error("{on_their_way} hosts of `{hosts}` would be on their way, and {limit} may be")]
+    #[error(
+        "{on_their_way} hosts of `{hosts}` would be on their way, and {limit} may be by the policy of {channel}"
+    )]
     OverBudget {
+        /// Whose budget it is.
+        channel: ChannelName,
         /// The group.
         hosts: Selector,
         /// With this plan.

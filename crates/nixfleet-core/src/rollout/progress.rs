@@ -129,7 +129,8 @@ pub struct Failed {
 pub enum FailedHow {
     /// It said so.
     Reported(FailureClass),
-    /// It was ordered to move, was heard after that, and then of it nothing more for the policy's `offline_after`.
+    /// It was ordered to move, was heard after that, and then of it nothing more for the policy's `offline_after`, before it was
+    /// done: on its way, or while it was watched.
     Lost,
 }
 
@@ -137,7 +138,7 @@ impl fmt::Display for FailedHow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reported(class) => write!(f, "{class}"),
-            Self::Lost => f.write_str("lost on its way"),
+            Self::Lost => f.write_str("lost before it was done"),
         }
     }
 }

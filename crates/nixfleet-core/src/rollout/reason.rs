@@ -324,6 +324,8 @@ pub enum WaveWaits {
 pub enum ChannelLacks {
     /// It has no release.
     AnyRelease,
+    /// Its release names no source revision, so nobody can tell whether it is of the one that waits.
+    AnyRevision,
     /// Its release is of another source revision.
     SameRevision,
     /// Its rollout has not converged.
@@ -424,6 +426,7 @@ impl fmt::Display for WaveWaits {
                 "channel {channel} {}",
                 match lacks {
                     ChannelLacks::AnyRelease => "has no release",
+                    ChannelLacks::AnyRevision => "has a release that names no source revision",
                     ChannelLacks::SameRevision => "is at another revision",
                     ChannelLacks::Convergence => "has not converged",
                     ChannelLacks::Circle => "waits for this one in turn",

@@ -205,7 +205,8 @@ pub struct PlanView {
     pub orders: Vec<Order>,
     /// How many orders there are.
     pub orders_total: u64,
-    /// What the second opinion objects to; with any, nothing is carried out.
+    /// What the second opinion objects to. The channels that it is about stand still, and nothing of them is among what is told
+    /// here.
     pub objections: Vec<String>,
     /// Why the rest does not move.
     pub held: Vec<ReasonCount>,

@@ -12,7 +12,7 @@ use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::progress::{Failed, FailedHow};
 use nixfleet_core::rollout::snapshot::{RebootWanted, Then};
 use nixfleet_core::rollout::{
-    Decision, Objection, Order, Plan, RolloutId, Transition, Verb, What, object, plan,
+    Decision, Objection, Order, Plan, RolloutId, Transition, Verb, What, object, plan, sound_part,
 };
 
 use crate::world::{World, policy, release, system};
@@ -221,8 +221,8 @@ fn no_budget_is_exceeded() {
             format!(r#"{{ "max_in_flight": [{{ "hosts": "all", "limit": 1, "scope": "{scope}" }}] }}"#);
         let world = staged(&with, &[("a", 0, "t"), ("b", 0, "t")]);
         let hosts = "\"all\"";
-        let over =
-            Objection::OverBudget { hosts: serde_json::from_str(hosts).unwrap(), on_their_way: 2, limit: 1 };
+        let (channel, hosts) = ("web".parse().unwrap(), serde_json::from_str(hosts).unwrap());
+        let over = Objection::OverBudget { channel, hosts, on_their_way: 2, limit: 1 };
         assert_eq!(ordered(&world, "b", What::Go), [over], "{scope}");
     }
 }
@@ -408,4 +408,56 @@ fn a_system_is_quarantined_only_for_a_failure_that_speaks_against_it() {
     made.orders.clear();
     made.decisions.push(Decision { rollout: id(1), becomes });
     assert_eq!(object(&made, &world.snapshot), [Objection::NoReasonToQuarantine(system("a-1"))]);
+}
+
+/// Two channels with a host each that has fetched; `second` comes after what is given.
+fn first_and_second(after: &str) -> World {
+    let mut world = World::new();
+    for (channel, host, with) in [("first", "a", "{}"), ("second", "b", after)] {
+        let placed = Placed { wave: WaveIndex(0), tags: [].into(), system: system(host) };
+        world.release(release(channel, 1, world.now, policy(with)), [(name(host), placed)].into());
+        fresh(&mut world, host);
+    }
+    let (made, _) = world.plan();
+    assert_eq!(made.orders.len(), 2, "both fetch");
+    made.orders.iter().for_each(|order| world.obey(order));
+    world
+}
+
+#[test]
+fn a_mistake_about_one_channel_stops_no_other() {
+    let world = first_and_second("{}");
+    let whole = good(&world);
+    assert_eq!(sound_part(whole.clone(), &world.snapshot), (whole.clone(), Vec::new()), "nothing is wrong");
+    let mut made = whole.clone();
+    made.orders.push(Order { host: name("a"), release: world.current(&name("a")), what: What::Go });
+    let (part, objections) = sound_part(made, &world.snapshot);
+    assert_eq!(objections, [Objection::OrderedTwice(name("a"))]);
+    assert_eq!(part.orders, whole.orders[1..], "b goes, and nothing is said to a");
+    assert!(part.orders.iter().all(|order| order.host == name("b")) && part.orders.len() == 1);
+}
+
+#[test]
+fn what_counts_on_a_mistake_is_stopped_with_it() {
+    let mut world = first_and_second(r#"{ "after": ["first"] }"#);
+    let (made, _) = world.plan();
+    made.orders.iter().for_each(|order| world.obey(order));
+    let mut made = good(&world);
+    let of = |made: &Plan, what: &Transition| made.decisions.iter().any(|made| made.becomes == *what);
+    assert!(of(&made, &Transition::Converged) && of(&made, &Transition::WaveOpened { wave: WaveIndex(0) }));
+    made.orders.push(Order { host: name("a"), release: world.current(&name("a")), what: What::Go });
+    let (part, objections) = sound_part(made, &world.snapshot);
+    assert!(part.is_empty(), "the second channel went on since the first had converged: {part:?}");
+    assert_eq!(objections.len(), 2, "what is wrong, and what was built on it: {objections:?}");
+}
+
+#[test]
+fn an_order_for_nobody_stops_no_channel_but_the_one_that_it_names() {
+    let world = first_and_second("{}");
+    let mut made = good(&world);
+    made.orders[0].host = name("stranger");
+    made.orders[0].release.channel = "third".parse().unwrap();
+    let (part, objections) = sound_part(made, &world.snapshot);
+    assert_eq!(objections, [Objection::UnknownHost(name("stranger"))]);
+    assert_eq!(part.orders.iter().map(|order| &order.host).collect::<Vec<_>>(), [&name("b")]);
 }

@@ -31,7 +31,7 @@ use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::snapshot::{RebootWanted, Then};
 use nixfleet_core::rollout::{
     Decision, Fact, Order, Plan, PlanReport, Reason, RolloutId, Snapshot, Status, Transition, Verb, What,
-    object, plan,
+    object, plan, sound_part,
 };
 use proptest::prelude::*;
 
@@ -492,6 +492,9 @@ fn every_order_more_is_objected_to(
         let mut worse = made.clone();
         worse.orders.push(twice.clone());
         prop_assert!(!object(&worse, before).is_empty(), "twice");
+        let (part, _) = sound_part(worse, before);
+        prop_assert!(part.orders.iter().all(|order| order.host != twice.host), "its channel stands still");
+        prop_assert_eq!(sound_part(part.clone(), before).0, part, "and the rest is sound");
     }
     for (channel, decided) in &before.channels {
         let rollout = RolloutId { channel: channel.clone(), seq: decided.current.id.seq };

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `policy JSON` | what the next release has in place of the simplest policy's fields |
 //! | `release CHANNEL SEQ [rev=R] HOST[:WAVE[:TAG,TAG[:SYSTEM]]]…` | a release is taken; waves count from 0 |
+//! | `set-back CHANNEL SEQ …` | the same, after a root has set the channel back: whatever its number is |
 //! | `fresh HOST…` | the host reports that it has no release yet |
 //! | `plan` | plans, prints the plan and every reason, carries it out |
 //! | `obey [HOST…]` | these hosts, or all, do what they were ordered by the last plan |
@@ -31,7 +32,7 @@ use nixfleet_core::host::waiting::StateName;
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::policy::{Policy, WaveIndex};
 use nixfleet_core::model::time::Secs;
-use nixfleet_core::rollout::fact::Placed;
+use nixfleet_core::rollout::fact::{Current, Placed};
 use nixfleet_core::rollout::snapshot::{RebootWanted, Then};
 use nixfleet_core::rollout::{Fact, Plan, PlanReport, RolloutId, Standing, Transition, Verb};
 
@@ -96,7 +97,14 @@ impl Telling {
     fn line(&mut self, line: &str, words: &[&str]) -> bool {
         match words {
             ["policy", ..] => self.policy = policy(line.trim_start_matches("policy")),
-            ["release", channel, seq, hosts @ ..] => self.release(channel, seq, hosts),
+            ["release", channel, seq, hosts @ ..] => {
+                let (current, placed) = self.release(channel, seq, hosts);
+                self.world.release(current, placed);
+            }
+            ["set-back", channel, seq, hosts @ ..] => {
+                let (current, placed) = self.release(channel, seq, hosts);
+                self.world.snapshot.take_release(&current, &placed);
+            }
             ["fresh", hosts @ ..] => hosts.iter().for_each(|host| self.fresh(host)),
             ["plan"] => {
                 let (made, report) = self.world.plan();
@@ -159,7 +167,7 @@ impl Telling {
         true
     }
 
-    fn release(&mut self, channel: &str, seq: &str, hosts: &[&str]) {
+    fn release(&self, channel: &str, seq: &str, hosts: &[&str]) -> (Current, BTreeMap<HostName, Placed>) {
         let mut current = release(channel, seq.parse().unwrap(), self.world.now, self.policy.clone());
         let mut placed = BTreeMap::new();
         for word in hosts {
@@ -181,7 +189,7 @@ impl Telling {
             let system = system(parts.next().unwrap_or(&own));
             placed.insert(name(host), Placed { wave, tags, system });
         }
-        self.world.release(current, placed);
+        (current, placed)
     }
 
     fn fresh(&mut self, host: &str) {

@@ -191,6 +191,8 @@ pub(crate) fn system(word: &str) -> StorePath {
 pub(crate) fn release(channel: &str, seq: u64, now: UnixMs, policy: Policy) -> Current {
     let mut digest = [0; 32];
     digest[..8].copy_from_slice(&seq.to_be_bytes());
+    // A number that is used once more is another release.
+    digest[8..16].copy_from_slice(&now.get().to_be_bytes());
     Current {
         id: ReleaseId {
             channel: channel.parse().unwrap(),

@@ -30,7 +30,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Done {
 
 fn show(plan: &PlanView) {
     ui::lines(
-        plan.objections.iter().map(|objection| format!("objection: {objection}; nothing is carried out")),
+        plan.objections.iter().map(|objection| format!("objection: {objection}; its channel stands still")),
     );
     ui::lines(plan.decisions.iter().map(ToString::to_string));
     ui::lines(plan.orders.iter().map(ToString::to_string));

@@ -78,7 +78,8 @@ fn ask(becomes: &Transition, case: Case<'_>, old: &mut Hindsight) -> Option<Obje
     }
 }
 
-/// Only the newest release is rolled out, and only once.
+/// Only the newest release is rolled out, and only once. Which one is the newest is told by what it is and not by its number: the
+/// owner may have set the channel back.
 fn opens_the_newest(
     id: &RolloutId,
     release: &ReleaseId,
@@ -86,26 +87,27 @@ fn opens_the_newest(
     after: &Rollouts,
 ) -> Option<Objection> {
     let newest = &case.channel.current.id;
-    let is_newer = after.get(&id.channel).is_none_or(|old| old.rollout.release.seq < id.seq);
-    let fair = release == newest && *id == RolloutId::from(newest) && is_newer;
+    let is_other = after.get(&id.channel).is_none_or(|old| old.rollout.release != *release);
+    let fair = release == newest && *id == RolloutId::from(newest) && is_other;
     (!fair).then(|| Objection::NotCurrent(id.clone()))
 }
 
-/// What takes a rollout's place is the newest release, and a newer one than its own.
+/// What takes a rollout's place is the newest release, and another one than its own.
 fn superseded_by_the_newest(by: Seq, case: Case<'_>, old: &Hindsight) -> Option<Objection> {
-    let newest = case.channel.current.id.seq;
-    let fair = by == newest && newest > old.rollout.release.seq;
+    let newest = &case.channel.current.id;
+    let fair = by == newest.seq && *newest != old.rollout.release;
     (!fair).then(|| Objection::NotCurrent(old.rollout.id()))
 }
 
-/// A failure counts only if the host failed, or was lost after it had the order.
+/// A failure counts only if the host failed, or was lost after it had the order, or after the switch.
 fn counts_what_failed(host: &HostName, failed: &Failed, case: Case<'_>) -> Option<Objection> {
     let Case { now, snapshot, channel, converging: _ } = case;
     let fair = channel.hosts.get(host).is_some_and(|found| match failed.how {
         FailedHow::Reported(_) => view::failed(channel, found),
         FailedHow::Lost => {
             let away = view::away(snapshot, channel, found, now);
-            away && view::on_the_way(found) && !view::unreached(found)
+            let was_watched = found.skip.is_none() && view::is_unproven(channel, found);
+            away && (was_watched || (view::on_the_way(found) && !view::unreached(found)))
         }
     });
     (!fair).then(|| Objection::NotFailed(host.clone()))
@@ -173,12 +175,13 @@ fn shut(wave: WaveIndex, case: Case<'_>, old: &mut Hindsight) -> Option<&'static
     })
 }
 
-/// Whether the channel has converged on this one's source revision, or does so by this plan.
+/// Whether the channel has converged on this one's source revision, or does so by this plan. That neither names one says nothing.
 fn has_converged(name: &ChannelName, case: Case<'_>) -> bool {
     case.snapshot.channels.get(name).is_some_and(|first| {
         let done = first.rollout.as_ref().filter(|done| done.release == first.current.id);
         let done = done.is_some_and(|done| done.converged_ms.is_some());
-        first.current.revision == case.channel.current.revision
+        !first.current.revision.is_unknown()
+            && first.current.revision == case.channel.current.revision
             && (done || case.converging.contains(&RolloutId::from(&first.current.id)))
     })
 }

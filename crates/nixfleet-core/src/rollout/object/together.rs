@@ -144,8 +144,8 @@ fn not_too_many_on_their_way<'a>(
     };
     let limit = budget.limit.of(group.size);
     let on_their_way = group.on_their_way(limit);
-    let hosts = hosts.clone();
-    (on_their_way > limit).then_some(Objection::OverBudget { hosts, on_their_way, limit })
+    let (channel, hosts) = (own.channel.current.id.channel.clone(), hosts.clone());
+    (on_their_way > limit).then_some(Objection::OverBudget { channel, hosts, on_their_way, limit })
 }
 
 /// Counts the hosts of a budget in these channels.

@@ -95,6 +95,11 @@ pub(super) fn soaks(channel: &Channel, host: &Host) -> bool {
     standing_on(channel, host).is_some_and(|standing| standing.state == S::Soaking) && told(host).is_none()
 }
 
+/// It runs the newest release and was not done with it when it last said how it stands.
+pub(super) fn is_unproven(channel: &Channel, host: &Host) -> bool {
+    standing_on(channel, host).is_some_and(|standing| standing.state == S::Soaking)
+}
+
 /// It failed for the newest release, and waits for somebody.
 pub(super) fn failed(channel: &Channel, host: &Host) -> bool {
     let stays = |standing: &Standing| {
@@ -258,15 +263,18 @@ fn says_it_has(host: &Host, ordered: &Ordered) -> bool {
     own == Some(&ordered.release)
 }
 
-/// Nobody waits for it: it was left out; it is kept, or away, and not in the middle of a move.
+/// Nobody waits for it: it was left out; it is kept, or away, and not in the middle of a move. Who is away and was watched may be
+/// away because of what it runs.
 pub(super) fn nobody_waits(snapshot: &Snapshot, channel: &Channel, host: &Host, now: UnixMs) -> bool {
     let away = away(snapshot, channel, host, now);
     let told = matches!(told(host), Some(What::Go | What::Retry | What::Reboot | What::Revert))
         && !(away && unreached(host));
     let for_newest = |host: &Host| match &host.ordered {
         Some(ordered) if told => ordered.release == channel.current.id && ordered.what != What::Reboot,
-        Some(_) | None => standing_on(channel, host)
-            .is_some_and(|standing| own_motion(host) && !matches!(standing.state, S::Converged | S::Failed)),
+        Some(_) | None => standing_on(channel, host).is_some_and(|standing| {
+            let moves = own_motion(host) && !matches!(standing.state, S::Converged | S::Failed);
+            moves || is_unproven(channel, host)
+        }),
     };
     let moves = told || own_motion(host);
     let settles = soaks(channel, host);

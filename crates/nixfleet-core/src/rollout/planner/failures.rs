@@ -69,7 +69,7 @@ fn failed(view: &View<'_>, seen: &Seen<'_>, now: UnixMs) -> Option<Failed> {
     }
     let (how, system) = match seen.at {
         At::Failed(class) => (FailedHow::Reported(class), blamed(view, seen)),
-        At::OnItsWay(_) if seen.silence == Silence::Offline => {
+        At::OnItsWay(_) | At::Soaking if seen.silence == Silence::Offline => {
             (FailedHow::Lost, Some(&seen.host.placed.system))
         }
         At::Behind

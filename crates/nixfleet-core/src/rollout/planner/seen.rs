@@ -83,9 +83,10 @@ impl Seen<'_> {
         self.takes_a_place = takes_a_place(self.host, self.recall);
     }
 
-    /// Whether nobody waits for it.
+    /// Whether nobody waits for it. Silence excuses nobody who has begun: it may be the release that made the host silent, while
+    /// it moved or while it was watched.
     pub(super) fn is_excused(&self) -> bool {
-        let moves = matches!(self.at, At::OnItsWay(_));
+        let moves = matches!(self.at, At::OnItsWay(_) | At::Soaking);
         let waits =
             matches!(self.at, At::Behind | At::Fetching | At::Staged | At::TriesAgain(_) | At::Failed(_));
         self.host.skip.is_some()

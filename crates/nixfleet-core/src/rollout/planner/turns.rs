@@ -101,7 +101,7 @@ impl<'v, 'n: 'v> Turns<'v, '_, 'n> {
             At::Behind | At::Fetching | At::Staged => return self.forward(place, seen),
             At::Failed(_) if seen.host.retry.is_some() => return self.forward(place, seen),
             At::Older(_) if seen.may_be_overtaken() => return self.overtake(place, seen),
-            At::Soaking => Why::Soaking,
+            At::Soaking => silent(seen).unwrap_or(Why::Soaking),
             At::Restarting => {
                 let state = seen.host.standing.as_ref().map(|standing| standing.state);
                 Why::OnItsWay(state, seen.awaits_restart())

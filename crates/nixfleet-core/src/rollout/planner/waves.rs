@@ -80,7 +80,9 @@ fn channel_lacks(views: &[View<'_>], view: &View<'_>) -> Option<WaveWaits> {
 
 /// What `first` lacks for `view`, which comes after it.
 fn lacks(first: &View<'_>, view: &View<'_>) -> Option<ChannelLacks> {
-    if first.channel.current.revision == view.channel.current.revision {
+    if first.channel.current.revision.is_unknown() {
+        Some(ChannelLacks::AnyRevision)
+    } else if first.channel.current.revision == view.channel.current.revision {
         first.rollout.converged_ms.is_none().then_some(ChannelLacks::Convergence)
     } else {
         Some(ChannelLacks::SameRevision)
