@@ -108,9 +108,8 @@ impl Sim {
             let failure = Failure::Stalled { after_secs: 300 };
             return self.ends(host, at, Verdict::Failed { failure });
         }
-        if self.dice.chance(quality.not_fired) {
-            let failure = Failure::NotFired { last_lines: Vec::new() };
-            return self.ends(host, at, Verdict::Failed { failure });
+        if self.dice.chance(quality.refused) {
+            return self.ends(host, at, Verdict::Failed { failure: refused() });
         }
         if target != previous && (quality.needs_reboot || self.truth.quality(previous).needs_reboot) {
             let machine = &mut self.hosts[host].machine;
@@ -464,6 +463,12 @@ impl Sim {
         let boot = self.hosts[host].machine.boot;
         self.queue.push(now + 5_000, Happens::Starts(host, boot));
     }
+}
+
+/// The system's own check said no, before anything was changed.
+fn refused() -> Failure {
+    let end = nixfleet_core::activation::end::RunEnd::Exited { code: 1 };
+    Failure::SwitchFailed { step: Step::VerifyPoll, end, flipped: false, last_lines: Vec::new() }
 }
 
 fn units_failed() -> Failure {

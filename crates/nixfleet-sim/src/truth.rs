@@ -24,8 +24,8 @@ pub(crate) struct Quality {
     pub(crate) needs_reboot: bool,
     /// It can be switched to, and wants a reboot after that.
     pub(crate) wants_reboot: bool,
-    /// It cannot be started at all; nothing changes.
-    pub(crate) not_fired: u64,
+    /// Its own check refuses it; nothing changes.
+    pub(crate) refused: u64,
     /// Units fail, and the activation goes back by itself.
     pub(crate) units: u64,
     /// A probe fails from the switch on.
@@ -242,7 +242,7 @@ fn draw_quality(dice: &mut Dice, bad_in_thousand: u64) -> Quality {
     // Some fail on every host, some on a few.
     let share = dice.pick(&[30, 200, 1_000]);
     match dice.below(4) {
-        0 => quality.not_fired = share,
+        0 => quality.refused = share,
         1 => quality.units = share,
         2 => quality.probe = share,
         _ => quality.later = share,
