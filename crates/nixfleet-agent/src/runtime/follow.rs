@@ -102,6 +102,8 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             Input::Errand(errand) => {
                 let (desk, state) = self.reducer.desk_and_state();
                 desk.run_errand(errand, state);
+                // What the control plane has may make room at the cost of what it has not.
+                self.tell_owed().await;
             }
             Input::Asked { event, request } => {
                 self.take(event.into()).await;
@@ -123,6 +125,10 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
     /// One turn of the reducer, and one more where the outbox lost reports in it: nothing is sent in between.
     async fn take(&mut self, fact: Fact) {
         self.turn(fact).await;
+        self.tell_owed().await;
+    }
+
+    async fn tell_owed(&mut self) {
         if let Some(owed) = self.reducer.owed() {
             self.turn(owed).await;
         }

@@ -6,8 +6,8 @@
 //! are given again. Delivery is at least once: the receiver knows a repeat by its number (lesson 24).
 //!
 //! It is bounded. When it is full, what was acknowledged goes first, oldest first, then unsent progress; an unsent verdict
-//! never goes: then the file is larger than its limit, and [`Room::Stretched`] says so. Where nobody acknowledges
-//! ([`Receiver::Nobody`]) it is a history, of which the oldest goes.
+//! never goes, nor the newest word of where the host stands: then the file is larger than its limit, and
+//! [`Room::Stretched`] says so. Where nobody acknowledges ([`Receiver::Nobody`]) it is a history, of which the oldest goes.
 //!
 //! What is gone before anybody had it is said: what is sent has a record in its place, and the owner has the host's state
 //! told after it ([`Outbox::owes_state`]), so that whoever follows can go on.

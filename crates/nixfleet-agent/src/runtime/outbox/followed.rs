@@ -74,6 +74,11 @@ impl Reporter {
     /// A turn of the reducer, and one more for a state that is owed: as in `Following::take`.
     fn takes(&mut self, event: &Event) {
         self.turn(event);
+        self.tells_owed();
+    }
+
+    /// As in `Following::tell_owed`.
+    fn tells_owed(&mut self) {
         if self.outbox.owes_state() {
             self.turn(&Event::StateTold { state: Box::new(self.saved.clone()) });
         }
@@ -96,6 +101,11 @@ impl Reporter {
             reboots: Reboots::default(),
         };
         self.takes(&Event::AgentStarted { setup, world: World::default(), journal: None });
+        // As the answer to its hello has it: the line that said so may be the one that the disk altered.
+        if self.receiver.told() < self.outbox.acknowledged() {
+            let _ = self.outbox.send_again_from(self.receiver.told() + 1).expect("room");
+            self.tells_owed();
+        }
     }
 
     fn happens(&mut self, what: u8) {
@@ -124,6 +134,7 @@ impl Reporter {
         }
         if is_acknowledged {
             let _ = self.outbox.acknowledge(self.receiver.told()).expect("room");
+            self.tells_owed();
         }
         if !self.receiver.is_behind() && self.receiver.told() == self.saved.seq {
             assert_eq!(self.receiver.state(), &self.saved);
@@ -141,7 +152,7 @@ impl Reporter {
             Act::Forgets => {
                 self.receiver = Follower::default();
                 let _ = self.outbox.send_again_from(1).expect("room");
-                self.takes(&Event::Woke);
+                self.tells_owed();
             }
             Act::DiesUnsaved => {
                 let records =
@@ -179,6 +190,18 @@ proptest! {
         prop_assert!(!host.receiver.is_behind());
         prop_assert_eq!(host.receiver.state(), &host.saved);
     }
+}
+
+#[test]
+fn a_state_that_was_told_stays_where_verdicts_take_all_the_room() {
+    let mut host = Reporter::new();
+    // Verdicts that nobody has, progress that gives way to them, and a line that the disk altered.
+    for (what, times) in [(2, 13), (0, 6), (5, 1), (2, 3), (2, 16), (2, 13), (2, 17)] {
+        host.does(&Act::Happens(what, times));
+    }
+    host.does(&Act::Rots(307));
+    host.sends(usize::MAX, true);
+    assert_eq!((host.receiver.is_behind(), host.receiver.state()), (false, &host.saved));
 }
 
 #[test]

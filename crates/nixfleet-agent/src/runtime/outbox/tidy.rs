@@ -12,18 +12,21 @@ enum Need {
     Told,
     /// Nobody has it, and a later one says more.
     UntoldProgress,
-    /// Nobody has it. It never goes.
-    UntoldVerdict,
+    /// Nobody has it, and it never goes: a verdict, or the newest word of where the host stands.
+    Untold,
 }
 
 /// A log of which as much went as had to, the least needed first and of these the oldest; and how many of them nobody
 /// had.
 pub(super) fn tidied(log: &Log, limits: Limits) -> (Log, usize) {
+    // Whoever lacks reports goes on from there. Dropped, it would be owed again at once, and dropped again.
+    let newest_state = log.records.iter().rfind(|record| record.tells_state).map(|record| record.seq);
     let need = |record: &Kept| match (limits.receiver, record.weight) {
         (Receiver::Nobody, Weight::Progress | Weight::Verdict) => Need::Told,
         (Receiver::Acknowledges, _) if record.seq <= log.acknowledged => Need::Told,
+        (Receiver::Acknowledges, Weight::Progress) if Some(record.seq) == newest_state => Need::Untold,
         (Receiver::Acknowledges, Weight::Progress) => Need::UntoldProgress,
-        (Receiver::Acknowledges, Weight::Verdict) => Need::UntoldVerdict,
+        (Receiver::Acknowledges, Weight::Verdict) => Need::Untold,
     };
     let mut stays = vec![true; log.records.len()];
     let mut over_bytes = log.bytes().saturating_sub(limits.live_bytes_max());
