@@ -9,6 +9,7 @@
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nixfleet_core::nix::NotUnderstood;
 use nixfleet_sys::exec::{Cmd, ExecError};
@@ -123,6 +124,18 @@ pub enum ToolError {
 }
 
 impl Tools {
+    /// Those that are kept in `place`, or that `find` finds. Only what was found is kept: what is missing now may be there in a
+    /// moment.
+    pub fn kept_in(
+        place: &OnceLock<Self>,
+        find: impl FnOnce() -> Result<Self, MissingTools>,
+    ) -> Result<&Self, MissingTools> {
+        match place.get() {
+            Some(tools) => Ok(tools),
+            None => find().map(|found| place.get_or_init(|| found)),
+        }
+    }
+
     /// The tools from the first folder that has each; an error names all that are missing.
     pub fn find(search: &[&Path]) -> Result<Self, MissingTools> {
         // The folder is resolved, the name is not: see the type.

@@ -136,11 +136,7 @@ impl ActivationBackend for DarwinBackend {
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
-        // Only what was found is kept: what is missing now may be there in a moment.
-        match self.tools.get() {
-            Some(tools) => Ok(tools),
-            None => Tools::find_nix_here().map(|found| self.tools.get_or_init(|| found)),
-        }
+        Tools::kept_in(&self.tools, Tools::find_nix_here)
     }
 
     fn system_files(&self) -> &'static [&'static str] {

@@ -95,11 +95,7 @@ impl ActivationBackend for LinuxBackend {
     }
 
     fn tools(&self) -> Result<&Tools, MissingTools> {
-        // Only what was found is kept: what is missing now may be there in a moment.
-        match self.tools.get() {
-            Some(tools) => Ok(tools),
-            None => Tools::find_here().map(|found| self.tools.get_or_init(|| found)),
-        }
+        Tools::kept_in(&self.tools, Tools::find_here)
     }
 
     fn system_files(&self) -> &'static [&'static str] {

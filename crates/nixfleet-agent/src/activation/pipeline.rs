@@ -15,7 +15,7 @@ use nixfleet_core::activation::platform::ProfileSet;
 use nixfleet_core::activation::record::{
     Activation, Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind, Unsigned,
 };
-use nixfleet_core::activation::resume::taken_over;
+use nixfleet_core::activation::resume::{taken_over, what_runs};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::clock;
@@ -277,14 +277,13 @@ async fn undisturbed<B: ActivationBackend>(run: &Run<'_, B>) -> Result<(), Failu
 
 /// Another system runs than the one that should.
 fn unexpected(expected: &StorePath, current: Option<&StorePath>) -> Failure {
-    let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
-    Failure::FlippedToUnexpected { expected: expected.clone(), actual }
+    Failure::FlippedToUnexpected { expected: expected.clone(), actual: what_runs(current) }
 }
 
 /// Refuses what is no system for this host, and returns what keeps it from being switched to live (step 7).
 fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>, Failure> {
     let Began { target, previous, inhibit, .. } = run.began();
-    is_a_system_for(run.backend, target)?;
+    is_a_system(run.backend, target)?;
     if !run.backend.platform().defers() {
         return Ok(Vec::new());
     }
@@ -294,7 +293,7 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
 }
 
 /// Refuses what is no system.
-pub(super) fn is_a_system_for<B: ActivationBackend>(backend: &B, target: &StorePath) -> Result<(), Failure> {
+pub(super) fn is_a_system<B: ActivationBackend>(backend: &B, target: &StorePath) -> Result<(), Failure> {
     if let Some(lacks) = backend.system_files().iter().find(|file| !target.join(file).exists()) {
         return Err(Failure::NotASystem { path: target.clone(), lacks: (*lacks).to_owned() });
     }
@@ -322,8 +321,7 @@ async fn prepare<B: ActivationBackend>(
     run.note(Line::SettingProfile)?;
     failpoint::hit("before-set-profile");
     if let Some(deadline) = deadline {
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        run.note(Line::ArmingDeadman { deadline_ms })?;
+        run.note_deadline(deadline)?;
         failpoint::hit("before-arm-deadman");
     }
     let before = run.before.take();

@@ -506,8 +506,7 @@ async fn await_the_reducer<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result
             let (probe, evidence) = ("boot".to_owned(), "the host is still starting".to_owned());
             return Err(Halt::Revert(Failure::ProbeFailed { probe, evidence, rounds: 0 }));
         }
-        let deadline_ms = u64::try_from((clock::monotonic() + within).as_millis()).unwrap_or(u64::MAX);
-        run.note(Line::ArmingDeadman { deadline_ms }).map_err(Halt::Revert)?;
+        run.note_deadline(clock::monotonic() + within).map_err(Halt::Revert)?;
         failpoint::hit("after-confirm");
     }
     Ok(Verdict::OnTrial { confirm_within_secs: run.time_left().as_secs() })

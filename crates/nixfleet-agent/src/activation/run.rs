@@ -170,6 +170,12 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         Ok(())
     }
 
+    /// Writes down until when there is time to confirm, in the time of this boot.
+    pub fn note_deadline(&mut self, deadline: Duration) -> Result<(), Failure> {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.note(Line::ArmingDeadman { deadline_ms })
+    }
+
     /// Writes a line of the rescue, which goes on without it (invariant 10).
     pub fn note_if_possible(&mut self, line: Line) {
         if let Err(failure) = self.note(line) {

@@ -12,7 +12,7 @@ use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::host::effect::StageOrder;
 
 use super::backend::ActivationBackend;
-use super::pipeline::is_a_system_for;
+use super::pipeline::is_a_system;
 use super::realise::{Order, closure, realise, seen};
 use super::types::Observer;
 use crate::tools::nix_store::REALISE_STALL;
@@ -42,5 +42,5 @@ pub async fn stage<B: ActivationBackend>(
         observer: &**observer,
     };
     realise(tools, &fetch).await?;
-    is_a_system_for(backend, system)
+    is_a_system(backend, system)
 }

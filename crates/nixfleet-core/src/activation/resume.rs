@@ -58,6 +58,11 @@ pub enum Resume {
     Yield(Failure),
 }
 
+/// What runs, for people.
+pub fn what_runs(current: Option<&StorePath>) -> String {
+    current.map_or_else(|| "no system".to_owned(), ToString::to_string)
+}
+
 /// The failure of a trial during which somebody switched to a third system: it is theirs, neither to be undone nor to be
 /// confirmed as the target. Nothing while no system can be read, which some flips do for a moment.
 pub fn taken_over(activation: &Activation, current: Option<&StorePath>) -> Option<Failure> {
@@ -123,7 +128,7 @@ fn resume_after_reboot(activation: &Activation, world: &World) -> Resume {
     let rebooted = Failure::Rebooted { at: activation.reached.step() };
     let elsewhere = || Failure::BootedElsewhere {
         expected: activation.began.target.clone(),
-        actual: world.current.as_ref().map_or_else(|| "no system".to_owned(), ToString::to_string),
+        actual: what_runs(world.current.as_ref()),
     };
     let (on_target, on_previous) = (on(&activation.began.target), on(&activation.began.previous));
     match &activation.reached {
@@ -168,7 +173,7 @@ fn resume_after_darwins_reboot(activation: &Activation, world: &World) -> Resume
     } else {
         Failure::BootedElsewhere {
             expected: activation.began.target.clone(),
-            actual: world.current.as_ref().map_or_else(|| "no system".to_owned(), ToString::to_string),
+            actual: what_runs(world.current.as_ref()),
         }
     };
     match &activation.reached {

@@ -133,6 +133,18 @@ pub enum WaitingOn {
     NewerReleaseOrRetry,
 }
 
+/// By whom a host is restarted that waits for it. What may take longer is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartBy {
+    /// By itself, as soon as nothing stands against it.
+    Itself,
+    /// By itself, within a window of its release.
+    AWindow,
+    /// By a person.
+    APerson,
+}
+
 /// What a host is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doing {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::inhibit::Inhibitor;
 use crate::activation::outcome::Step;
+use crate::activation::resume::what_runs;
 use crate::ids::{ActivationId, BootId, StorePath};
 use crate::model::names::{ChannelName, HostName};
 
@@ -92,11 +93,8 @@ pub struct World {
 impl World {
     /// What runs, for people, if it is another system than `expected`.
     pub(super) fn runs_other_than(&self, expected: &StorePath) -> Option<String> {
-        match &self.current {
-            Some(current) if current == expected => None,
-            Some(current) => Some(current.to_string()),
-            None => Some("no system".to_owned()),
-        }
+        let current = self.current.as_ref();
+        (current != Some(expected)).then(|| what_runs(current))
     }
 
     /// Whether `system` runs, and the next boot starts it too.

@@ -128,14 +128,14 @@ fn a_trial_that_is_confirmed_by_hand_stays() {
     assert_rests_on(&host, System::Good);
 }
 
-/// A switch by hand, as `nixos-rebuild` does it.
-fn switch_by_hand(host: &Host, system: System) {
+/// A `switch` or `boot` by hand, as `nixos-rebuild` does it.
+fn rebuild_by_hand(host: &Host, system: System, action: &str) {
     let path = host.system(system);
     host.fetch(path).expect("it is there");
     let profile = "/nix/var/nix/profiles/system";
     host.run(&["nix-env", "--profile", profile, "--set", path]).expect("it runs").success().expect("set");
     let switch = format!("{path}/bin/switch-to-configuration");
-    host.run(&[&switch, "switch"]).expect("it runs").success().expect("switched");
+    host.run(&[&switch, action]).expect("it runs").success().expect("done");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn whoever_switches_by_hand_during_a_trial_keeps_their_system() {
         let on_trial = host.system(System::Good).to_owned();
         activate(&host, &on_trial, &["--trial", "--confirm-within", within]).assert(0, "on-trial");
         let theirs = if confirms { System::Third } else { System::Twin };
-        switch_by_hand(&host, theirs);
+        rebuild_by_hand(&host, theirs, "switch");
         if confirms {
             // Refused, or too late: the daemon, which a switch starts, may have seen it first.
             host.run(&[AGENT, "confirm"]).expect("it runs");
@@ -172,11 +172,7 @@ fn a_refused_update_leaves_a_system_that_somebody_wrote_for_the_next_boot() {
     }
     let host = host(Flavour::Trixie);
     let pending = host.system(System::Good3).to_owned();
-    host.fetch(&pending).expect("it is there");
-    let profile = "/nix/var/nix/profiles/system";
-    host.run(&["nix-env", "--profile", profile, "--set", &pending]).expect("it runs").success().expect("set");
-    let boot = format!("{pending}/bin/switch-to-configuration");
-    host.run(&[&boot, "boot"]).expect("it runs").success().expect("written");
+    rebuild_by_hand(&host, System::Good3, "boot");
     activate(&host, host.system(System::PrecheckFails), &[]).assert(1, "failed");
     assert_eq!(host.profile_system().as_ref(), Some(&pending), "as before");
     assert_eq!(host.boot_default().as_ref(), Some(&pending), "as before");

@@ -82,6 +82,13 @@ pub(crate) fn web() -> Value {
     probe("web", &json!({ "http": { "url": "http://127.0.0.1:8000/health" } }))
 }
 
+/// A probe that never passes, and does not end a trial before its time.
+fn never_passes() -> Value {
+    let mut never = probe("never", &json!({ "tcp": { "address": "127.0.0.1:9" } }));
+    never["failures"] = json!(1000);
+    never
+}
+
 #[test]
 fn a_release_is_followed_one_that_is_not_well_is_reverted_and_the_next_one_converges() {
     good_bad_good(Flavour::Trixie);
@@ -281,10 +288,7 @@ fn a_person_who_goes_back_on_trial_is_seen_and_the_target_is_not_tried_again() {
         return;
     }
     let (host, fleet) = following(Flavour::Trixie);
-    let never = probe("never", &json!({ "tcp": { "address": "127.0.0.1:9" } }));
-    let mut patient = never.clone();
-    patient["failures"] = json!(1000);
-    let saying = Saying { probes: json!([patient]), ..Saying::default() };
+    let saying = Saying { probes: json!([never_passes()]), ..Saying::default() };
     fleet.publish(&host, 1, host.system(System::Good), &saying);
     await_state(&host, "confirming", "stable/1");
     let busy = crate::common::activate(&host, host.system(System::Good3), &[]);
@@ -405,9 +409,7 @@ fn a_reboot_does_not_excuse_a_new_system_from_the_probes_of_its_release() {
         return;
     }
     let (host, fleet) = following(Flavour::Trixie);
-    let mut never = probe("never", &json!({ "tcp": { "address": "127.0.0.1:9" } }));
-    never["failures"] = json!(1000);
-    let saying = Saying { probes: json!([never]), confirm_within_secs: 30, ..Saying::default() };
+    let saying = Saying { probes: json!([never_passes()]), confirm_within_secs: 30, ..Saying::default() };
     fleet.publish(&host, 1, host.system(System::OtherKernel), &saying);
     await_state(&host, "awaiting-reboot", "stable/1");
     host.reboot().expect("it comes back");
@@ -431,9 +433,7 @@ fn a_host_that_restarts_on_trial_comes_back_on_the_previous_system_and_says_so()
         return;
     }
     let (host, fleet) = following(Flavour::Trixie);
-    let mut never = probe("never", &json!({ "tcp": { "address": "127.0.0.1:9" } }));
-    never["failures"] = json!(1000);
-    let saying = Saying { probes: json!([never]), confirm_within_secs: 300, ..Saying::default() };
+    let saying = Saying { probes: json!([never_passes()]), confirm_within_secs: 300, ..Saying::default() };
     fleet.publish(&host, 1, host.system(System::Good), &saying);
     await_state(&host, "confirming", "stable/1");
     host.kill().expect("it dies");

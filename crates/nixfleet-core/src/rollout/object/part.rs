@@ -16,16 +16,13 @@ pub fn sound_part(mut plan: Plan, snapshot: &Snapshot) -> (Plan, Vec<Objection>)
     let (mut said, mut withheld) = (Vec::new(), BTreeSet::new());
     // Each round but the last withholds a channel more, so there are finitely many.
     loop {
-        let mut more = object(&plan, snapshot);
+        let more = object(&plan, snapshot).into_iter().map(|one| (concerned(&one, &plan, snapshot), one));
         // A channel that stands still has orders that are not taken back, or should halt. That is said already.
-        more.retain(|objection| {
-            let concerned = concerned(objection, &plan, snapshot);
-            concerned.is_empty() || !concerned.is_subset(&withheld)
-        });
+        let more = more.filter(|(concerned, _)| concerned.is_empty() || !concerned.is_subset(&withheld));
+        let (concerned, mut more): (Vec<_>, Vec<_>) = more.unzip();
         if more.is_empty() {
             return (plan, said);
         }
-        let concerned: Vec<_> = more.iter().map(|one| concerned(one, &plan, snapshot)).collect();
         said.append(&mut more);
         if concerned.iter().any(BTreeSet::is_empty) {
             // It cannot be told where the mistake is.

@@ -1,6 +1,6 @@
 //! What a [`Sim`] looks at after every event.
 
-use nixfleet_core::rollout::snapshot::RestartBy;
+use nixfleet_core::host::waiting::RestartBy;
 
 use super::*;
 
