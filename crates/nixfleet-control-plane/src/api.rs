@@ -15,6 +15,7 @@ mod push;
 pub mod rollouts;
 mod verbs;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,9 +37,13 @@ use crate::store::ingest::Ingest;
 use crate::wakes::Wakes;
 use problem::Problem;
 
-/// All that an answer may need. Cheap to clone.
+/// All that an answer may need. Cheap to clone: each answer does it several times.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// The parts of [`App`].
+#[derive(Debug)]
+pub struct Parts {
     /// Where things are kept.
     pub store: Store,
     /// Where reports are handed in.
@@ -69,7 +74,20 @@ pub struct App {
     pub metrics: Metrics,
 }
 
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 impl App {
+    /// All that answers may need.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
     /// Returns when everything that this process has written is planned with, or after a while.
     async fn planned(&self) {
         let newest = *self.changed.borrow();

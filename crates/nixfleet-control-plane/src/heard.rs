@@ -18,6 +18,24 @@ const PIECE: usize = 2_000;
 /// Strangers that are remembered for that.
 const STRANGERS_MAX: usize = 1_000;
 
+/// A sign of life of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    /// When it came.
+    pub at: UnixMs,
+    /// How far the host's clock was ahead then, if it said what its clock says.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+impl Sign {
+    /// One that comes now, from a host whose clock says so.
+    pub fn of(now: UnixMs, host_clock: Option<UnixMs>) -> Self {
+        // Both are below 2^53.
+        let ahead = |clock: UnixMs| i64::try_from(i128::from(clock.get()) - i128::from(now.get())).ok();
+        Self { at: now, clock_ahead_ms: host_clock.and_then(ahead) }
+    }
+}
+
 /// Hosts that were heard of. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Heard(Arc<Mutex<Lists>>);
@@ -25,16 +43,16 @@ pub struct Heard(Arc<Mutex<Lists>>);
 /// The same hosts for two readers, each of which takes its list when it comes.
 #[derive(Debug, Default)]
 struct Lists {
-    unwritten: HashMap<HostName, UnixMs>,
+    unwritten: HashMap<HostName, Sign>,
     unplanned: HashMap<HostName, UnixMs>,
 }
 
 impl Heard {
     /// Notes a sign of life.
-    pub fn note(&self, host: &HostName, now: UnixMs) {
+    pub fn note(&self, host: &HostName, sign: Sign) {
         let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.unwritten.insert(host.clone(), now);
-        lists.unplanned.insert(host.clone(), now);
+        lists.unwritten.insert(host.clone(), sign);
+        lists.unplanned.insert(host.clone(), sign.at);
     }
 
     /// Those that were heard of since this was last asked, for the planner.
@@ -45,9 +63,9 @@ impl Heard {
     /// Writes them down, in pieces, so that reports do not wait for long. What cannot be written is kept for the next time.
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         let heard = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unwritten);
-        let mut heard: Vec<(HostName, UnixMs)> = heard.into_iter().collect();
+        let mut heard: Vec<(HostName, Sign)> = heard.into_iter().collect();
         // In one order, so that two replicas never wait for each other in a circle.
-        heard.sort();
+        heard.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (at, piece) in heard.chunks(PIECE).enumerate() {
             if let Err(error) = store.note_heard(piece).await {
                 self.keep(&heard[at * PIECE..]);
@@ -58,10 +76,10 @@ impl Heard {
     }
 
     /// Takes them back, but for those who were heard of since.
-    fn keep(&self, heard: &[(HostName, UnixMs)]) {
+    fn keep(&self, heard: &[(HostName, Sign)]) {
         let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (host, at) in heard {
-            lists.unwritten.entry(host.clone()).or_insert(*at);
+        for (host, sign) in heard {
+            lists.unwritten.entry(host.clone()).or_insert(*sign);
         }
     }
 }

@@ -119,6 +119,19 @@ impl Mirror {
         channels.insert(name, Channel { current, hosts: known.into(), rollout, quarantine });
     }
 
+    /// These hosts, as far as there are such.
+    pub fn hosts<'a>(&self, names: impl Iterator<Item = &'a HostName>) -> Vec<PlannedHost> {
+        let found = names.filter_map(|name| {
+            let (channel, host) = self.snapshot.host(name)?;
+            Some(PlannedHost {
+                name: name.clone(),
+                channel: channel.current.id.channel.clone(),
+                host: host.clone(),
+            })
+        });
+        found.collect()
+    }
+
     /// Takes in when hosts were heard of. Returns whether it changes anything.
     pub fn heard(&mut self, heard: impl IntoIterator<Item = (HostName, UnixMs)>) -> bool {
         let mut changed = false;

@@ -25,7 +25,7 @@ use crate::mirror::{Mirror, News};
 use crate::say;
 use crate::store::fact::{About, Fact};
 use crate::store::lease::Lease;
-use crate::store::planned::{Reading, Touched};
+use crate::store::planned::{PlannedHost, Reading, Touched};
 use crate::store::write::{Committed, Write};
 use crate::store::{Store, StoreError};
 use crate::trouble::Writer;
@@ -435,7 +435,8 @@ impl Planner {
             return Ok(Carried::Not);
         }
         self.objected.clear();
-        note(&mut write, &plan).await?;
+        let known = self.planning.read().0.hosts(plan.orders.iter().map(|order| &order.host));
+        note(&mut write, known, &plan).await?;
         // The log was read to its end within this write, so this is all that is new in it.
         let rows = write.planned()?;
         let Committed { newest, events: _, asked } = write.commit().await?;
@@ -476,17 +477,12 @@ enum Leads {
     SinceNow,
 }
 
-/// Writes the facts of a plan.
-async fn note(write: &mut Write, plan: &Plan) -> Result<(), StoreError> {
+/// Writes the facts of a plan, which was made from these hosts.
+async fn note(write: &mut Write, known: Vec<PlannedHost>, plan: &Plan) -> Result<(), StoreError> {
     let Plan { at_ms: _, decisions, orders } = plan;
     for decision in decisions {
         let about = About::Channel(decision.rollout.channel.clone());
         write.append(&about, &Fact::Decided { decision: decision.clone() }).await?;
     }
-    write.fetch_hosts(orders.iter().map(|order| &order.host)).await?;
-    for order in orders {
-        let about = About::Host(order.host.clone());
-        write.append(&about, &Fact::Ordered { order: order.clone() }).await?;
-    }
-    Ok(())
+    write.order(known, orders).await
 }

@@ -14,7 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nixfleet_core::model::names::HostName;
 use nixfleet_trust::key::{KeyId, PublicKey};
 use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -25,9 +26,13 @@ use crate::store::{Store, StoreError};
 
 /// The handshake of TLS: three round trips over the slowest line, with retries.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
-/// Handshakes at the same time. Each takes 0.35 ms of a core (`facts/stack.md`), so these are 0.2 s of two cores: who waits
-/// behind them does not time out, and a storm does not pile up.
-const HANDSHAKES_MAX: usize = 1_024;
+/// Threads that shake hands. A handshake takes 0.35 ms of a core (`facts/stack.md`), and after a restart a whole fleet wants one:
+/// among the other tasks, everybody who is connected already, and whoever takes connections, would wait behind thousands of
+/// them. Threads share the cores fairly.
+const HANDSHAKE_THREADS: usize = 2;
+/// Connections that the kernel keeps until they are taken, or its own limit (`net.core.somaxconn`). What it has no room for waits
+/// for seconds, and then believes to be connected.
+const BACKLOG: u32 = 65_535;
 /// From one request to the head of the next. An agent comes at once; a browser's idle connection may go.
 const HEAD_WITHIN: Duration = Duration::from_secs(90);
 /// The largest head, and how much is read ahead.
@@ -82,22 +87,32 @@ impl Shown {
 }
 
 /// What the accept loop needs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Serving {
     /// How TLS is spoken.
     pub tls: Arc<rustls::ServerConfig>,
+    /// Who shakes hands.
+    pub handshakes: Handshakes,
     /// How many connections there may be.
     pub connections_max: u32,
     /// Becomes true when no more are taken, and those that there are end after what they answer.
     pub ending: watch::Receiver<bool>,
 }
 
+/// Listens at an address.
+pub fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As every listener does: what is left of connections of the process before does not keep us from it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves until the end is announced and everybody has an answer, or some time after it.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
-    let connections = Arc::new(Semaphore::new(serving.connections_max as usize));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let acceptor = TlsAcceptor::from(Arc::clone(&serving.tls));
-    let mut ending = serving.ending.clone();
+    let Serving { tls, handshakes, connections_max, mut ending } = serving;
+    let connections = Arc::new(Semaphore::new(connections_max as usize));
+    let (acceptor, ours) = (TlsAcceptor::from(tls), Handle::current());
     loop {
         let permit = tokio::select! {
             // Safe to cancel: a permit not taken stays. The semaphore is never closed.
@@ -116,35 +131,75 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let connection = Connection {
-            address,
-            router: router.clone(),
-            ending: ending.clone(),
-            handshakes: Arc::clone(&handshakes),
-        };
-        tokio::spawn(connection.run(acceptor.clone(), stream, permit));
+        let connection =
+            Connection { address, router: router.clone(), ending: ending.clone(), _permit: permit };
+        let (acceptor, ours) = (acceptor.clone(), ours.clone());
+        handshakes.spawn(async move {
+            if let Some(stream) = handshake(&acceptor, stream).await {
+                ours.spawn(connection.run(stream));
+            }
+        });
     }
     drop(listener);
+    // Who has not shaken hands by now has asked for nothing.
+    drop(handshakes);
     // All permits back means that all connections are gone.
-    let _ = timeout(DRAIN_WITHIN, connections.acquire_many(serving.connections_max)).await;
+    let _ = timeout(DRAIN_WITHIN, connections.acquire_many(connections_max)).await;
+}
+
+/// The threads that shake hands; those that are being shaken end when this is dropped.
+#[derive(Debug)]
+pub struct Handshakes(Option<Runtime>);
+
+impl Handshakes {
+    /// Starts them.
+    pub fn begin() -> std::io::Result<Self> {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(HANDSHAKE_THREADS)
+            .thread_name("handshakes")
+            .enable_time()
+            .build()?;
+        Ok(Self(Some(threads)))
+    }
+
+    fn spawn(&self, handshake: impl Future<Output = ()> + Send + 'static) {
+        if let Some(threads) = &self.0 {
+            drop(threads.spawn(handshake));
+        }
+    }
+}
+
+impl Drop for Handshakes {
+    fn drop(&mut self) {
+        // Not by waiting for them, which a task must not do.
+        if let Some(threads) = self.0.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+
+async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<Stream> {
+    // Best effort: a kernel that cannot do one of them still has the other limits.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(&stream, true);
+    let _ = sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
+    let user_timeout = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    let _ = sockopt::set_tcp_user_timeout(&stream, user_timeout);
+    timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await.ok()?.ok()
 }
 
 struct Connection {
     address: SocketAddr,
     router: Router,
     ending: watch::Receiver<bool>,
-    handshakes: Arc<Semaphore>,
+    /// Given back when it ends.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    async fn run(mut self, acceptor: TlsAcceptor, stream: TcpStream, _permit: OwnedSemaphorePermit) {
-        // Best effort: a kernel that cannot do one of them still has the other limits.
-        let _ = stream.set_nodelay(true);
-        let _ = sockopt::set_socket_keepalive(&stream, true);
-        let _ = sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
-        let user_timeout = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
-        let _ = sockopt::set_tcp_user_timeout(&stream, user_timeout);
-        let Some(stream) = self.handshake(&acceptor, stream).await else { return };
+    async fn run(mut self, stream: Stream) {
         let key = stream.get_ref().1.peer_certificates().and_then(|chain| crate::tls::key_of(chain.first()?));
         let shown = key.map(|key: PublicKey| Arc::new(Shown::new(key.id())));
         let peer = Peer { address: self.address, shown };
@@ -167,18 +222,6 @@ impl Connection {
             _ = self.ending.wait_for(|ending| *ending) => served.as_mut().graceful_shutdown(),
         }
         let _ = timeout(DRAIN_WITHIN, served).await;
-    }
-
-    async fn handshake(
-        &self,
-        acceptor: &TlsAcceptor,
-        stream: TcpStream,
-    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-        let shaken = async {
-            let _turn = self.handshakes.acquire().await.ok()?;
-            acceptor.accept(stream).await.ok()
-        };
-        timeout(HANDSHAKE_WITHIN, shaken).await.ok().flatten()
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::api::{App, router};
+use crate::api::{App, Parts, router};
 use crate::config::Config;
 use crate::config::ready::{NotReady, now};
 use crate::heard::{Heard, Strangers};
@@ -21,7 +21,7 @@ use crate::planner::{LEASE, Planner, Tools};
 use crate::releases::folder::{self, FolderRefused};
 use crate::releases::{self, IntakeRefused, Taken};
 use crate::room::Room;
-use crate::serve::{Serving, serve};
+use crate::serve::{self, Handshakes, Serving, serve};
 use crate::store::ingest::Ingest;
 use crate::store::{Store, StoreError};
 use crate::trouble::Writer;
@@ -48,6 +48,9 @@ pub enum NotStarted {
     /// The first root, or what was trusted before.
     #[error("it cannot be told what this fleet trusts")]
     Trust(#[source] IntakeRefused),
+    /// The threads that shake hands.
+    #[error("cannot start the threads that shake hands")]
+    Threads(#[source] std::io::Error),
     /// The address.
     #[error("cannot listen at {at}")]
     Listen {
@@ -94,7 +97,7 @@ impl Server {
         let store = Store::open(&config.database).await?;
         releases::begin(&store, &first_root, clock()).await.map_err(NotStarted::Trust)?;
         let at = config.listen;
-        let listener = TcpListener::bind(at).await.map_err(|source| NotStarted::Listen { at, source })?;
+        let listener = serve::listen(at).map_err(|source| NotStarted::Listen { at, source })?;
         let (ender, ending) = watch::channel(false);
         let (committed, changed) = watch::channel(store.newest_event().await?);
         let (ingest, ingesting) = Ingest::start(store.clone(), clock, committed.clone());
@@ -109,7 +112,7 @@ impl Server {
         };
         let (planner, planning) = Planner::new(tools, changed.clone());
         let planner_name = planner.name().to_owned();
-        let app = App {
+        let app = App::new(Parts {
             log: store.log().await?.into(),
             store,
             ingest,
@@ -124,7 +127,7 @@ impl Server {
             heard,
             strangers: Strangers::default(),
             metrics,
-        };
+        });
         let mut tasks = vec![
             tokio::spawn(planner.run()),
             tokio::spawn(write_heard(app.clone())),
@@ -133,7 +136,8 @@ impl Server {
         if let Some(folder) = &config.releases {
             tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
         }
-        let serving = Serving { tls, connections_max: config.connections_max, ending };
+        let handshakes = Handshakes::begin().map_err(NotStarted::Threads)?;
+        let serving = Serving { tls, handshakes, connections_max: config.connections_max, ending };
         Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting }, Ender(ender)))
     }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyPoolOptions};
 use sqlx::query::Query;
-use sqlx::{Any, AnyPool, Connection};
+use sqlx::{Any, AnyPool, AssertSqlSafe, Connection};
 
 use crate::config::Database;
 use crate::trouble::Troubles;
@@ -47,6 +47,11 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 const LOG: &str = "log";
 /// Connections that read, per process. Reading takes microseconds; more would only wait for the cores.
 const READERS: u32 = 4;
+/// Connections that write to PostgreSQL, per process: reports, the planner, and signs of life or a person.
+const WRITERS: u32 = 3;
+/// Pages that the writer of a SQLite file keeps, and each reader, in KiB. The kernel has them as well, at a microsecond each.
+const WRITER_CACHE_KIB: u32 = 32 * 1024;
+const READER_CACHE_KIB: u32 = 8 * 1024;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +143,8 @@ pub struct Store {
     engine: Engine,
     writer: AnyPool,
     readers: AnyPool,
+    /// One connection, to ask whether the database is there: not behind a fleet that reads.
+    asking: AnyPool,
     /// How often a statement was sent to the database for an answer.
     reads: Arc<AtomicU64>,
     board: Board,
@@ -151,12 +158,13 @@ impl Store {
         let store = match database {
             Database::Sqlite(path) => Self::open_sqlite(path).await?,
             Database::Postgres(address) => {
-                let pool = AnyPoolOptions::new()
-                    .acquire_timeout(POOL_WAIT)
-                    .max_connections(READERS + 2)
-                    .connect(address);
-                let pool = pool.await?;
-                Self::new(Engine::Postgres, pool.clone(), pool)
+                let pool = |connections: u32| {
+                    AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections)
+                };
+                // Apart, so that who writes does not wait behind a fleet that reads.
+                let (writer, readers) =
+                    (pool(WRITERS).connect(address).await?, pool(READERS).connect(address).await?);
+                Self::new(Engine::Postgres, writer, readers, pool(1).connect_lazy(address)?)
             }
         };
         schema::migrate(&store.writer, store.engine).await?;
@@ -170,19 +178,21 @@ impl Store {
         // With mode 0600, which the files beside it take over: hashes of tokens are in there.
         drop(fs::open_append(path)?);
         let address = format!("sqlite:{}?mode=rwc", path.display());
-        let pool = |connections: u32| {
+        let pool = |connections: u32, cache_kib: u32| {
             let options = AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections);
-            options.after_connect(|connection, _| {
+            options.after_connect(move |connection, _| {
                 Box::pin(async move {
                     for pragma in [
                         "PRAGMA busy_timeout = 20000",
                         "PRAGMA journal_mode = WAL",
                         // What is acknowledged is on the disk (lesson 24).
                         "PRAGMA synchronous = FULL",
-                        "PRAGMA cache_size = -65536",
                     ] {
                         sql(pragma).execute(&mut *connection).await?;
                     }
+                    // A number of ours.
+                    let cache = AssertSqlSafe(format!("PRAGMA cache_size = -{cache_kib}"));
+                    sqlx::query(cache).execute(&mut *connection).await?;
                     Ok(())
                 })
             })
@@ -190,7 +200,7 @@ impl Store {
         // One writer: two would only wait for each other, and one of them in vain.
         // A statement that finds the disk full ends the transaction, and the driver, which cannot end it once more, goes on
         // counting it. Everything later would be written within that one: acknowledged, and never committed. Readers begin none.
-        let writer = pool(1).after_release(|connection, _| {
+        let writer = pool(1, WRITER_CACHE_KIB).after_release(|connection, _| {
             Box::pin(async move {
                 // The driver rolls back on its own thread; this waits for it.
                 connection.ping().await?;
@@ -198,13 +208,13 @@ impl Store {
             })
         });
         let writer = writer.connect(&address).await?;
-        let readers = pool(READERS).connect(&address).await?;
-        Ok(Self::new(Engine::Sqlite, writer, readers))
+        let readers = pool(READERS, READER_CACHE_KIB).connect(&address).await?;
+        Ok(Self::new(Engine::Sqlite, writer, readers, pool(1, READER_CACHE_KIB).connect_lazy(&address)?))
     }
 
-    fn new(engine: Engine, writer: AnyPool, readers: AnyPool) -> Self {
+    fn new(engine: Engine, writer: AnyPool, readers: AnyPool, asking: AnyPool) -> Self {
         let (reads, board, troubles) = Default::default();
-        Self { engine, writer, readers, reads, board, troubles }
+        Self { engine, writer, readers, asking, reads, board, troubles }
     }
 
     /// What keeps it from being written.
@@ -236,7 +246,7 @@ impl Store {
     /// Whether it answers: what a readiness check asks.
     pub async fn answers(&self) -> Result<(), StoreError> {
         let newest = sqlx::query_scalar::<_, i64>("SELECT value FROM counters WHERE name = 'event'")
-            .fetch_one(&self.readers);
+            .fetch_one(&self.asking);
         let newest = tokio::time::timeout(ANSWERS_WITHIN, newest).await;
         newest.map_err(|_| StoreError::Sql(sqlx::Error::PoolTimedOut))?.map_err(StoreError::Sql)?;
         Ok(())
@@ -244,6 +254,7 @@ impl Store {
 
     /// Closes all connections; SQLite folds its log into the file by that.
     pub async fn close(&self) {
+        self.asking.close().await;
         self.readers.close().await;
         self.writer.close().await;
     }

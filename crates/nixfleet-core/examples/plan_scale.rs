@@ -151,6 +151,7 @@ fn stands(host: &Host, state: StateName) -> Option<Standing> {
         reboot_go: None,
         reboot,
         no_way_back: None,
+        restart_by: None,
         failure: None,
         hold: None,
     })

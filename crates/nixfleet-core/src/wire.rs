@@ -29,6 +29,10 @@ pub const HELLO_BYTES_MAX: usize = 512 << 10;
 /// How long a long poll is held at most, in seconds. Proxies on the way give up at 60 s by their own defaults.
 pub const POLL_SECS_MAX: u64 = 55;
 
+/// The header in which an agent says, with each request, what its clock says at that moment: milliseconds since 1970. It decides
+/// nothing; it is shown to people where the two clocks are far from each other.
+pub const CLOCK_HEADER: &str = "nixfleet-clock-ms";
+
 /// What happened on a host: `POST /v1/agent/events`. A repeat is harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventBatch {

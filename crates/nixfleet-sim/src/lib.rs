@@ -16,7 +16,7 @@
 //! | `UnrunCountsAsPassed` | L9, I9 | 3 | `Proven` |
 //! | `AcknowledgedFirst` | L24 | 2 | `AcknowledgedIsKept` |
 //! | `RepeatsFolded` | L24 | 2 | `FollowedIsTrue` |
-//! | `OrderForgotten` | L25 | 1 | `ComesToRest` |
+//! | `OrderForgotten` | L25 | 1 | `OrderStays` |
 //! | `StateLost` | L8, L17 | 1 | `NumbersCount` |
 //! | `GenerationBelow` | L3 | 2 | `RevertedToRecorded` |
 //! | `DeferredCountsAsDone` | L6 | 2 | `WithinBudget` |

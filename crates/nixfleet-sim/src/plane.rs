@@ -151,7 +151,7 @@ impl Sim {
         let release = Box::new(signed.current.clone());
         // An order for an older release is not delivered after a newer one.
         for host in hosts.keys().filter_map(place_of) {
-            self.plane.rows[host].drop_orders();
+            self.plane.rows[host].drop_older();
         }
         self.fold(&Fact::ReleaseTaken { release, hosts });
         self.plane.served[channel] = Some(signed);

@@ -35,6 +35,8 @@ pub enum Promise {
     WayOut,
     /// L24: what was acknowledged is in the database.
     AcknowledgedIsKept,
+    /// L25: an order that is counted on is with the host, or waits for it.
+    OrderStays,
     /// I4: whoever folds the reports arrives at the host's own state.
     FollowedIsTrue,
     /// The second pair of eyes has nothing against any plan.

@@ -29,6 +29,31 @@ fn a_fleet_to_which_everything_happens_comes_to_rest_and_takes_the_next_good_rel
     assert!(sum.leaders > 0 && sum.went_back > 0 && sum.static_turns > 0, "{sum:?}");
 }
 
+/// Seeds of twelve hosts that broke a promise once, and what was mended. When the story of a seed becomes another one it shows
+/// less than it did; tests that say the same in their own words stand where the mistake was.
+const MENDED: [(u64, &str); 7] = [
+    (
+        5_295,
+        "a thief's order took the place of the owner's, which the host's reports seemed to have shown before",
+    ),
+    (300_353, "a newer release took away that an order was taken back, and its host never answered"),
+    (302_297, "the same"),
+    (309_694, "a host was to go back from what it had only fetched again, and was waited for"),
+    (315_329, "the same, in a rollout that was stopped"),
+    (
+        314_367,
+        "the second opinion took a host that was told to go back, and had not heard of it, for one that had",
+    ),
+    (7_832, "the same"),
+];
+
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for (seed, what) in MENDED {
+        run(seed, settings(12, Faults::All), LINES).unwrap_or_else(|found| panic!("{what}: {found}"));
+    }
+}
+
 #[test]
 fn a_seed_is_the_same_run_each_time() {
     let counts = || run(3, settings(10, Faults::All), LINES).unwrap_or_else(|found| panic!("{found}"));

@@ -10,7 +10,7 @@ const FOUND: [(Mistake, u64, Promise); 22] = [
     (Mistake::UnrunCountsAsPassed, 3, Promise::Proven),
     (Mistake::AcknowledgedFirst, 2, Promise::AcknowledgedIsKept),
     (Mistake::RepeatsFolded, 2, Promise::FollowedIsTrue),
-    (Mistake::OrderForgotten, 1, Promise::ComesToRest),
+    (Mistake::OrderForgotten, 1, Promise::OrderStays),
     (Mistake::StateLost, 1, Promise::NumbersCount),
     (Mistake::GenerationBelow, 2, Promise::RevertedToRecorded),
     (Mistake::DeferredCountsAsDone, 2, Promise::WithinBudget),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::fleet::{StaticFleet, follow_as};
+use crate::small_disk::SmallDisk;
 use crate::spawn::{self, Output, Running};
 use crate::wait::wait_until;
 
@@ -29,6 +30,8 @@ pub struct ControlPlane {
     /// Its configuration, its key and its database.
     folder: PathBuf,
     namespace: PathBuf,
+    /// The mounts that it sees, if they are not the machine's.
+    mounts: Option<PathBuf>,
     gateway: String,
     running: Option<Running>,
     pin: String,
@@ -42,8 +45,23 @@ impl ControlPlane {
         Self::start_over(fleet, program, &database)
     }
 
+    /// The same with the file on this disk, which must stay.
+    pub fn start_on(fleet: &StaticFleet, program: &Path, disk: &SmallDisk) -> Result<Self> {
+        let database = format!("sqlite:{}", disk.at().join("control-plane.db").display());
+        Self::start_in(fleet, program, &database, Some(disk.namespace()))
+    }
+
     /// The same over a database at this address.
     pub fn start_over(fleet: &StaticFleet, program: &Path, database: &str) -> Result<Self> {
+        Self::start_in(fleet, program, database, None)
+    }
+
+    fn start_in(
+        fleet: &StaticFleet,
+        program: &Path,
+        database: &str,
+        mounts: Option<PathBuf>,
+    ) -> Result<Self> {
         let folder = folder_of(fleet);
         fs::create_dir_all(&folder).context("make the folder of the control plane")?;
         let gateway = fleet.net().gateway().to_owned();
@@ -61,6 +79,7 @@ impl ControlPlane {
         let mut control_plane = Self {
             program: program.to_owned(),
             namespace: fleet.net().namespace(),
+            mounts,
             gateway: gateway.clone(),
             folder,
             running: None,
@@ -94,7 +113,8 @@ impl ControlPlane {
     fn in_network(&self, argv: Vec<String>) -> Vec<String> {
         let net = format!("--net={}", self.namespace.display());
         let first = ["setpriv", "--pdeathsig=KILL", "nsenter", &net];
-        first.into_iter().map(str::to_owned).chain(argv).collect()
+        let mounts = self.mounts.iter().map(|mounts| format!("--mount={}", mounts.display()));
+        first.into_iter().map(str::to_owned).chain(mounts).chain(argv).collect()
     }
 
     /// A verb at its side, which must end well.
@@ -170,6 +190,11 @@ impl ControlPlane {
     /// Its certificate and its private key, PEM.
     pub fn identity(&self) -> Result<String> {
         fs::read_to_string(self.folder.join("server.pem")).context("read its certificate")
+    }
+
+    /// Gives it another certificate and private key, PEM, for its next start.
+    pub fn identify_by(&self, pem: &str) -> Result<()> {
+        crate::files::put(&self.folder.join("server.pem"), pem.as_bytes(), 0o600)
     }
 
     /// The pin by which hosts know it.

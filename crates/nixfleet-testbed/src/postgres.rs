@@ -8,7 +8,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,7 +107,7 @@ impl Postgres {
     }
 
     /// Returns when it answers.
-    pub fn until_it_answers(&mut self) -> Result<()> {
+    pub fn until_it_answers(&self) -> Result<()> {
         let program = self.programs.join("pg_isready").display().to_string();
         let folder = self.at().display().to_string();
         let argv = [&program, "-q", "-h", &folder, "-U", "fleet", "-d", "postgres"];
@@ -137,11 +136,7 @@ impl Postgres {
 
     /// Takes all the room that is left on its disk.
     pub fn fill(&self) -> Result<()> {
-        let mut file = fs::File::create(self.filler()?).context("make the filler")?;
-        for size in [1 << 20, 64 << 10, 4 << 10, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        Ok(())
+        crate::small_disk::fill(&self.filler()?)
     }
 
     /// Gives it back.

@@ -12,6 +12,7 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -219,6 +220,11 @@ impl Vm {
         drop(boot.console);
         let served = boot.disk.join();
         served.map_err(|_| anyhow::anyhow!("the disk's thread panicked"))?.context("serve the disk")
+    }
+
+    /// The network namespace in which whatever listens at 127.0.0.1 is what the machine reaches at its gateway.
+    pub fn namespace(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.keeper.pid()).into()
     }
 
     /// Seconds since its boot, by the clock that nobody can set.

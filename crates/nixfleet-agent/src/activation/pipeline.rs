@@ -15,6 +15,7 @@ use nixfleet_core::activation::platform::ProfileSet;
 use nixfleet_core::activation::record::{
     Activation, Began, ConfirmBy, Line, OnFailedUnits, Run as RunKind, Unsigned,
 };
+use nixfleet_core::activation::resume::taken_over;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::clock;
@@ -33,7 +34,7 @@ use crate::failpoint;
 use crate::tools::Tools;
 
 /// The deadman leaves the living agent this much time to revert by itself first.
-const DEADMAN_LATER: Duration = Duration::from_secs(3);
+pub const DEADMAN_LATER: Duration = Duration::from_secs(3);
 /// That of the next boot leaves it more: the agent's own time begins when the boot has started it.
 const NEXT_BOOT_LATER: Duration = Duration::from_secs(20);
 
@@ -230,6 +231,7 @@ async fn forward<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> Res
     fetch(run, seen).await.map_err(Halt::PutBack)?;
     let found = check_system(run).map_err(Halt::PutBack)?;
     boot_space::before_switch(run.backend.host(), &run.began().target).map_err(Halt::PutBack)?;
+    undisturbed(run).await.map_err(Halt::PutBack)?;
     if !found.is_empty() {
         return defer(run, found).await;
     }
@@ -258,6 +260,25 @@ async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> Resul
         observer: &*run.observer,
     };
     realise(run.tools, &order).await
+}
+
+/// A download takes its time: whoever has switched meanwhile, or does so now, keeps the host. What was read at the
+/// beginning would be a way back over theirs.
+async fn undisturbed<B: ActivationBackend>(run: &Run<'_, B>) -> Result<(), Failure> {
+    if let Some(with) = run.backend.busy().await {
+        return Err(Failure::Busy { with });
+    }
+    let current = run.backend.host().current();
+    if current.as_ref() == Some(&run.began().previous) {
+        return Ok(());
+    }
+    Err(unexpected(&run.began().previous, current.as_ref()))
+}
+
+/// Another system runs than the one that should.
+fn unexpected(expected: &StorePath, current: Option<&StorePath>) -> Failure {
+    let actual = current.map_or_else(|| "no system".to_owned(), ToString::to_string);
+    Failure::FlippedToUnexpected { expected: expected.clone(), actual }
 }
 
 /// Refuses what is no system for this host, and returns what keeps it from being switched to live (step 7).
@@ -421,10 +442,7 @@ async fn halt<B: ActivationBackend>(
     match judgement {
         Judgement::Busy => Halt::PutBack(Failure::Busy { with: BusyWith::SwitchSaidSo }),
         Judgement::Refused => Halt::PutBack(failed),
-        Judgement::RevertUnexpected => Halt::Revert(Failure::FlippedToUnexpected {
-            expected: run.began().target.clone(),
-            actual: current.map_or_else(|| "no system".to_owned(), |system| system.to_string()),
-        }),
+        Judgement::RevertUnexpected => Halt::Revert(unexpected(&run.began().target, current.as_ref())),
         Judgement::Revert
         | Judgement::Settled { .. }
         | Judgement::Units(_)
@@ -494,6 +512,9 @@ pub async fn commit<B: ActivationBackend>(
     run: &mut Run<'_, B>,
     units: Vec<TroubledUnit>,
 ) -> Result<Verdict, Halt> {
+    if let Some(failure) = taken_over(&run.activation, run.backend.host().current().as_ref()) {
+        return Ok(rollback::put_back(run, failure).await);
+    }
     run.step(Step::Commit);
     failpoint::hit("before-confirmed");
     run.note(Line::Confirmed).map_err(Halt::Revert)?;
@@ -524,6 +545,8 @@ pub async fn set_target<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<()
 /// Writes boot entries instead of switching live; the next boot lands on the target.
 async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>) -> Result<Verdict, Halt> {
     prepare(run, None).await.map_err(Halt::PutBack)?;
+    // Before the entries: from their first byte on a power cut may bring the target.
+    arm_next_boot(run).await;
     run.step(Step::Defer);
     let target = run.began().target.clone();
     let (unit, end) = run.run_to_end(RunKind::Defer, &target, Action::Boot).await.map_err(Halt::PutBack)?;
@@ -531,7 +554,6 @@ async fn defer<B: ActivationBackend>(run: &mut Run<'_, B>, found: Vec<Inhibitor>
         let last_lines = run.last_lines(&unit).await;
         return Err(Halt::PutBack(Failure::BootNotWritten { end, last_lines }));
     }
-    arm_next_boot(run).await;
     failpoint::hit("before-await-reboot");
     run.note(Line::AwaitingReboot { inhibitors: found.clone() }).map_err(Halt::PutBack)?;
     failpoint::hit("after-await-reboot");

@@ -17,13 +17,14 @@ use tokio::time::{Instant, sleep};
 
 use super::backend::ActivationBackend;
 use super::journal::{Journal, history};
-use super::pipeline::{await_confirmation, commit, conclude, set_target, settle};
+use super::pipeline::{DEADMAN_LATER, await_confirmation, commit, conclude, set_target, settle};
 use super::realise::no_space_or_internal;
 use super::rollback;
 use super::run::{Halt, Run, clean_up, journal_failure};
 use super::types::{ActivationOutcome, Observer};
 use super::unfinished::is_unfinished;
 use super::verify_poll::{POLL_BUDGET, read_end};
+use crate::failpoint;
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
 
@@ -31,6 +32,8 @@ use crate::tools::nix_store::REALISE_STALL;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long that of a later boot waits for the boot to be over; a job that never ends must not keep it.
 const PATIENCE_BOOTING: Duration = Duration::from_mins(10);
+/// Between two looks at whether the boot is over.
+const LOOK_AT_BOOT_EVERY: Duration = Duration::from_secs(1);
 /// How long it waits for one that says that it is on the way back already.
 const PATIENCE_REVERTING: Duration = Duration::from_secs(POLL_BUDGET.as_secs() + 60);
 
@@ -107,7 +110,9 @@ pub async fn deadman<B: ActivationBackend>(
     observer: &Arc<dyn Observer>,
 ) -> Result<Option<ActivationOutcome>, Failure> {
     if deadline == Deadline::Passed {
-        await_end_of_boot(backend).await;
+        // A boot that is still going on may be about to start the agent; a job that never ends must not keep us.
+        boot_is_over(backend, PATIENCE_BOOTING).await;
+        await_written_time(backend, id).await?;
     }
     let since = Instant::now();
     loop {
@@ -134,11 +139,31 @@ pub async fn deadman<B: ActivationBackend>(
     }
 }
 
-/// A boot that is still going on may be about to start the agent.
-async fn await_end_of_boot<B: ActivationBackend>(backend: &B) {
-    let give_up = Instant::now() + PATIENCE_BOOTING;
-    while backend.is_booting().await && Instant::now() < give_up {
-        sleep(Duration::from_secs(1)).await;
+/// Waits for the end of the boot, for so long at most; says whether it came.
+async fn boot_is_over<B: ActivationBackend>(backend: &B, within: Duration) -> bool {
+    let give_up = Instant::now() + within;
+    while backend.is_booting().await {
+        if Instant::now() >= give_up {
+            return false;
+        }
+        sleep(LOOK_AT_BOOT_EVERY).await;
+    }
+    true
+}
+
+/// The trial that a reboot began may have a time of its own by now, written down by the agent that took it up: until then the
+/// deadman of that boot has no business.
+async fn await_written_time<B: ActivationBackend>(backend: &B, id: &ActivationId) -> Result<(), Failure> {
+    let boot = boot_id(backend).await?;
+    loop {
+        let known = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
+        let mine = known.into_iter().find(|activation| activation.id == *id && activation.is_pending());
+        let until = mine.and_then(|activation| activation.deadline).filter(|(of, _)| *of == boot);
+        let left = until.map(|(_, at_ms)| Duration::from_millis(at_ms).saturating_sub(clock::monotonic()));
+        match left {
+            Some(left) if !left.is_zero() => sleep(left + DEADMAN_LATER).await,
+            Some(_) | None => return Ok(()),
+        }
     }
 }
 
@@ -192,7 +217,7 @@ pub async fn take_up_one<B: ActivationBackend>(
     };
     let world = look(backend, &desk.held.1, &activation).await;
     let mut run = desk.take_up(backend, activation, observer);
-    let outcome = go_on(&mut run, &world).await;
+    let outcome = go_on(&mut run, &world, Asks::Reducer).await;
     Ok(TakenUp::Stands(Box::new(outcome.unwrap_or_else(|| standing(&mut run)))))
 }
 
@@ -344,7 +369,7 @@ async fn take_up<B: ActivationBackend>(
     let mut world = look(backend, &held.1, &activation).await;
     world.deadline_passed |= deadline == Deadline::Passed;
     let mut run = Run::take_up((backend, tools), held, activation, (observer.clone(), REALISE_STALL));
-    let outcome = go_on(&mut run, &world).await;
+    let outcome = go_on(&mut run, &world, Asks::Activation).await;
     (Some(run.release()), outcome)
 }
 
@@ -397,16 +422,32 @@ async fn look_at_run<B: ActivationBackend>(backend: &B, fired: &Fired, same_boot
     }
 }
 
+/// Who asks the probes of a trial that a reboot began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// The activation itself.
+    Activation,
+    /// The reducer, for an activation of its own: the release's probes and its source are with it.
+    Reducer,
+}
+
 /// Carries out what `resume` decided.
-async fn go_on<B: ActivationBackend>(run: &mut Run<'_, B>, world: &World) -> Option<ActivationOutcome> {
+async fn go_on<B: ActivationBackend>(
+    run: &mut Run<'_, B>,
+    world: &World,
+    asks: Asks,
+) -> Option<ActivationOutcome> {
     let at = run.activation.reached.step();
+    let is_the_reducers = asks == Asks::Reducer && run.began().confirm_by == ConfirmBy::Person;
     let verdict = match resume(&run.activation, world) {
         Resume::StillDeferred => return None,
         Resume::Abandon => Err(Halt::PutBack(Failure::Interrupted { at })),
         Resume::Await => await_newest(run).await,
+        Resume::Confirm | Resume::LandedOnTarget if is_the_reducers => await_the_reducer(run).await,
         Resume::Confirm => await_confirmation(run, Vec::new(), false).await,
         Resume::Commit => commit_again(run).await,
         Resume::LandedOnTarget => landed_on_target(run).await,
+        Resume::Yield(failure) => Ok(rollback::put_back(run, failure).await),
         Resume::LandedOnPrevious(failure) => Ok(landed_on_previous(run, failure).await),
         Resume::Revert(failure) => Err(Halt::Revert(failure)),
     };
@@ -446,6 +487,30 @@ async fn landed_on_target<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<
     run.observer.remark("the host is back on the target; asking the probes");
     run.note(Line::Confirming).map_err(Halt::Revert)?;
     await_confirmation(run, Vec::new(), true).await
+}
+
+/// On trial until the reducer has asked its probes. After a reboot that trial begins when the boot is over; its time is
+/// written down, and the deadman of that boot waits for it.
+async fn await_the_reducer<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
+    let confirm_within_secs = run.began().confirm_within_secs;
+    let has_a_time = run.activation.deadline.as_ref().is_some_and(|(boot, _)| boot == run.boot());
+    if !has_a_time {
+        if run.activation.reached != Reached::Confirming {
+            run.note(Line::Confirming).map_err(Halt::Revert)?;
+        }
+        run.step(Step::Confirm);
+        failpoint::hit("before-confirm");
+        run.observer.remark("the reboot brought the target; it is on trial when the boot is over");
+        let within = Duration::from_secs(confirm_within_secs);
+        if !boot_is_over(run.backend, within).await {
+            let (probe, evidence) = ("boot".to_owned(), "the host is still starting".to_owned());
+            return Err(Halt::Revert(Failure::ProbeFailed { probe, evidence, rounds: 0 }));
+        }
+        let deadline_ms = u64::try_from((clock::monotonic() + within).as_millis()).unwrap_or(u64::MAX);
+        run.note(Line::ArmingDeadman { deadline_ms }).map_err(Halt::Revert)?;
+        failpoint::hit("after-confirm");
+    }
+    Ok(Verdict::OnTrial { confirm_within_secs: run.time_left().as_secs() })
 }
 
 /// The host is on the previous system already: only the profile and the boot entries are put back.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::outcome::{Failure, Step, Verdict};
-use nixfleet_core::activation::record::{Line, Reached, Run as RunKind};
-use nixfleet_core::activation::record::{OnFailedUnits, Purpose, Unsigned};
+use nixfleet_core::activation::record::{
+    Began, Line, OnFailedUnits, Purpose, Reached, Run as RunKind, Unsigned,
+};
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen, worse};
-use nixfleet_core::ids::ActivationId;
-use nixfleet_sys::clock;
+use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_sys::{clock, text};
 use tokio::time::{Instant, sleep};
 
 use super::backend::{Action, ActivationBackend};
@@ -26,6 +27,8 @@ use crate::failpoint;
 const REVERT_TRIES: u32 = 2;
 /// How long a unit may be on its way back after the revert; most wait 100 ms to some seconds between two starts.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
+/// How long a host may take to go down after it took the order: a unit may need 90 s to stop, some longer.
+const DOWN_WITHIN: Duration = Duration::from_mins(5);
 /// Between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -66,18 +69,23 @@ pub fn rollback_target<B: ActivationBackend>(
     Ok(target)
 }
 
-/// Undoes what was prepared, when nothing of the target ran: the profile, and boot entries that a run may have
+/// Undoes what was prepared, when nothing of the target runs: the profile, and boot entries that a run may have
 /// written.
+///
+/// Both become what they were, which need not be what runs: somebody may have written another system for the next boot.
+/// A profile that names a third system by now is somebody's, and stays.
 pub async fn put_back<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
-    let began = run.began().clone();
-    if run.activation.profile_touched() {
-        let back = (&began.previous, began.previous_generation.as_ref());
-        if let Err(why) = profile::put_back(Some(run.tools), run.backend.host(), back.0, back.1).await {
+    let Began { target, previous, previous_generation, .. } = run.began().clone();
+    let before = previous_generation.as_ref().map_or(&previous, |generation| &generation.system);
+    let is_ours = run.backend.host().profile_system().is_none_or(|named| named == target);
+    if run.activation.profile_touched() && is_ours {
+        let recorded = previous_generation.as_ref();
+        if let Err(why) = profile::put_back(Some(run.tools), run.backend.host(), before, recorded).await {
             return Verdict::RevertFailed { failure, revert: why };
         }
     }
     run.generation = None;
-    if let Err(why) = restore_boot(run).await {
+    if let Err(why) = restore_boot(run, before).await {
         return Verdict::RevertFailed { failure, revert: why };
     }
     failpoint::hit("after-put-back");
@@ -88,6 +96,7 @@ pub async fn put_back<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failu
 pub async fn revert<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
     run.step(Step::Revert);
     run.observer.remark(&format!("going back: {failure}"));
+    let by_reboot = leads_over_a_reboot(run);
     let going_on = running_revert(run).await;
     failpoint::hit("before-reverting");
     if run.activation.reverting.is_none() {
@@ -111,14 +120,42 @@ pub async fn revert<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure
     }
     failpoint::hit("after-revert-profile");
     run.generation = None;
-    if let Err(revert) = switch_back(run, going_on).await {
-        return Verdict::RevertFailed { failure, revert };
+    if by_reboot && let Err(why) = go_back_by_reboot(run).await {
+        run.warn(format!(
+            "the host could not be restarted into the previous system: {why}; switching to it live"
+        ));
     }
+    let back = switch_back(run, going_on).await;
     failpoint::hit("after-revert");
-    if let Err(revert) = restore_boot(run).await {
+    // Also when the live way failed: then the next boot is what is left.
+    let boot = restore_boot(run, &began.previous).await;
+    if let Err(revert) = back.and(boot) {
         return Verdict::RevertFailed { failure, revert };
     }
     Verdict::Reverted { failure, left: restore_units(run).await }
+}
+
+/// Whether the target came by a reboot, because it could not be switched to live. Then the previous system cannot be
+/// switched to live either: its own check may refuse that, and the target's kernel would go on running.
+///
+/// Not a second time: if a reboot on the way back brought the target again, live is better than round and round.
+fn leads_over_a_reboot<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
+    let activation = &run.activation;
+    let came_by_reboot = !activation.inhibitors.is_empty()
+        && run.backend.host().booted().as_ref() == Some(&activation.began.target);
+    let rebooted_since = activation.reverting.is_some() && activation.last_boot != *run.boot();
+    came_by_reboot && !rebooted_since
+}
+
+/// Makes the previous system the boot default and restarts the host. Returns only when that did not work; otherwise the
+/// next boot finds an activation on the way back, on the previous system, and ends it.
+async fn go_back_by_reboot<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), String> {
+    let previous = run.began().previous.clone();
+    restore_boot(run, &previous).await.map_err(|failure| failure.to_string())?;
+    run.observer.remark("the previous system is the boot default again; restarting into it");
+    run.tools.reboot().await.map_err(|error| text::chain(&error))?;
+    sleep(DOWN_WITHIN).await;
+    Err(format!("it did not go down within {} s", DOWN_WITHIN.as_secs()))
 }
 
 /// The revert's own run, if one is going on: another process began it, and a second one would only find the lock.
@@ -182,13 +219,12 @@ async fn switch_back<B: ActivationBackend>(
     Err(last)
 }
 
-/// Writes the previous system's boot entries again where a run of ours may have written others.
-async fn restore_boot<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), Failure> {
+/// Makes the system the boot default again where a run of ours may have written other entries.
+async fn restore_boot<B: ActivationBackend>(run: &mut Run<'_, B>, system: &StorePath) -> Result<(), Failure> {
     if !run.activation.boot_entries_touched() {
         return Ok(());
     }
-    let previous = run.began().previous.clone();
-    let (unit, end) = run.run_to_end(RunKind::RevertBoot, &previous, Action::Boot).await?;
+    let (unit, end) = run.run_to_end(RunKind::RevertBoot, system, Action::Boot).await?;
     match end {
         RunEnd::Exited { code: 0 } => Ok(()),
         RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::TimedOut | RunEnd::Unknown => {

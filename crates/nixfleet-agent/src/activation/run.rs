@@ -8,7 +8,7 @@ use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{ActivationOutcome, Failure, Step, StepTime, Verdict, Warning};
 use nixfleet_core::activation::record::{Activation, Began, Line, Run as RunKind, fold};
 use nixfleet_core::activation::units::UnitsSeen;
-use nixfleet_core::ids::{ActivationId, Generation, StorePath};
+use nixfleet_core::ids::{ActivationId, BootId, Generation, StorePath};
 use nixfleet_sys::fs::{self, Lock};
 use nixfleet_sys::{clock, text};
 
@@ -129,6 +129,11 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
     /// Its id.
     pub fn id(&self) -> &ActivationId {
         &self.activation.id
+    }
+
+    /// This boot.
+    pub fn boot(&self) -> &BootId {
+        self.journal.boot()
     }
 
     /// What it needs.

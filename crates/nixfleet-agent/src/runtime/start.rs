@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nixfleet_core::host::retry::seed_of;
 use nixfleet_core::host::world::{Setup, SourceKind};
+use nixfleet_sys::clock;
 use nixfleet_sys::fs::{self, FsError, Lock};
 use nixfleet_trust::trust::{Trust, TrustUnreadable};
 use tokio::sync::{mpsc, watch};
@@ -159,6 +160,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
             speaking: source.speaking(),
             inputs: inputs.clone(),
             newest: saved_newest,
+            clock: clock::unix_ms,
             random: Arc::clone(&source.random),
             look: Arc::new(move || to_look.look()),
             voice: Arc::clone(&voice),

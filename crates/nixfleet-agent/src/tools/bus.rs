@@ -69,9 +69,6 @@ pub enum BusError {
 
 /// All units that are loaded.
 pub async fn list_units(socket: &Path) -> Result<Vec<UnitState>, BusError> {
-    /// Name, description, load, active and sub state, followed unit, path; its job by number, type and path.
-    type Row =
-        (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
     let rows: Vec<Row> = ask(socket, (MANAGER, "ListUnits"), &()).await?;
     rows.into_iter().map(|row| unit_state(&row.0, row.2, &row.3, row.4)).collect()
 }

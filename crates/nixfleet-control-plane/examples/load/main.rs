@@ -52,7 +52,7 @@ use cluster::{Cluster, Synced};
 use fleet::{Fleet, Host, HostKeys};
 use person::{Looking, Person};
 use server::Prepared;
-use stages::Bench;
+use stages::{Bench, Stage};
 use wire::{Way, source};
 use world::{REPORTS_MAX, World};
 
@@ -74,6 +74,9 @@ struct Args {
     /// Watch the idle fleet for 10 s and not for 60
     #[arg(long)]
     quick: bool,
+    /// End after this stage
+    #[arg(long, value_enum, default_value_t = Stage::Restart)]
+    up_to: Stage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -167,6 +170,7 @@ async fn measured(args: &Args, fleet: &Fleet, engine: Engine) -> Result<Option<R
         stranger,
         rows: Rows::new(),
         is_quick: args.quick,
+        up_to: args.up_to,
         prepared,
         server,
         world,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,6 +24,25 @@ const REPORTING: usize = 512;
 /// Records of a batch: one, what a switch brings, and many after an outage.
 const BATCHES: [usize; 3] = [2, 12, 100];
 
+/// What is measured, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Stage {
+    /// A release over all hosts is pushed.
+    Push,
+    /// All agents are switched on.
+    Connect,
+    /// Nothing happens.
+    Idle,
+    /// A wave of all hosts but one is opened, and they go.
+    Go,
+    /// Reports come as fast as they are taken.
+    Reports,
+    /// Slow and silent connections attack.
+    Attack,
+    /// The server ends, and another one takes its place.
+    Restart,
+}
+
 /// A fleet and its server.
 pub(crate) struct Bench {
     pub(crate) prepared: Prepared,
@@ -36,18 +56,26 @@ pub(crate) struct Bench {
     /// The rows of the table so far.
     pub(crate) rows: Vec<(String, String)>,
     pub(crate) is_quick: bool,
+    /// The last stage that is wanted.
+    pub(crate) up_to: Stage,
 }
 
 impl Bench {
-    /// All stages.
+    /// All stages that are wanted.
     pub(crate) async fn run(&mut self, living: &mut JoinSet<()>) -> Result<()> {
-        self.push().await?;
-        self.connect(living).await?;
-        self.idle().await?;
-        self.go().await?;
-        self.reports().await?;
-        attack::run(self).await?;
-        self.restart().await
+        let up_to = self.up_to;
+        for stage in Stage::value_variants().iter().filter(|stage| **stage <= up_to) {
+            match stage {
+                Stage::Push => self.push().await?,
+                Stage::Connect => self.connect(living).await?,
+                Stage::Idle => self.idle().await?,
+                Stage::Go => self.go().await?,
+                Stage::Reports => self.reports().await?,
+                Stage::Attack => attack::run(self).await?,
+                Stage::Restart => self.restart().await?,
+            }
+        }
+        Ok(())
     }
 
     fn row(&mut self, what: impl Into<String>, value: impl Into<String>) {
@@ -190,6 +218,8 @@ impl Bench {
         let count = self.agents.len();
         let ended = self.server.end().await?;
         self.row("the server ends in order in", secs(ended));
+        // While there is no server there are no answers.
+        drop(self.looking.take());
         let begun = Instant::now();
         self.server = self.prepared.start()?;
         let within = Duration::from_secs(330);

@@ -4,9 +4,12 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::wire::CLOCK_HEADER;
 
 use super::App;
 use super::problem::Problem;
+use crate::heard::Sign;
 use crate::serve::Peer;
 use crate::store::tokens::{Person, Role};
 
@@ -40,7 +43,7 @@ impl FromRequestParts<App> for Host {
         };
         let id = &shown.key;
         if let Some(host) = shown.host(&app.store).await? {
-            app.heard.note(&host, (app.clock)());
+            app.heard.note(&host, Sign::of((app.clock)(), clock_of(&parts.headers)));
             return Ok(Self(host));
         }
 
@@ -73,6 +76,12 @@ impl FromRequestParts<App> for Operator {
     }
 }
 
+/// What the clock of whoever asks says, if that is said.
+fn clock_of(headers: &HeaderMap) -> Option<UnixMs> {
+    let text = headers.get(CLOCK_HEADER)?.to_str().ok()?;
+    UnixMs::new(text.parse().ok()?).ok()
+}
+
 async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
@@ -84,4 +93,23 @@ async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
     person.ok_or_else(|| {
         Problem::unauthenticated("the token is not known here; it may have been removed").hint(MAKE_TOKEN)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_a_number_of_milliseconds_or_was_not_said() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CLOCK_HEADER, text.parse().expect("a header"));
+            clock_of(&headers)
+        };
+        assert_eq!(of("1793923200000"), UnixMs::new(1_793_923_200_000).ok());
+        for other in ["", "-1", "noon", "1.5", "9007199254740993", "99999999999999999999", "\u{fc}"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(clock_of(&HeaderMap::new()), None);
+    }
 }

@@ -50,7 +50,9 @@ pub(super) async fn latest(
     headers: HeaderMap,
     Path(channel): Path<String>,
 ) -> Result<Response, Problem> {
-    serve(&app, &headers, &layout::latest(&channel_named(&channel)?)).await
+    let channel = channel_named(&channel)?;
+    let document = app.store.latest(&channel).await?;
+    answer(&headers, &layout::latest(&channel), document)
 }
 
 pub(super) async fn release(
@@ -92,6 +94,10 @@ fn seq_of(text: &str) -> Result<Seq, Problem> {
 /// A document, or word that it is the one that is known.
 async fn serve(app: &App, headers: &HeaderMap, path: &str) -> Result<Response, Problem> {
     let bytes = app.store.document(path).await?;
+    answer(headers, path, bytes)
+}
+
+fn answer(headers: &HeaderMap, path: &str, bytes: Option<Vec<u8>>) -> Result<Response, Problem> {
     let bytes = bytes.ok_or_else(|| Problem::not_found(format!("`{path}` is not served here")))?;
     let etag = format!("\"{}\"", HEXLOWER.encode(digest(&SHA256, &bytes).as_ref()));
     let known =

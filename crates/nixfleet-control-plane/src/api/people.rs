@@ -29,8 +29,19 @@ pub(super) fn router() -> Router<App> {
 
 /// A host for whoever asks.
 fn host_view(listed: HostListed, now: UnixMs) -> HostView {
-    let HostListed { name, channel, release_seq, wave, tags, system, state, reported_ms, heard_ms, fault } =
-        listed;
+    let HostListed {
+        name,
+        channel,
+        release_seq,
+        wave,
+        tags,
+        system,
+        state,
+        reported_ms,
+        heard_ms,
+        clock_ahead_ms,
+        fault,
+    } = listed;
     HostView {
         name,
         channel,
@@ -44,6 +55,8 @@ fn host_view(listed: HostListed, now: UnixMs) -> HostView {
         doing: reported_ms.map(|_| state.describe(Now { at: now, up: UpMs::default() })),
         reported_ms,
         heard_ms,
+        clock_ahead_ms,
+        refused: state.source.refused,
         fault,
     }
 }

@@ -1,4 +1,5 @@
-//! What is asked of each host, in memory: a poll that brings nothing asks the database nothing.
+//! What is asked of each host, in memory: a poll that brings nothing asks the database nothing. And what every host asks
+//! that comes back or is on trial: whose its key is, and which release is the newest of its channel.
 //!
 //! A note says how things were at an event of the log. A write of this process leaves its notes when it is committed; what
 //! other processes wrote is seen in the log some moments later, and whatever it made old goes then. What has no note is read
@@ -9,8 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::wire::Order;
+use nixfleet_trust::key::KeyId;
 
 use super::planned::Touched;
 
@@ -37,6 +39,10 @@ pub struct Board(Arc<Mutex<Notes>>);
 struct Notes {
     /// At most one for each host that a release names: nobody else gets as far as to ask.
     hosts: HashMap<HostName, Note>,
+    /// Hosts by their keys, and the newest release of channels as it is served: those that were asked for since the newest
+    /// release. At most one for each key and channel that a release names.
+    keys: HashMap<KeyId, HostName>,
+    latest: HashMap<ChannelName, Vec<u8>>,
     /// The event of the newest release. It may change everything, so what was noted before it is void.
     released: u64,
     /// When the log was last read to its end.
@@ -71,6 +77,34 @@ impl Board {
     pub fn released(&self) -> Option<Released> {
         let notes = self.lock();
         notes.is_following().then_some(Released(notes.released))
+    }
+
+    /// Whose this key is, if that is known.
+    pub fn host_of(&self, key: &KeyId) -> Option<HostName> {
+        let notes = self.lock();
+        notes.is_following().then(|| notes.keys.get(key).cloned())?
+    }
+
+    /// Notes whose this key is, as it was read after `released` was seen.
+    pub fn note_key(&self, released: Released, key: &KeyId, host: &HostName) {
+        let mut notes = self.lock();
+        if notes.released == released.0 {
+            notes.keys.insert(key.clone(), host.clone());
+        }
+    }
+
+    /// The document with the newest release of this channel, if that is known.
+    pub fn latest(&self, channel: &ChannelName) -> Option<Vec<u8>> {
+        let notes = self.lock();
+        notes.is_following().then(|| notes.latest.get(channel).cloned())?
+    }
+
+    /// Notes the document with the newest release of this channel, as it was read after `released` was seen.
+    pub fn note_latest(&self, released: Released, channel: &ChannelName, document: &[u8]) {
+        let mut notes = self.lock();
+        if notes.released == released.0 {
+            notes.latest.insert(channel.clone(), document.to_vec());
+        }
     }
 
     /// Notes what was so as of the event `event`, unless it is known as of a later one.
@@ -120,6 +154,8 @@ impl Notes {
     fn void_before(&mut self, event: u64) {
         self.released = self.released.max(event);
         let released = self.released;
+        self.keys.clear();
+        self.latest.clear();
         self.hosts.retain(|_, note| note.event >= released);
     }
 }
@@ -137,6 +173,10 @@ mod tests {
     /// Something that differs by the event as of which it is so.
     fn asked(is_followed: bool) -> Asked {
         Asked { orders: Vec::new(), is_followed }
+    }
+
+    fn key() -> KeyId {
+        format!("SHA256:{}", "A".repeat(43)).parse().expect("a fingerprint")
     }
 
     fn about(event: u64) -> Touched {
@@ -174,6 +214,21 @@ mod tests {
         board.touched(&about(8));
         assert_eq!(board.look(&host()), None);
         assert_eq!(board.unknown([&host()]), ["web-1"]);
+    }
+
+    #[test]
+    fn whose_a_key_is_and_what_is_newest_count_until_there_is_another_release() {
+        let (board, key, channel) = (Board::default(), key(), "stable".parse().expect("a name"));
+        board.touched(&Touched::default());
+        let before = board.released().expect("the log is followed");
+        board.note_key(before, &key, &host());
+        board.note_latest(before, &channel, b"1");
+        assert_eq!((board.host_of(&key), board.latest(&channel)), (Some(host()), Some(b"1".to_vec())));
+        board.release_taken(9);
+        assert_eq!((board.host_of(&key), board.latest(&channel)), (None, None));
+        board.note_key(before, &key, &host());
+        board.note_latest(before, &channel, b"1");
+        assert_eq!((board.host_of(&key), board.latest(&channel)), (None, None), "read before the release");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The documents that are served, byte for byte as they were verified, by their path in the layout; and what is trusted.
 
+use nixfleet_core::model::layout;
+use nixfleet_core::model::names::ChannelName;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::random;
 use sqlx::Row;
@@ -20,6 +22,20 @@ impl Store {
             .fetch_optional(self.readers())
             .await?;
         Ok(row.map(|row| row.try_get("bytes")).transpose()?)
+    }
+
+    /// The document with the newest release of a channel, from memory if it is there: every host on trial asks for it.
+    pub async fn latest(&self, channel: &ChannelName) -> Result<Option<Vec<u8>>, StoreError> {
+        // Before the question: what is taken in meanwhile makes the answer void.
+        let released = self.board.released();
+        if let Some(document) = self.board.latest(channel) {
+            return Ok(Some(document));
+        }
+        let document = self.document(&layout::latest(channel)).await?;
+        if let (Some(released), Some(document)) = (released, &document) {
+            self.board.note_latest(released, channel, document);
+        }
+        Ok(document)
     }
 
     /// What was saved under `name`.

@@ -14,6 +14,7 @@ use super::board::Asked;
 use super::fact::{About, Fact};
 use super::rows::Insert;
 use super::{Store, StoreError, int, sql, uint};
+use crate::heard::Sign;
 
 /// The most rows of one page.
 pub const PAGE_MAX: u32 = 1_000;
@@ -41,6 +42,8 @@ pub struct HostListed {
     pub reported_ms: Option<UnixMs>,
     /// When it was last heard of at all.
     pub heard_ms: Option<UnixMs>,
+    /// How far its clock was ahead then; `None` if it did not say.
+    pub clock_ahead_ms: Option<i64>,
     /// Why its events cannot be followed at the moment.
     pub fault: Option<String>,
 }
@@ -83,22 +86,32 @@ pub struct EventFilter {
 }
 
 const HOST_COLUMNS: &str = "SELECT name, channel, release_seq, wave, tags, system, state, reported_ms, fault, \
-     (SELECT at_ms FROM heard WHERE heard.host = hosts.name) AS heard_ms FROM hosts";
+     heard.at_ms AS heard_ms, heard.ahead_ms FROM hosts LEFT JOIN heard ON heard.host = hosts.name";
 
 const NOTE_HEARD: Insert = Insert {
-    head: "INSERT INTO heard (host, at_ms) VALUES",
-    columns: 2,
-    tail: "ON CONFLICT (host) DO UPDATE SET at_ms = excluded.at_ms",
+    head: "INSERT INTO heard (host, at_ms, ahead_ms) VALUES",
+    columns: 3,
+    tail: "ON CONFLICT (host) DO UPDATE SET at_ms = excluded.at_ms, ahead_ms = excluded.ahead_ms",
 };
 
 impl Store {
-    /// The host that has this key by a release that is served.
+    /// The host that has this key by a release that is served, from memory if it is there.
     pub async fn host_of_key(&self, key: &KeyId) -> Result<Option<HostName>, StoreError> {
+        // Before the question: what is taken in meanwhile makes the answer void.
+        let released = self.board.released();
+        if let Some(host) = self.board.host_of(key) {
+            return Ok(Some(host));
+        }
         let host: Option<String> = sqlx::query_scalar("SELECT host FROM host_keys WHERE key_id = $1")
             .bind(key.to_string())
             .fetch_optional(self.readers())
             .await?;
-        host.map(|host| host.parse().map_err(|_| StoreError::corrupt("a host's name"))).transpose()
+        let Some(host) = host else { return Ok(None) };
+        let host = host.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
+        if let Some(released) = released {
+            self.board.note_key(released, key, &host);
+        }
+        Ok(Some(host))
     }
 
     /// A host.
@@ -251,10 +264,12 @@ impl Store {
 
     /// Notes that hosts were heard of, each named once, in one transaction for all of them: never a row for each sign of
     /// life (lesson 32).
-    pub async fn note_heard(&self, heard: &[(HostName, UnixMs)]) -> Result<(), StoreError> {
+    pub async fn note_heard(&self, heard: &[(HostName, Sign)]) -> Result<(), StoreError> {
         let mut tx = self.writer.begin().await?;
         NOTE_HEARD
-            .run(&mut tx, heard, |query, (host, at)| query.bind(host.to_string()).bind(int(at.get())))
+            .run(&mut tx, heard, |query, (host, Sign { at, clock_ahead_ms })| {
+                query.bind(host.to_string()).bind(int(at.get())).bind(*clock_ahead_ms)
+            })
             .await?;
         Ok(tx.commit().await?)
     }
@@ -327,6 +342,7 @@ fn host_of(row: &AnyRow) -> Result<HostListed, StoreError> {
         state: state_of(row)?,
         reported_ms: some(time(row, "reported_ms")?),
         heard_ms: heard.and_then(|at| UnixMs::new(uint(at)).ok()),
+        clock_ahead_ms: row.try_get("ahead_ms")?,
         fault: row.try_get("fault")?,
     })
 }

@@ -10,7 +10,6 @@ use nixfleet_core::host::Record;
 use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_core::wire::{EventsTaken, Then};
 use nixfleet_sys::text::chain;
@@ -174,7 +173,7 @@ async fn one(write: &mut Write, host: &HostName, sent: Sent) -> Result<EventsTak
         Sent::State { state, agent } => {
             if write.host(host).await?.is_some() {
                 write.append(&About::Host(host.clone()), &Fact::StateSent { state, agent }).await?;
-                write.order_again(host, Ordered::is_missing_in).await?;
+                write.order_again(host).await?;
             }
         }
     }

@@ -29,7 +29,8 @@ use super::{Store, StoreError, int, sql, uint};
 const PAGE: i64 = 2_000;
 
 const HOSTS: Among = Among {
-    head: "SELECT name, channel, wave, tags, system, state, reported_ms, remembered, \
+    head: "SELECT name, channel, wave, tags, system, state, reported_ms, \
+           (SELECT body FROM remembered WHERE remembered.host = hosts.name) AS remembered, \
            (SELECT at_ms FROM heard WHERE heard.host = hosts.name) AS heard_ms FROM hosts WHERE name IN",
 };
 const FOLLOWED: Among = Among {
@@ -163,7 +164,8 @@ impl Reading<'_> {
     ) -> Result<BTreeMap<HostName, PlannedHost>, StoreError> {
         let (mut out, mut after) = (BTreeMap::new(), String::new());
         loop {
-            let rows = sql("SELECT name, channel, wave, tags, system, state, reported_ms, remembered, \
+            let rows = sql("SELECT name, channel, wave, tags, system, state, reported_ms, \
+                 (SELECT body FROM remembered WHERE remembered.host = hosts.name) AS remembered, \
                  (SELECT at_ms FROM heard WHERE heard.host = hosts.name) AS heard_ms \
                  FROM hosts WHERE channel = $1 AND name > $2 ORDER BY name LIMIT $3")
             .bind(channel.to_string())

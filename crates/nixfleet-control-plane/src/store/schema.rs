@@ -45,14 +45,25 @@ const STEPS: &[&[&str]] = &[
         // What the planner remembers of a host.
         "ALTER TABLE hosts ADD COLUMN remembered TEXT",
     ],
+    &[
+        // How far the host's clock was ahead when it was heard; nothing if it did not say.
+        "ALTER TABLE heard ADD COLUMN ahead_ms BIGINT",
+    ],
+    &[
+        // In a table of its own: an order changes it, and nothing else of a host's row, which is twenty times as long.
+        "CREATE TABLE remembered (host TEXT PRIMARY KEY, body TEXT NOT NULL)",
+        "INSERT INTO remembered (host, body) SELECT name, remembered FROM hosts WHERE remembered IS NOT NULL",
+        "ALTER TABLE hosts DROP COLUMN remembered",
+    ],
 ];
 
 /// Tables that `rebuild` empties and fills again.
-pub(super) const PROJECTIONS: [&str; 5] = [
+pub(super) const PROJECTIONS: [&str; 6] = [
     "DELETE FROM releases",
     "DELETE FROM hosts",
     "DELETE FROM host_keys",
     "DELETE FROM orders",
+    "DELETE FROM remembered",
     "DELETE FROM rollouts",
 ];
 
@@ -105,10 +116,41 @@ mod tests {
         out
     }
 
+    #[tokio::test]
+    async fn what_was_remembered_in_rows_of_hosts_is_remembered_after_the_third_step() {
+        sqlx::any::install_default_drivers();
+        let pool = sqlx::any::AnyPoolOptions::new().max_connections(1).connect("sqlite::memory:").await;
+        let pool = pool.expect("a database");
+        let run = async |text: String| {
+            sqlx::query(sqlx::AssertSqlSafe(text)).execute(&pool).await.expect("it runs");
+        };
+        run("CREATE TABLE schema_steps (step BIGINT PRIMARY KEY)".to_owned()).await;
+        for (step, statements) in STEPS.iter().take(2).enumerate() {
+            for statement in *statements {
+                run(Engine::Sqlite.spelled(statement)).await;
+            }
+            run(format!("INSERT INTO schema_steps (step) VALUES ({})", step + 1)).await;
+        }
+        for (name, remembered) in [("web-1", "'{\"retry\":1}'"), ("web-2", "NULL")] {
+            run(format!(
+                "INSERT INTO hosts (name, channel, release_seq, wave, tags, system, seq, phase, state, reported_ms, \
+                 remembered) VALUES ('{name}', 'stable', 1, 0, '[]', 'x', 0, 'converged', '{{}}', 0, {remembered})"
+            ))
+            .await;
+        }
+        migrate(&pool, Engine::Sqlite).await.expect("the newest form");
+        let kept: Vec<(String, String)> =
+            sqlx::query_as("SELECT host, body FROM remembered").fetch_all(&pool).await.expect("rows");
+        assert_eq!(kept, [("web-1".to_owned(), "{\"retry\":1}".to_owned())]);
+        let hosts: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM hosts").fetch_one(&pool).await.expect("a number");
+        assert_eq!(hosts, 2);
+    }
+
     #[test]
     fn a_column_is_an_integer_a_text_or_bytes_and_a_time_is_an_integer_of_milliseconds() {
         let columns = columns();
-        assert!(columns.contains(&("at_ms", "BIGINT")) && columns.contains(&("remembered", "TEXT")));
+        assert!(columns.contains(&("at_ms", "BIGINT")) && columns.contains(&("body", "TEXT")));
         for (name, kind) in columns {
             assert!(["BIGINT", "TEXT", "{bytes}"].contains(&kind), "{name} {kind}");
             assert!(kind == "BIGINT" || !name.ends_with("_ms"), "{name} is a time, and {kind}");

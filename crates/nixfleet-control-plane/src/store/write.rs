@@ -3,7 +3,9 @@
 //! Hosts are folded in memory and written once at the commit, however many events of theirs a transaction has; events and
 //! orders are gathered, and written many with one statement.
 
+mod desk;
 mod host;
+mod orders;
 mod plan;
 mod release;
 
@@ -15,6 +17,7 @@ use sqlx::{Any, Row, Transaction};
 
 use super::board::{Asked, Board};
 use super::fact::{self, About, Fact};
+use super::planned::PlannedHost;
 use super::rows::{Filled, Insert};
 use super::schema::PROJECTIONS;
 use super::{Store, StoreError, int, sql, uint};
@@ -47,6 +50,8 @@ pub struct Write {
     noted: BTreeMap<HostName, Asked>,
     /// Hosts of which something was asked.
     asked: BTreeSet<HostName>,
+    /// Hosts that were ordered something, as the planner sees them then.
+    ordered: Vec<PlannedHost>,
     /// Whether a release was taken in.
     is_released: bool,
     board: Board,
@@ -82,6 +87,7 @@ impl Store {
             hosts: BTreeMap::new(),
             noted: BTreeMap::new(),
             asked: BTreeSet::new(),
+            ordered: Vec::new(),
             is_released: false,
             board: self.board.clone(),
             releases: BTreeMap::new(),

@@ -19,4 +19,5 @@ mod running;
 mod schema;
 mod shortages;
 mod stores;
+mod storms;
 mod wire;

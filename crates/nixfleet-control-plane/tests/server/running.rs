@@ -32,7 +32,7 @@ pub(crate) struct Running {
     authority: CertificateDer<'static>,
     server: Option<(Ender, JoinHandle<()>)>,
     pub(crate) store: Store,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(crate) operator: String,
     pub(crate) viewer: String,
 }
@@ -159,7 +159,7 @@ fn prepared(fleet: &Fleet, database: Option<Database>) -> (TempDir, CertificateD
         releases: database.is_none().then_some(releases),
         database: database.unwrap_or_else(|| Database::Sqlite(dir.path().join("control-plane.db"))),
         keep_events: Duration::from_hours(24),
-        connections_max: 1_000,
+        connections_max: 10_000,
     };
     (dir, authority, config)
 }

@@ -1,12 +1,14 @@
 //! What the store promises, on both engines: each story gets an empty database.
 
+mod planned;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
 use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
-use nixfleet_control_plane::mirror::{Mirror, News};
+use nixfleet_control_plane::heard::Sign;
 use nixfleet_control_plane::releases::{self, Draft, Taken};
 use nixfleet_control_plane::store::fact::{About, Fact, TokenChange};
 use nixfleet_control_plane::store::fleet::EventFilter;
@@ -15,17 +17,20 @@ use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
 use nixfleet_core::host::saved::SavedState;
-use nixfleet_core::host::{Event, HostState};
-use nixfleet_core::model::names::HostName;
-use nixfleet_core::model::policy::WaveIndex;
+use nixfleet_core::host::{Event, HostState, Record};
+use nixfleet_core::model::names::{HostName, ReleaseId, Seq};
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_core::rollout::{Decision, Order, RolloutId, Transition, Verb, What};
+use nixfleet_core::rollout::{Order, Verb, What};
 use nixfleet_core::wire::Wish;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::fleet::{Documents, Fleet, Host, channel, host_name, now};
+use planned::{
+    a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew,
+    the_orders_of_a_plan_are_what_a_rebuild_makes_of_them,
+};
 
 type Told = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Story = (&'static str, fn(Database) -> Told);
@@ -44,8 +49,10 @@ stories![
     a_newer_order_on_the_same_topic_takes_the_place_of_the_older,
     what_is_taken_back_or_superseded_is_not_delivered_any_more,
     what_an_older_order_undoes_is_ordered_once_more,
+    what_a_thief_ordered_in_its_place_is_ordered_once_more,
     what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it,
     a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew,
+    the_orders_of_a_plan_are_what_a_rebuild_makes_of_them,
     a_queue_of_reports_that_is_full_refuses_and_takes_in_again,
     a_lease_has_one_holder_and_ends,
     a_token_has_one_name_and_is_found_by_itself_only,
@@ -247,7 +254,13 @@ async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Da
     give(&first, What::Withdraw).await;
     give(&first, What::Go).await;
     assert_eq!(wishes().await, [Wish::Go { release: first.id.clone() }], "it may be ordered again");
-    take(&store, &root, &fleet.release(2)).await;
+    give(&first, What::Withdraw).await;
+    let (second, withdraw) = (fleet.release(2), Wish::Withdraw { release: first.id.clone() });
+    take(&store, &root, &second).await;
+    assert_eq!(wishes().await, [withdraw], "the host may begin before it sees the newer release");
+    give(&second, What::Go).await;
+    assert_eq!(wishes().await, [Wish::Go { release: second.id.clone() }]);
+    take(&store, &root, &fleet.release(3)).await;
     assert_eq!(wishes().await, [], "an order for an older release is not delivered after a newer one");
 }
 
@@ -282,6 +295,41 @@ async fn what_an_older_order_undoes_is_ordered_once_more(database: Database) {
     assert_eq!(wishes, [&Wish::Go { release: first.id.clone() }], "it does not have the second one");
     store.rebuild(now()).await.expect("it folds");
     assert_eq!(orders().await, after);
+}
+
+/// Whoever held the control plane told a host to go to the newest release, and then to one that never was. Its owner, who has it
+/// again, tells it to go before it reports either: by the first report it looks as if the host had heard of that.
+async fn what_a_thief_ordered_in_its_place_is_ordered_once_more(database: Database) {
+    let (store, fleet, root, first) = served(&database, &["web-1"]).await;
+    let mut host = Host::started("web-1");
+    host.verified(&first);
+    host.staged(&first);
+    // Where it waits for something else it has not begun.
+    host.take(&Event::Held { by: "ann".to_owned(), why: "a demo".to_owned(), until_ms: None }, None);
+    let mut write = store.begin(now()).await.expect("a write");
+    for record in host.log.clone() {
+        write.report(&host.name, record).await.expect("asked");
+    }
+    let fact = ordered(&host.name, &first, What::Go);
+    write.append(&About::Host(host.name.clone()), &fact).await.expect("kept");
+    write.commit().await.expect("on the disk");
+    let report = async |record: Record| {
+        let mut write = store.begin(now()).await.expect("a write");
+        assert_eq!(write.report(&host_name("web-1"), record).await.expect("asked"), Folding::Taken);
+        write.commit().await.expect("on the disk");
+        let orders = store.orders(&host_name("web-1"), 0).await.expect("read");
+        orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
+    };
+    let never_was = ReleaseId { seq: Seq::MAX, ..first.id.clone() };
+    host.take(&Event::OrderedToGo { release: first.id.clone() }, None);
+    assert_eq!(report(host.log.last().expect("new").clone()).await, [], "it seems to have it");
+    host.take(&Event::OrderedToGo { release: never_was }, None);
+    let go = Wish::Go { release: first.id.clone() };
+    assert_eq!(report(host.log.last().expect("new").clone()).await, [go], "it does not");
+    take(&store, &root, &fleet.release(2)).await;
+    host.take(&Event::Unheld { by: "ann".to_owned() }, None);
+    let after = report(host.log.last().expect("new").clone()).await;
+    assert_eq!(after, [], "what was ordered for an older release is not ordered again");
 }
 
 async fn what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it(database: Database) {
@@ -335,34 +383,6 @@ async fn what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it(databa
             newest = follow(newest).await;
             assert_eq!(told().await, (true, false, false), "begun anew");
         }
-    }
-}
-
-async fn a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew(database: Database) {
-    let (store, _, _, release) = served(&database, &["web-1", "web-2", "web-3"]).await;
-    let read = async || {
-        let mut mirror = Mirror::new(UnixMs::EPOCH);
-        let mut reading = store.reading().await.expect("a connection");
-        mirror.take(News::all(&mut reading).await.expect("read"));
-        mirror
-    };
-    let mut mirror = read().await;
-    let rollout = RolloutId { channel: channel(), seq: release.id.seq };
-    let opened = Transition::Opened { release: release.id.clone() };
-    let decided = |becomes| Fact::Decided { decision: Decision { rollout: rollout.clone(), becomes } };
-    for (becomes, what) in [(opened, What::Stage), (Transition::WaveOpened { wave: WaveIndex(0) }, What::Go)]
-    {
-        let mut write = store.begin(now()).await.expect("a write");
-        write.append(&About::Channel(channel()), &decided(becomes)).await.expect("it fits");
-        for host in ["web-1", "web-3"].map(host_name) {
-            write.append(&About::Host(host.clone()), &ordered(&host, &release, what)).await.expect("it fits");
-        }
-        let rows = write.planned().expect("sound rows");
-        assert_eq!((rows.0.len(), rows.1.len()), (1, 2));
-        let newest = write.commit().await.expect("on the disk").newest;
-        mirror.take(News::written(newest, rows));
-        let anew = read().await;
-        assert_eq!((mirror.event, &mirror.snapshot), (anew.event, &anew.snapshot), "{what:?}");
     }
 }
 
@@ -483,8 +503,15 @@ async fn reports_in_any_order_and_number_fold_to_the_state_of_the_host(database:
         })
         .collect();
     assert_eq!(logged, all);
-    store.note_heard(&[(host.name.clone(), now())]).await.expect("kept");
-    assert!(store.host(&host.name).await.expect("read").expect("named").heard_ms.is_some());
+    let at = now();
+    let ahead = UnixMs::new(at.get() + 86_400_000).expect("in range");
+    for (clock, wanted) in [(Some(ahead), Some(86_400_000)), (None, None), (Some(UnixMs::EPOCH), Some(-1))] {
+        store.note_heard(&[(host.name.clone(), Sign::of(at, clock))]).await.expect("kept");
+        let listed = store.host(&host.name).await.expect("read").expect("named");
+        assert_eq!(listed.heard_ms, Some(at));
+        let shown = listed.clock_ahead_ms.map(|ahead| ahead.max(-1));
+        assert_eq!(shown, wanted, "of {clock:?}: one that does not say is not taken for one that is right");
+    }
 }
 
 async fn rebuild_and_retention_keep_what_is_known(database: Database) {

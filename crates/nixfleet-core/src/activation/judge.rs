@@ -75,7 +75,13 @@ mod code {
 /// Judges the aftermath of a switch (`test` or `switch`; on Darwin `activate`).
 pub fn judge(after: &Aftermath) -> Judgement {
     match (after.link, after.platform) {
-        (Link::Third, _) => Judgement::RevertUnexpected,
+        // It found the lock taken, and whoever holds it has flipped already: the third system is theirs.
+        (Link::Third, Platform::NixOs)
+            if after.end == (RunEnd::Exited { code: code::WOULD_BLOCK }) && !after.was_running =>
+        {
+            Judgement::Busy
+        }
+        (Link::Third, Platform::NixOs | Platform::NixDarwin) => Judgement::RevertUnexpected,
         (Link::Expected, Platform::NixOs) => judge_flipped(after),
         (Link::Previous, Platform::NixOs) => judge_not_flipped(after),
         (Link::Expected | Link::Previous, Platform::NixDarwin) => judge_darwin(after),
@@ -219,9 +225,20 @@ mod tests {
 
     #[test]
     fn a_third_system_is_never_kept() {
-        for end in [exit(0), exit(4), RunEnd::Unknown] {
+        for end in [exit(0), exit(1), exit(4), RunEnd::Unknown] {
             assert_eq!(judge(&after(end, Link::Third)), Judgement::RevertUnexpected);
         }
+        assert_eq!(judge(&on_darwin(exit(11), Link::Third)), Judgement::RevertUnexpected);
+    }
+
+    #[test]
+    fn a_third_system_of_somebody_who_holds_the_lock_is_theirs() {
+        let mut theirs = after(exit(11), Link::Third);
+        theirs.units_changed = true;
+        assert_eq!(judge(&theirs), Judgement::Busy);
+        // Ours runs already, so we had flipped before: who made the third is not known.
+        theirs.was_running = true;
+        assert_eq!(judge(&theirs), Judgement::RevertUnexpected);
     }
 
     #[test]
@@ -284,7 +301,8 @@ mod tests {
                 let unknown_there = matches!(judged, Judgement::Refused | Judgement::Busy | Judgement::Defer);
                 prop_assert!(!unknown_there, "nobody can say that nothing changed, and nothing is put off");
             }
-            if matches!(judged, Judgement::Refused | Judgement::Busy) {
+            let theirs = judged == Judgement::Busy && link == Link::Third && end == exit(11);
+            if matches!(judged, Judgement::Refused | Judgement::Busy) && !theirs {
                 prop_assert!(!units_changed && !hurt, "something changed, so it must be undone");
                 prop_assert!(link == Link::Previous || was_running);
             }

@@ -6,7 +6,7 @@
 use super::end::RunEnd;
 use super::outcome::Failure;
 use super::platform::Platform;
-use super::record::{Activation, Reached, Run};
+use super::record::{Activation, Began, Reached, Run};
 use crate::ids::StorePath;
 
 /// What a unit of ours is doing now.
@@ -54,6 +54,16 @@ pub enum Resume {
     StillDeferred,
     /// Go back.
     Revert(Failure),
+    /// Somebody has switched to a third system during the trial: theirs stays, and what was prepared is put back.
+    Yield(Failure),
+}
+
+/// The failure of a trial during which somebody switched to a third system: it is theirs, neither to be undone nor to be
+/// confirmed as the target. Nothing while no system can be read, which some flips do for a moment.
+pub fn taken_over(activation: &Activation, current: Option<&StorePath>) -> Option<Failure> {
+    let Began { target, previous, .. } = &activation.began;
+    let other = current.filter(|current| ![target, previous].contains(current))?;
+    Some(Failure::FlippedToUnexpected { expected: target.clone(), actual: other.to_string() })
 }
 
 /// Decides where an activation that is not over goes on.
@@ -79,6 +89,11 @@ fn resume_revert(activation: &Activation, world: &World, failure: Failure) -> Re
 
 fn resume_same_boot(activation: &Activation, world: &World) -> Resume {
     let too_late = Failure::ConfirmTimeout { within_secs: activation.began.confirm_within_secs };
+    if activation.reached == Reached::Confirming
+        && let Some(failure) = taken_over(activation, world.current.as_ref())
+    {
+        return Resume::Yield(failure);
+    }
     match &activation.reached {
         Reached::Began
         | Reached::Realising
@@ -269,6 +284,22 @@ mod tests {
         let late = world(true, "new", RunSeen::Ended(RunEnd::Exited { code: 0 }), true);
         let got = resume(&activation(Reached::Confirming), &late);
         assert_eq!(got, Resume::Revert(Failure::ConfirmTimeout { within_secs: 60 }));
+    }
+
+    #[test]
+    fn a_trial_during_which_somebody_switched_is_neither_undone_nor_confirmed() {
+        let actual = system("third").to_string();
+        let theirs = Resume::Yield(Failure::FlippedToUnexpected { expected: system("new"), actual });
+        for late in [false, true] {
+            let seen = world(true, "third", RunSeen::Ended(RunEnd::Exited { code: 0 }), late);
+            assert_eq!(resume(&activation(Reached::Confirming), &seen), theirs);
+            // Whoever is on the way back, or confirmed, goes on; and a flip of ours that is under way is judged.
+            for reached in [Reached::Confirmed, Reached::Reverting, running(Run::Switch)] {
+                assert!(!matches!(resume(&activation(reached), &seen), Resume::Yield(_)));
+            }
+            let between = World { current: None, ..seen };
+            assert!(!matches!(resume(&activation(Reached::Confirming), &between), Resume::Yield(_)));
+        }
     }
 
     #[test]

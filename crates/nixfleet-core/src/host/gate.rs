@@ -15,6 +15,7 @@ use crate::model::names::ReleaseId;
 use crate::model::policy::{Approval, OnFailure};
 use crate::model::schedule::{RebootMode, Window};
 use crate::model::time::UnixMs;
+use crate::rollout::snapshot::RestartBy;
 
 /// Whether something may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,17 @@ pub(super) fn wants_reboot(state: &HostState, done: &Done) -> bool {
         RebootMode::Always => true,
     };
     wanted && done.rebooted == Rebooted::No
+}
+
+/// By whom the host is restarted, when it is to be.
+pub(super) fn restart_by(state: &HostState, target: &Terms) -> RestartBy {
+    match reboot_mode(state, target) {
+        RebootMode::Never => RestartBy::APerson,
+        RebootMode::WhenNeeded | RebootMode::Always if target.reboot_windows().is_empty() => {
+            RestartBy::Itself
+        }
+        RebootMode::WhenNeeded | RebootMode::Always => RestartBy::AWindow,
+    }
 }
 
 /// When the host restarts: as the release says, unless the host's own configuration leaves it to people.

@@ -12,6 +12,7 @@ use crate::ids::{ActivationId, StorePath};
 use crate::model::names::ReleaseId;
 use crate::model::policy::OnFailure;
 use crate::model::time::UnixMs;
+use crate::rollout::snapshot::RestartBy;
 
 /// What a host remembers. [`super::saved`] is its form on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -186,6 +187,24 @@ impl HostState {
             | Phase::Reverted(_)
             | Phase::Failed(_) => false,
         }
+    }
+
+    /// By whom it is restarted, if it waits for that.
+    pub fn restart_by(&self) -> Option<RestartBy> {
+        let target = match &self.phase {
+            Phase::AwaitingReboot(at) => at.cause.target(),
+            Phase::Reverting(at) if at.reboot.is_some() => &at.target,
+            Phase::Converged
+            | Phase::Staging(_)
+            | Phase::Staged(_)
+            | Phase::Activating(_)
+            | Phase::Confirming(_)
+            | Phase::Soaking(_)
+            | Phase::Reverting(_)
+            | Phase::Reverted(_)
+            | Phase::Failed(_) => return None,
+        };
+        Some(gate::restart_by(self, target))
     }
 
     /// Systems that must be kept from collection now, beside what runs and what an activation keeps by itself: a

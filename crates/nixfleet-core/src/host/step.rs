@@ -156,6 +156,8 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
         Event::OrderedToGo { release } => {
             let newest = draft.state.newest.as_deref();
             order(&mut draft.state.go, release, newest);
+            // It comes after one to go back from there, which was given to a host that did not run it.
+            draft.state.revert_go.take_if(|from| from == release);
         }
         Event::OrderedToReboot { release } => {
             let newest = draft.state.newest.as_deref();

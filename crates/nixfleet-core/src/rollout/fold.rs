@@ -210,24 +210,28 @@ impl Snapshot {
     }
 
     fn order(&mut self, order: &Order, at: UnixMs) -> Result<(), NotFolded> {
-        let host = self.host_mut(&order.host)?;
-        let since_ms = host.standing.as_ref().map(|standing| standing.since_ms);
-        let asked = match order.what {
-            What::Retry => host.retry.take(),
-            What::Stage | What::Go | What::Reboot | What::Revert | What::Withdraw => None,
-        };
-        let Order { host: _, release, what } = order.clone();
-        let before = host.ordered.replace(Ordered { what, release, at_ms: at, since_ms, asked });
-        if what == What::Withdraw {
-            host.retry = host.retry.take().or(before.and_then(|before| before.asked));
-            // Who does not say that it has an order has nothing to answer.
-            host.end_order();
-        }
+        self.host_mut(&order.host)?.take_order(order, at);
         Ok(())
     }
 }
 
 impl Host {
+    /// Takes in that this was ordered of it at `at`: all that [`Fact::Ordered`] changes in a fleet.
+    pub fn take_order(&mut self, order: &Order, at: UnixMs) {
+        let since_ms = self.standing.as_ref().map(|standing| standing.since_ms);
+        let asked = match order.what {
+            What::Retry => self.retry.take(),
+            What::Stage | What::Go | What::Reboot | What::Revert | What::Withdraw => None,
+        };
+        let Order { host: _, release, what } = order.clone();
+        let before = self.ordered.replace(Ordered { what, release, at_ms: at, since_ms, asked });
+        if what == What::Withdraw {
+            self.retry = self.retry.take().or(before.and_then(|before| before.asked));
+            // Who does not say that it has an order has nothing to answer.
+            self.end_order();
+        }
+    }
+
     /// Forgets what was ordered, if the host shows that it is over.
     fn end_order(&mut self) {
         let Self { standing, ordered, .. } = self;
@@ -241,26 +245,13 @@ impl Host {
 }
 
 impl Ordered {
-    /// Whether the host noted with `noted` an older order that undoes this one: it may have had this one before, so it is not
-    /// known to have it, and is to be told once more.
-    pub fn is_undone_by(&self, noted: &Wish) -> bool {
-        let is_same = |release: &ReleaseId| *release == self.release;
-        match (self.what, noted) {
-            (What::Go | What::Reboot | What::Revert, Wish::Withdraw { release })
-            | (What::Withdraw, Wish::Go { release } | Wish::Reboot { release }) => is_same(release),
-            (What::Stage | What::Retry, _)
-            | (
-                What::Go | What::Reboot | What::Revert,
-                Wish::Stage { .. } | Wish::Go { .. } | Wish::Reboot { .. } | Wish::Revert { .. },
-            )
-            | (What::Withdraw, Wish::Stage { .. } | Wish::Revert { .. } | Wish::Withdraw { .. })
-            | (_, Wish::Hold { .. } | Wish::Unhold { .. } | Wish::Retry { .. }) => false,
-        }
-    }
-
-    /// Whether a host in this state does not have it, by its own word.
-    pub fn is_missing_in(&self, state: &HostState) -> bool {
-        let lacks = |known: &Option<ReleaseId>| known.as_ref() != Some(&self.release);
+    /// Whether a host in this state lacks it, by its own word. If nothing of it waits for the host either, it is to be given once
+    /// more: the host noted an order after it that undoes it, or a thief's, or forgot all orders when its channel was set back.
+    /// What was ordered for another release than the newest one that names the host is never delivered again (lesson 25); that
+    /// it was taken back is true of any release.
+    pub fn is_missing_in(&self, state: &HostState, newest: &RolloutId) -> bool {
+        let is_newest = RolloutId::from(&self.release) == *newest;
+        let lacks = |known: &Option<ReleaseId>| is_newest && known.as_ref() != Some(&self.release);
         match self.what {
             What::Go => lacks(&state.go),
             What::Reboot => lacks(&state.reboot_go),
@@ -309,9 +300,8 @@ impl Ordered {
             }
             What::Reboot => standing.state != S::Converged || standing.reboot == RebootWanted::No,
             What::Revert => {
-                !here
-                    || standing.stays_on(&self.release)
-                    || matches!(standing.state, S::Reverting | S::Reverted | S::Failed)
+                let runs = matches!(standing.state, S::Converged | S::Soaking | S::AwaitingReboot);
+                !here || !runs || standing.stays_on(&self.release)
             }
             What::Withdraw => true,
         }

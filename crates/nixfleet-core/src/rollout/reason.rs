@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::progress::{By, FailedHow};
+use super::snapshot::RestartBy;
 use crate::activation::outcome::FailureClass;
 use crate::host::waiting::StateName;
 use crate::host::window::NeverOpens;
@@ -119,6 +120,9 @@ pub enum Reason {
         state: Option<StateName>,
         /// To there.
         release: ReleaseId,
+        /// By whom it must be restarted, where that may take long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restart_by: Option<RestartBy>,
     },
     /// It runs the release and is watched.
     Soaking,
@@ -214,6 +218,9 @@ pub enum Reason {
         used: u32,
         /// So many may be.
         limit: u32,
+        /// One of those on their way who keeps its place until it is restarted, which may take long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_restart: Option<AwaitsRestart>,
     },
     /// A host that must be done first is not.
     Edge {
@@ -235,6 +242,15 @@ pub enum Reason {
         /// In which way.
         on: Deadlock,
     },
+}
+
+/// A host that waits for a restart that may take long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitsRestart {
+    /// The host: the first by name, of those that may take longest.
+    pub host: HostName,
+    /// By whom it must be restarted.
+    pub by: RestartBy,
 }
 
 /// How a policy contradicts itself. Such a release is refused before it is signed and where it is taken in, so a planner
@@ -320,10 +336,13 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("it is done"),
-            Self::OnItsWay { state: Some(state), release } => {
-                write!(f, "it is on its way to {release}: {state}")
+            Self::OnItsWay { state: Some(state), release, restart_by } => {
+                write!(f, "it is on its way to {release}: {state}")?;
+                restart_by.map_or(Ok(()), |by| write!(f, "; {}", restarts("it", by)))
             }
-            Self::OnItsWay { state: None, release } => write!(f, "it was told to move to {release}"),
+            Self::OnItsWay { state: None, release, restart_by: _ } => {
+                write!(f, "it was told to move to {release}")
+            }
             Self::Soaking => f.write_str("it runs the release and is watched"),
             Self::Superseded { release } => write!(f, "its way to {release} must end first"),
             Self::TakenBack { release } => {
@@ -348,18 +367,29 @@ impl fmt::Display for Reason {
             Self::StageBudget { used, limit } => write!(f, "{used} of {limit} hosts fetch already"),
             Self::Wave { wave, name, on } => write!(f, "wave {wave} ({name}) is not open: {on}"),
             Self::NoSuchWave { wave } => write!(f, "the policy has no wave {wave}"),
-            Self::Budget { hosts, scope, used, limit } => {
+            Self::Budget { hosts, scope, used, limit, until_restart } => {
                 let over = match scope {
                     Scope::Channel => "",
                     Scope::Fleet => " in the fleet",
                 };
-                write!(f, "{used} of {limit} hosts of `{hosts}`{over} are on their way")
+                write!(f, "{used} of {limit} hosts of `{hosts}`{over} are on their way")?;
+                let waits = |AwaitsRestart { host, by }: &AwaitsRestart| restarts(host.as_str(), *by);
+                until_restart.as_ref().map_or(Ok(()), |one| write!(f, "; {}", waits(one)))
             }
             Self::Edge { after } => write!(f, "{after} must be done first"),
             Self::Window { opens_ms } => write!(f, "the next window opens at {}", Date(*opens_ms)),
             Self::WindowNeverOpens { never } => write!(f, "no window will open: {never}"),
             Self::Deadlock { on } => write!(f, "it can never move under this policy: {on}"),
         }
+    }
+}
+
+/// What a host waits for that is to be restarted, after a semicolon.
+fn restarts(host: &str, by: RestartBy) -> String {
+    match by {
+        RestartBy::Itself => format!("{host} restarts by itself"),
+        RestartBy::AWindow => format!("{host} restarts in a window of its release"),
+        RestartBy::APerson => format!("{host} waits for a person to restart it"),
     }
 }
 

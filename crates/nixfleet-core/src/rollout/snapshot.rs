@@ -137,6 +137,9 @@ pub struct Standing {
     /// The release that it runs, was ordered to go back from, and stays on: it has nothing to go back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_way_back: Option<ReleaseId>,
+    /// By whom it is restarted, if it waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_by: Option<RestartBy>,
     /// How it failed, if its state is a failure.
     pub failure: Option<StandingFailure>,
     /// The person who keeps it, by its own word.
@@ -151,6 +154,18 @@ pub enum RebootWanted {
     No,
     /// Its policy wants it.
     Yes,
+}
+
+/// By whom a host is restarted that waits for it. What may take longer is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartBy {
+    /// By itself, as soon as nothing stands against it.
+    Itself,
+    /// By itself, within a window of its release.
+    AWindow,
+    /// By a person.
+    APerson,
 }
 
 /// How a host failed.
@@ -188,6 +203,7 @@ impl Standing {
             reboot_go: state.reboot_go.clone(),
             reboot: if state.wants_reboot() { RebootWanted::Yes } else { RebootWanted::No },
             no_way_back: state.no_way_back().cloned(),
+            restart_by: state.restart_by(),
             failure: failure(state),
             hold: state.hold.clone(),
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::log::Fact;
+use crate::host::state::Refused;
 use crate::host::waiting::Doing;
 use crate::model::names::{ChannelName, HostName, ReleaseId, Tag};
 use crate::model::time::UnixMs;
@@ -78,6 +79,13 @@ pub struct HostView {
     pub reported_ms: Option<UnixMs>,
     /// When it was last heard of.
     pub heard_ms: Option<UnixMs>,
+    /// How far its clock was ahead of the control plane's when it was last heard of; negative if it was behind. An agent of before
+    /// does not say.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
+    /// What it refuses to take of what it is served, by its last report.
+    #[serde(default)]
+    pub refused: Option<Refused>,
     /// Why its events cannot be followed at the moment.
     pub fault: Option<String>,
 }

@@ -121,6 +121,23 @@ fn a_host_that_went_back_by_order_and_is_tried_again_stays_unless_it_is_ordered_
 }
 
 #[test]
+fn a_host_that_was_told_to_go_back_from_what_it_only_has_fetched_stays_there_when_it_is_told_to_go_after_that()
+ {
+    let mut host = Host::started(SourceKind::ControlPlane);
+    host.offer(Terms { on_failure: OnFailure::RevertAll, ..terms(1) });
+    host.staged(1);
+    // Whoever ordered that believed that it runs it.
+    host.feed(Event::OrderedToRevert { release: release(1) });
+    assert_eq!(host.name(), StateName::Staged);
+    host.feed(Event::OrderedToGo { release: release(1) });
+    host.ends("s1", "s0", Verdict::OnTrial { confirm_within_secs: 290 });
+    host.web(1, ProbeResult::Passed);
+    host.source_proven();
+    host.ends("s1", "s0", Verdict::Converged);
+    assert_eq!(host.name(), StateName::Soaking, "the order to go is the newer one");
+}
+
+#[test]
 fn the_system_that_all_may_be_brought_back_to_is_kept_for_as_long_as_its_release_is_done() {
     for (on_failure, kept) in [(OnFailure::RevertAll, true), (OnFailure::Revert, false)] {
         let mut host = Host::started(SourceKind::ControlPlane);

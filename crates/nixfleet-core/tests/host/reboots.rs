@@ -10,6 +10,7 @@ use nixfleet_core::host::world::{Reboots, Said, Setup, SourceKind};
 use nixfleet_core::host::{Effect, Event, Terms, UpMs};
 use nixfleet_core::model::schedule::{Hook, RebootMode, Window};
 use nixfleet_core::model::time::Secs;
+use nixfleet_core::rollout::snapshot::RestartBy;
 
 use crate::support::{Host, release, setup, system, terms, world};
 
@@ -68,6 +69,25 @@ fn a_deferred_target_does_not_count_as_done_and_is_finished_by_its_reboot() {
     host.ends("s1", "s0", Verdict::Converged);
     host.wait(600);
     assert_eq!(host.name(), StateName::Converged);
+}
+
+#[test]
+fn a_host_says_by_whom_it_must_be_restarted() {
+    let night = || Window {
+        days: vec![],
+        from: "02:00".parse().unwrap(),
+        until: "03:00".parse().unwrap(),
+        zone: "UTC".parse().unwrap(),
+    };
+    let by = |mode: RebootMode, windows: Vec<Window>| {
+        let mut terms = terms(1);
+        (terms.reboot.mode, terms.reboot.windows) = (mode, windows);
+        deferred(terms).state.restart_by()
+    };
+    assert_eq!(by(RebootMode::Never, vec![night()]), Some(RestartBy::APerson), "no window helps");
+    assert_eq!(by(RebootMode::WhenNeeded, vec![night()]), Some(RestartBy::AWindow));
+    assert_eq!(by(RebootMode::WhenNeeded, vec![]), Some(RestartBy::Itself));
+    assert_eq!(Host::started(SourceKind::Static).state.restart_by(), None, "it waits for no restart");
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! | `HOST has-order` | it reports that it has the order to go, whatever it was told since |
 //! | `HOST has-no-way-back` | it was told to go back, and stays: its system was there before the release |
 //! | `HOST wants-reboot` | it has converged and should restart |
+//! | `HOST awaits-restart BY` | it waits to be restarted, by `itself`, `a-window` or `a-person` |
 //! | `HOST heard` | it is heard of |
 //! | `wait SPAN` | time passes: `30s`, `5m`, `2h`, `3d` |
 //! | `pause`, `resume`, `abort CHANNEL SEQ`; `approve CHANNEL SEQ WAVE` | verbs about a rollout |
@@ -129,6 +130,13 @@ impl Telling {
                 let standing = Standing { no_way_back: found.about.clone(), ..found };
                 self.world.report(&name(host), standing);
             }
+            [host, "awaits-restart", by] => {
+                let (host, by) = (name(host), serde_json::from_value((*by).into()).unwrap());
+                let about = self.world.current(&host);
+                self.world.stands(&host, StateName::AwaitingReboot, about);
+                let found = self.world.snapshot.host(&host).unwrap().1.standing.clone().unwrap();
+                self.world.report(&host, Standing { restart_by: Some(by), ..found });
+            }
             [host, "notes"] => self.world.notes(&name(host)),
             [host, "wants-reboot"] => self.wants_reboot(host),
             [host, "heard"] => self.world.fold(&Fact::HostHeard { host: name(host) }).unwrap(),
@@ -185,6 +193,7 @@ impl Telling {
             reboot_go: None,
             reboot: RebootWanted::No,
             no_way_back: None,
+            restart_by: None,
             failure: None,
             hold: None,
         };

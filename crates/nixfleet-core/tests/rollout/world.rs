@@ -9,7 +9,7 @@ use nixfleet_core::model::names::{HostName, ReleaseId, Sha256};
 use nixfleet_core::model::policy::Policy;
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::fact::{Current, Placed};
-use nixfleet_core::rollout::snapshot::{RebootWanted, StandingFailure, Then};
+use nixfleet_core::rollout::snapshot::{RebootWanted, RestartBy, StandingFailure, Then};
 use nixfleet_core::rollout::{
     Fact, NotFolded, Order, Plan, PlanReport, Snapshot, Standing, Verb, What, object, plan,
 };
@@ -95,6 +95,7 @@ impl World {
             reboot_go: old.as_ref().and_then(|old| old.reboot_go.clone()),
             reboot: RebootWanted::No,
             no_way_back: None,
+            restart_by: (state == StateName::AwaitingReboot).then_some(RestartBy::Itself),
             failure: None,
             hold: old.and_then(|old| old.hold),
         };

@@ -5,7 +5,7 @@ use nixfleet_core::host::follow::Taken;
 use nixfleet_core::host::{Event, Follower, HostState, Phase, Record, Terms};
 use nixfleet_core::model::names::ReleaseId;
 use nixfleet_core::rollout::snapshot::Ordered;
-use nixfleet_core::rollout::{Fact, Reason, Standing};
+use nixfleet_core::rollout::{Fact, Reason, RolloutId, Standing};
 use nixfleet_core::wire::{EventsTaken, Order, Then, Topic, Wish};
 
 use super::Row;
@@ -114,9 +114,7 @@ impl Sim {
         }
         row.forget(wish.as_ref());
         row.forget_fetch();
-        if let Some(noted) = &wish {
-            self.orders_again(host, |ordered, _| ordered.is_undone_by(noted));
-        }
+        self.orders_again(host);
         let row = &mut self.plane.rows[host];
         if was_to_be_retried && !may_be_retried(row.follower.state()) {
             row.orders[place(Topic::Retry)] = None;
@@ -141,25 +139,29 @@ impl Sim {
             self.fold(&fact);
             self.plan_soon();
         }
+        self.check_order_stays(host);
     }
 
-    /// Orders once more what a host is not known to have, since what it noted or sent speaks against it.
-    fn orders_again(&mut self, host: usize, is_due: impl Fn(&Ordered, &HostState) -> bool) {
-        let name = &self.story.hosts[host].name;
-        let state = self.plane.rows[host].follower.state();
-        let known = self.plane.snapshot.host(name).and_then(|(_, known)| known.ordered.as_ref());
-        let waits = |wish: &Wish| {
-            let order = self.plane.rows[host].orders[place(wish.topic())].as_ref();
-            order.is_some_and(|(_, waits)| waits == wish)
-        };
-        let is_gone = |ordered: &&Ordered| ordered.wish().is_some_and(|wish| !waits(&wish));
-        let ordered = known.filter(|ordered| is_due(ordered, state)).filter(is_gone);
-        if let Some(order) = ordered.map(|ordered| ordered.again(name)) {
-            self.fold(&Fact::Ordered(order.clone()));
-            self.give(&order);
-        }
+    /// Orders once more what a host lacks by what it reported, and what does not wait for it any more.
+    fn orders_again(&mut self, host: usize) {
+        let Some(ordered) = self.lost_order(host) else { return };
+        let order = ordered.again(&self.story.hosts[host].name);
+        self.fold(&Fact::Ordered(order.clone()));
+        self.give(&order);
     }
 
+    /// An order that is counted on, and that the host neither has by its reports nor finds when it asks.
+    pub(crate) fn lost_order(&self, host: usize) -> Option<&Ordered> {
+        let row = Some(&self.plane.rows[host]).filter(|row| !row.follower.is_behind())?;
+        let (channel, known) = self.plane.snapshot.host(&self.story.hosts[host].name)?;
+        let (state, newest) = (row.follower.state(), RolloutId::from(&channel.current.id));
+        let lacks = |ordered: &&Ordered| ordered.is_missing_in(state, &newest);
+        let is_over = |ordered: &Ordered| ordered.is_over(&Standing::of(state));
+        let ordered = known.ordered.as_ref().filter(lacks).filter(|ordered| !is_over(ordered))?;
+        let wish = ordered.wish()?;
+        let waits = row.orders[place(wish.topic())].as_ref();
+        waits.is_none_or(|(_, waits)| *waits != wish).then_some(ordered)
+    }
     /// Whether both sides know the same; the whole state takes the place of what was followed.
     fn hello(&mut self, host: usize, state: &HostState, (oldest, whole): (u64, bool)) -> EventsTaken {
         let row = &mut self.plane.rows[host];
@@ -168,8 +170,8 @@ impl Sim {
             row.has_diverged = false;
             row.forget_heeded(state);
             self.counts.states_sent += 1;
+            self.orders_again(host);
             self.stands_now(host);
-            self.orders_again(host, Ordered::is_missing_in);
             return EventsTaken { next: state.seq + 1, then: Then::GoOn };
         }
         let next = row.follower.told() + 1;
@@ -287,6 +289,14 @@ impl Row {
             orders.map(|(number, wish)| Order { number: *number, what: wish.clone() }).collect();
         out.sort_by_key(|order| order.number);
         out
+    }
+
+    /// Takes back what was ordered for a release that is not the newest any more. That something was taken back still holds: the
+    /// host may begin before it sees the newer one.
+    pub(super) fn drop_older(&mut self) {
+        let go = self.orders[place(Topic::Go)].take();
+        self.drop_orders();
+        self.orders[place(Topic::Go)] = go.filter(|(_, wish)| matches!(wish, Wish::Withdraw { .. }));
     }
 
     /// Takes back what was ordered for a release and is not known to have arrived.

@@ -111,7 +111,7 @@ impl Sim {
                 return false;
             }
             self.note(None, || format!("decided: {} {:?}", decision.rollout, decision.becomes));
-            self.check_decision(decision);
+            self.check_decision(decision, made.at_ms);
             self.fold_at(&Fact::Decided(decision.clone()), made.at_ms);
         }
         for order in &made.orders {
@@ -120,9 +120,13 @@ impl Sim {
                 return false;
             }
             self.counts.orders += 1;
+            self.note(None, || format!("ordered: {order}"));
             self.fold_at(&Fact::Ordered(order.clone()), made.at_ms);
             self.give(order);
             self.note_taken_back(order);
+            if let Some(host) = place_of(&order.host) {
+                self.check_order_stays(host);
+            }
         }
         self.check_budgets(made);
         true

@@ -33,6 +33,16 @@ impl Sim {
         self.must(both.is_none() && counted, Promise::EveryHostAnswered, None, || what);
     }
 
+    /// An order that the planner counts on is with the host by its reports, or is found when it asks.
+    pub(crate) fn check_order_stays(&mut self, host: usize) {
+        let lost = self.lost_order(host).map(|ordered| {
+            let state = self.plane.rows[host].follower.state();
+            let known = (state.seq, state.phase.name(), &state.go, &state.reboot_go, &state.revert_go);
+            format!("{ordered:?} is neither there, by {known:?}, nor on its way")
+        });
+        self.must(lost.is_none(), Promise::OrderStays, Some(host), || lost.unwrap_or_default());
+    }
+
     /// A plan that was carried out leaves nothing to plan at the same time.
     pub(crate) fn check_nothing_left(&mut self, now: UnixMs, made: &Plan) {
         if self.dice.below(AGAIN) == 0 && self.settings.mistake.is_none() {
@@ -44,12 +54,12 @@ impl Sim {
     }
 
     /// A rollout that is called converged has: each of its hosts runs the release, has failed, or is excused.
-    pub(crate) fn check_decision(&mut self, decision: &Decision) {
+    pub(crate) fn check_decision(&mut self, decision: &Decision, at: UnixMs) {
         if decision.becomes != Transition::Converged {
             return;
         }
         let Some(channel) = self.plane.snapshot.channels.get(&decision.rollout.channel) else { return };
-        let wrong = channel.hosts.iter().find(|(name, _)| self.is_missing(channel, name));
+        let wrong = channel.hosts.iter().find(|(name, _)| self.is_missing((channel, name), at));
         let wrong = wrong.map(|(name, known)| format!("{name}, of which is known {known:?}"));
         self.must(wrong.is_none(), Promise::ConvergedIsTrue, None, || {
             format!(
@@ -61,7 +71,7 @@ impl Sim {
     }
 
     /// Whether a host neither runs the newest release by the truth nor is one that nobody waits for.
-    fn is_missing(&self, channel: &Channel, name: &HostName) -> bool {
+    fn is_missing(&self, (channel, name): (&Channel, &HostName), at: UnixMs) -> bool {
         let (Some(known), Some(host)) = (channel.hosts.get(name), place_of(name)) else { return false };
         let it = &self.hosts[host];
         let runs =
@@ -75,15 +85,16 @@ impl Sim {
             || known.hold.is_some()
             || it.disk.state.hold.is_some()
             || known.standing.as_ref().is_some_and(|standing| standing.hold.is_some())
-            || self.is_silent(channel, known.heard_ms);
+            || self.is_silent(channel, known.heard_ms, at);
         !runs && !counted && !excused
     }
 
-    /// Whether a host was silent for as long as its policy allows.
-    fn is_silent(&self, channel: &Channel, heard: Option<UnixMs>) -> bool {
+    /// Whether a host was silent for as long as its policy allows, by the clock that said `at` when it was planned: it may have
+    /// been set since.
+    fn is_silent(&self, channel: &Channel, heard: Option<UnixMs>, at: UnixMs) -> bool {
         let opened = channel.rollout.as_ref().map_or(UnixMs::EPOCH, |rollout| rollout.opened_ms);
         let heard = heard.unwrap_or(opened).max(self.plane.snapshot.listening_since_ms);
-        self.plane.now(self.now) >= heard.plus(channel.current.policy.offline_after_secs)
+        at >= heard.plus(channel.current.policy.offline_after_secs)
     }
 
     /// After a plan was carried out: by the hosts' own states, it sent nobody on the way where that makes too many.
@@ -91,7 +102,8 @@ impl Sim {
         if self.plane.was_tampered || self.broken.is_some() {
             return;
         }
-        let moving: Vec<bool> = (0..self.hosts.len()).map(|host| self.counts_as_moving(host)).collect();
+        let moving: Vec<bool> =
+            (0..self.hosts.len()).map(|host| self.counts_as_moving(host, made.at_ms)).collect();
         let mut over = None;
         for channel in self.plane.snapshot.channels.values() {
             for budget in &channel.current.policy.max_in_flight {
@@ -139,7 +151,7 @@ impl Sim {
 
     /// Whether a host is on its way by its own state. One that the control plane had given up since it was silent for too long
     /// does not count until it has arrived; nor one that began since its order arrived before what takes it back.
-    fn counts_as_moving(&mut self, host: usize) -> bool {
+    fn counts_as_moving(&mut self, host: usize, at: UnixMs) -> bool {
         // Who follows a web server goes by its own clock, and is in nobody's budget.
         if self.is_static(host) || !moves(&self.hosts[host].disk.state) {
             self.hosts[host].seen.is_given_up = false;
@@ -147,7 +159,7 @@ impl Sim {
         }
         let name = &self.story.hosts[host].name;
         let Some((channel, known)) = self.plane.snapshot.host(name) else { return false };
-        let (silent, skipped) = (self.is_silent(channel, known.heard_ms), known.skip.is_some());
+        let (silent, skipped) = (self.is_silent(channel, known.heard_ms, at), known.skip.is_some());
         let seen = &mut self.hosts[host].seen;
         seen.is_given_up |= silent || skipped || seen.is_taken_back;
         !seen.is_given_up

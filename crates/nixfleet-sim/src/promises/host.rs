@@ -238,7 +238,9 @@ impl Sim {
             (Back::Uncommitted, Some(at)) => !matches!(machine.journal[at].stand, Stand::Begun),
             (Back::Uncommitted, None) => false,
             (Back::Committed, _) => {
-                self.truth.system(&order.to) != Some(machine.current)
+                // After a way back that failed and a boot, what runs may be right and what is prepared not.
+                let links = [machine.current, machine.profile, machine.boot_default];
+                links.iter().any(|link| self.truth.system(&order.to) != Some(*link))
                     || machine.find(&order.id).is_some_and(|at| machine.journal[at].is_open())
             }
         };

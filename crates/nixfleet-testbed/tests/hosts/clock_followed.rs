@@ -161,12 +161,12 @@ fn hold(vm: &Vm, words: &[&str]) {
 }
 
 /// Sets the machine's clock to this one's.
-fn set_right(vm: &Vm) {
+pub(crate) fn set_right(vm: &Vm) {
     let now = UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     vm.run(&["date", "--set", &format!("@{now}")]).expect("it runs").success().expect("set");
 }
 
 /// `date --set` by so much.
-fn jump(vm: &Vm, by: &str) {
+pub(crate) fn jump(vm: &Vm, by: &str) {
     vm.run(&["date", "--set", by]).expect("it runs").success().expect("set");
 }

@@ -104,7 +104,10 @@ fn a_reboot_into_a_system_with_a_broken_agent_is_brought_back() {
         assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)));
         host.reboot().expect("it comes back");
         assert_eq!(host.current_system(), Some(target), "the reboot brought it");
+        // Its kernel would go on running under the previous system if that one were switched to live.
+        host.await_reboot().expect("the deadman restarts it into the previous system");
         assert_brought_back(&host);
+        assert_eq!(host.booted_system().as_deref(), Some(host.system(System::Base)));
     }
 }
 
@@ -123,6 +126,61 @@ fn a_trial_that_is_confirmed_by_hand_stays() {
     let confirmed = host.run(&[AGENT, "confirm"]).expect("it runs");
     assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
     assert_rests_on(&host, System::Good);
+}
+
+/// A switch by hand, as `nixos-rebuild` does it.
+fn switch_by_hand(host: &Host, system: System) {
+    let path = host.system(system);
+    host.fetch(path).expect("it is there");
+    let profile = "/nix/var/nix/profiles/system";
+    host.run(&["nix-env", "--profile", profile, "--set", path]).expect("it runs").success().expect("set");
+    let switch = format!("{path}/bin/switch-to-configuration");
+    host.run(&[&switch, "switch"]).expect("it runs").success().expect("switched");
+}
+
+#[test]
+fn whoever_switches_by_hand_during_a_trial_keeps_their_system() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    // Confirmed, or left to the deadman: either way theirs stays.
+    for confirms in [true, false] {
+        let within = if confirms { "90s" } else { "20s" };
+        let on_trial = host.system(System::Good).to_owned();
+        activate(&host, &on_trial, &["--trial", "--confirm-within", within]).assert(0, "on-trial");
+        let theirs = if confirms { System::Third } else { System::Twin };
+        switch_by_hand(&host, theirs);
+        if confirms {
+            // Refused, or too late: the daemon, which a switch starts, may have seen it first.
+            host.run(&[AGENT, "confirm"]).expect("it runs");
+        }
+        let over = host.wait_until("the end of the trial", LIMIT, |host| {
+            history(host).last().is_some_and(|last| !last["outcome"].is_null())
+        });
+        assert!(over.is_ok(), "{:?}", history(&host));
+        let last = history(&host).pop().expect("one");
+        assert_eq!(last["outcome"]["failure"]["kind"], "flipped-to-unexpected", "{last}");
+        assert_rests_on(&host, theirs);
+    }
+}
+
+#[test]
+fn a_refused_update_leaves_a_system_that_somebody_wrote_for_the_next_boot() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    let pending = host.system(System::Good3).to_owned();
+    host.fetch(&pending).expect("it is there");
+    let profile = "/nix/var/nix/profiles/system";
+    host.run(&["nix-env", "--profile", profile, "--set", &pending]).expect("it runs").success().expect("set");
+    let boot = format!("{pending}/bin/switch-to-configuration");
+    host.run(&[&boot, "boot"]).expect("it runs").success().expect("written");
+    activate(&host, host.system(System::PrecheckFails), &[]).assert(1, "failed");
+    assert_eq!(host.profile_system().as_ref(), Some(&pending), "as before");
+    assert_eq!(host.boot_default().as_ref(), Some(&pending), "as before");
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)));
 }
 
 #[test]

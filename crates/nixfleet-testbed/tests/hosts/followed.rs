@@ -400,6 +400,32 @@ fn a_release_with_another_kernel_is_finished_by_the_reboot() {
 }
 
 #[test]
+fn a_reboot_does_not_excuse_a_new_system_from_the_probes_of_its_release() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    let mut never = probe("never", &json!({ "tcp": { "address": "127.0.0.1:9" } }));
+    never["failures"] = json!(1000);
+    let saying = Saying { probes: json!([never]), confirm_within_secs: 30, ..Saying::default() };
+    fleet.publish(&host, 1, host.system(System::OtherKernel), &saying);
+    await_state(&host, "awaiting-reboot", "stable/1");
+    host.reboot().expect("it comes back");
+    await_state(&host, "confirming", "stable/1");
+    let armed = host.sh("ls /etc/systemd/system.control").expect("it runs").stdout;
+    assert!(armed.contains("nixfleet-next-boot-"), "the way back stays armed on trial: {armed}");
+    host.await_reboot().expect("it restarts into the previous system");
+    let said = await_state(&host, "reverted", "stable/1");
+    assert_eq!(said["failure"]["failure"]["kind"], "probe-failed", "{said}");
+    assert_eq!(
+        host.booted_system().as_deref(),
+        Some(host.system(System::Base)),
+        "its kernel does not run on"
+    );
+    assert_rests_on(&host, System::Base);
+}
+
+#[test]
 fn a_host_that_restarts_on_trial_comes_back_on_the_previous_system_and_says_so() {
     if !hosts_run() {
         return;

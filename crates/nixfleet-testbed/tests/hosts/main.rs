@@ -6,6 +6,7 @@
 mod asking;
 mod clock;
 mod clock_followed;
+mod clock_led;
 mod common;
 mod controlled;
 mod crashes;
@@ -25,6 +26,7 @@ mod overtaken;
 mod owner;
 mod power;
 mod probing;
+mod relay;
 mod releases;
 mod secured;
 mod serverless;

@@ -1,5 +1,5 @@
-//! A control plane in trouble while real hosts follow it: its database server ends in the middle of a rollout, its disk is full,
-//! and the line to its hosts repeats, delays and loses what is said.
+//! A control plane in trouble while real hosts follow it: its database server ends in the middle of a rollout, the disk of
+//! its database is full, and the line to its hosts repeats, delays and loses what is said.
 //!
 //! What counts is what is left: each host was ordered once and switched once, and what its own disk has of its reports is, record
 //! by record, what the log has of it.
@@ -9,7 +9,7 @@ use std::path::Path;
 use nixfleet_testbed::control_plane::ControlPlane;
 use nixfleet_testbed::fleet::{StaticFleet, await_state, status};
 use nixfleet_testbed::postgres::{Disk, End, Postgres};
-use nixfleet_testbed::{Flavour, System};
+use nixfleet_testbed::{Flavour, Machine, SmallDisk, System};
 use serde_json::{Value, json};
 
 use crate::common::{assert_rests_on, fires, hosts_run};
@@ -34,11 +34,14 @@ fn postgres_runs() -> bool {
 
 /// A fleet whose control plane keeps everything in a PostgreSQL server of its own.
 fn led_over(names: &[&str], database: &Postgres) -> Led {
+    led_by(names, |fleet, program| ControlPlane::start_over(fleet, program, &database.address()))
+}
+
+/// A fleet with the control plane that `start` starts.
+fn led_by(names: &[&str], start: impl FnOnce(&StaticFleet, &Path) -> anyhow::Result<ControlPlane>) -> Led {
     let fleet = StaticFleet::boot(Flavour::Trixie, Path::new(&program("NIXFLEET_CLI_BIN")), names);
     let fleet = fleet.expect("a fleet");
-    let program = program("NIXFLEET_CONTROL_PLANE_BIN");
-    let control_plane = ControlPlane::start_over(&fleet, &program, &database.address());
-    let control_plane = control_plane.expect("a control plane");
+    let control_plane = start(&fleet, &program("NIXFLEET_CONTROL_PLANE_BIN")).expect("a control plane");
     for host in fleet.hosts() {
         control_plane.lead(&fleet, host).expect("it follows");
     }
@@ -62,14 +65,19 @@ fn reports(events: &[Value], host: &str) -> Vec<Value> {
 /// What each host has on its own disk is what the log has of it: each report once, in its order, and none is missing.
 pub(crate) fn assert_nothing_is_lost(led: &Led) {
     for host in led.fleet.hosts() {
-        led.wait(&format!("the log to have what {} has", host.name()), LIMIT, || {
-            let kept = reports(&led.events(), host.name());
-            let first = kept.first()?["seq"].as_u64()?;
-            let own: Vec<Value> =
-                records(host).into_iter().filter(|one| one["seq"].as_u64() >= Some(first)).collect();
-            (kept.len() > 5 && own == kept).then_some(())
-        });
+        kept_of(led, host.name(), host);
     }
+}
+
+/// What the log has of a host's reports, as soon as it is what the host has on its own disk.
+pub(crate) fn kept_of(led: &Led, name: &str, host: &impl Machine) -> Vec<Value> {
+    led.wait(&format!("the log to have what {name} has"), LIMIT, || {
+        let kept = reports(&led.events(), name);
+        let first = kept.first()?["seq"].as_u64()?;
+        let own: Vec<Value> =
+            records(host).into_iter().filter(|one| one["seq"].as_u64() >= Some(first)).collect();
+        (kept.len() > 5 && own == kept).then_some(kept)
+    })
 }
 
 /// Each host was told to go once for a release, and switched to it once.
@@ -142,32 +150,26 @@ fn first_of_status(led: &Led) -> String {
     said.ok().and_then(|said| said.stdout.lines().next().map(str::to_owned)).unwrap_or_default()
 }
 
-#[test]
-fn a_full_disk_under_a_database_server_is_an_alarm_for_people_and_over_with_room() {
-    if !postgres_runs() {
-        return;
-    }
-    let mut database = Postgres::start(Disk::OfMib(96)).expect("a database");
-    let led = led_over(&["canary", "web-1"], &database);
-    release(&led, System::Good, "one", &two_waves("1s"));
+/// A rollout in the middle of which the database's disk is filled, until people see it, and then has room again.
+fn a_disk_fills_in_mid_rollout_and_has_room_again(led: &Led, fill: impl FnOnce(), free: impl FnOnce()) {
+    release(led, System::Good, "one", &two_waves("1s"));
     led.until_decided(1, "converged");
-    release(&led, System::Good3, "two", &two_waves("1s"));
-    until_the_canary_is_told(&led, 2);
-    database.fill().expect("full");
-    act_until_refused(&led);
+    release(led, System::Good3, "two", &two_waves("1s"));
+    until_the_canary_is_told(led, 2);
+    fill();
+    act_until_refused(led);
     led.wait("the alarm to be the first line of the status", LIMIT, || {
-        let first = first_of_status(&led);
+        let first = first_of_status(led);
         (first.starts_with("ALARM since ") && first.contains(FULL)).then_some(())
     });
-    let problem = until_ready(&led, 503);
+    let problem = until_ready(led, 503);
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(FULL)), "{problem}");
     let metrics = led.control_plane.get(&led.fleet, "/metrics").expect("it answers");
     let alarmed = "nixfleet_database_trouble{kind=\"full\"} 1\n";
     assert!(metrics.as_str().is_some_and(|text| text.contains(alarmed)), "{metrics}");
 
-    database.free().expect("room");
-    database.until_it_answers().expect("it is there");
-    until_ready(&led, 200);
+    free();
+    until_ready(led, 200);
     // Somebody may have kept it with the last of the room.
     let let_go = json!({ "why": "there is room" });
     let (status, answer) =
@@ -176,10 +178,52 @@ fn a_full_disk_under_a_database_server_is_an_alarm_for_people_and_over_with_room
     led.wait("web-1 to go", LIMIT, || (!ordered(&led.events(), "web-1", 2, "go").is_empty()).then_some(()));
     led.all_converge("stable/2", System::Good3);
     let events = led.until_decided(2, "converged");
-    assert_moved_once(&led, &events, (2, System::Good3));
-    assert!(!first_of_status(&led).starts_with("ALARM"), "it is over");
-    assert_nothing_is_lost(&led);
+    assert_moved_once(led, &events, (2, System::Good3));
+    assert!(!first_of_status(led).starts_with("ALARM"), "it is over");
+    assert_nothing_is_lost(led);
     led.no_objections();
+}
+
+#[test]
+fn a_full_disk_under_a_database_server_is_an_alarm_for_people_and_over_with_room() {
+    if !postgres_runs() {
+        return;
+    }
+    let database = Postgres::start(Disk::OfMib(96)).expect("a database");
+    let led = led_over(&["canary", "web-1"], &database);
+    let room = || {
+        database.free().expect("room");
+        database.until_it_answers().expect("it is there");
+    };
+    a_disk_fills_in_mid_rollout_and_has_room_again(&led, || database.fill().expect("full"), room);
+}
+
+#[test]
+fn a_full_disk_under_a_database_in_a_file_is_an_alarm_for_people_and_over_with_room() {
+    if !hosts_run() {
+        return;
+    }
+    let disk = SmallDisk::of_mib(16).expect("a disk");
+    let mut led =
+        led_by(&["canary", "web-1"], |fleet, program| ControlPlane::start_on(fleet, program, &disk));
+    a_disk_fills_in_mid_rollout_and_has_room_again(
+        &led,
+        || disk.fill().expect("full"),
+        || disk.free().expect("room"),
+    );
+
+    // A server that is killed while there is no room comes up with all of it, and goes on.
+    release(&led, System::Twin, "three", &two_waves("1s"));
+    until_the_canary_is_told(&led, 3);
+    disk.fill().expect("full");
+    act_until_refused(&led);
+    led.control_plane.kill();
+    disk.free().expect("room");
+    led.control_plane.run(&led.fleet).expect("it comes up again");
+    let events = led.until_decided(3, "converged");
+    led.all_converge("stable/3", System::Twin);
+    assert_moved_once(&led, &events, (3, System::Twin));
+    assert_nothing_is_lost(&led);
 }
 
 /// A fleet whose hosts and control plane have an unruly line between them.

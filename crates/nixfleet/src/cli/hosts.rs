@@ -3,6 +3,7 @@
 use clap::Args;
 use nixfleet_core::activation::outcome::{Failure, FailureClass};
 use nixfleet_core::host::phase::StateName;
+use nixfleet_core::host::state::Refused;
 use nixfleet_core::host::waiting::Doing;
 use nixfleet_core::model::names::Tag;
 use nixfleet_core::model::time::{Date, UnixMs};
@@ -19,6 +20,8 @@ use super::ui::{self, Done, Output};
 const HOSTS_MAX: usize = 100_000;
 /// A host's events that are looked through for the newest ones.
 const EVENTS_MAX: usize = 50_000;
+/// Clocks so far apart are shown: what a host says is dated by its own, and a request may be under way for some seconds.
+const CLOCKS_APART_MS: u64 = 60_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct HostsArgs {
@@ -262,12 +265,28 @@ fn describe(whole: &Whole, now: UnixMs) -> Vec<String> {
     }
     lines.extend(why.iter().map(|why| format!("why       {}", why.text)));
     lines.extend(failure(host).map(|(class, failure)| format!("failure   ({class}) {failure}")));
+    lines.extend(refused(host).map(|refused| format!("refuses   {refused}")));
     lines.extend(host.fault.iter().map(|fault| format!("fault     its reports cannot be followed: {fault}")));
     lines.push(format!("shall run {}", host.system));
     lines.push(format!("runs      {}", host.current.clone().unwrap_or_else(none)));
     lines.push(format!("agent     {}", host.agent.clone().unwrap_or_else(none)));
     lines.push(format!("heard     {}", heard(host, now)));
+    lines.extend(clock(host).map(|clock| format!("clock     {clock}")));
     lines
+}
+
+/// What it does not take of what it is served, and why.
+fn refused(host: &HostView) -> Option<String> {
+    let Refused { kind, why, since_ms } = host.refused.as_ref()?;
+    Some(format!("what it is served, since {}: ({kind}) {why}", Date(*since_ms)))
+}
+
+/// How far its clock is from the control plane's, where that is far. Nobody can tell from here which of the two is right.
+fn clock(host: &HostView) -> Option<String> {
+    let ahead = host.clock_ahead_ms?;
+    let way = if ahead < 0 { "behind" } else { "ahead of" };
+    let far = ahead.unsigned_abs() >= CLOCKS_APART_MS;
+    far.then(|| format!("{} {way} the control plane's", ui::span_short(ahead.unsigned_abs())))
 }
 
 fn failure(host: &HostView) -> Option<&(FailureClass, Failure)> {
@@ -321,6 +340,8 @@ fn reasons(host: &HostView, why: Option<&WhyView>, now: UnixMs) -> Vec<String> {
         format!("  by its own word: {state} since {}, waits for {waiting}", Date(*since_ms))
     }));
     lines.extend(failure(host).map(|(class, failure)| format!("  what went wrong: ({class}) {failure}")));
+    lines.extend(refused(host).map(|refused| format!("  it refuses {refused}")));
     lines.push(format!("  heard of: {}", heard(host, now)));
+    lines.extend(clock(host).map(|clock| format!("  its clock: {clock}")));
     lines
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nixfleet_core::host::Event;
 use nixfleet_core::host::pause::{Urgency, after_failures, as_asked};
-use nixfleet_core::wire::{EventBatch, EventsTaken, Orders, POLL_SECS_MAX, Then, Wish};
+use nixfleet_core::wire::{CLOCK_HEADER, EventBatch, EventsTaken, Orders, POLL_SECS_MAX, Then, Wish};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -52,6 +52,8 @@ pub struct Link {
     pub inputs: mpsc::Sender<Input>,
     /// The newest number that is saved.
     pub newest: watch::Receiver<u64>,
+    /// What this host's clock says, which may be wrong: the control plane is told with each request.
+    pub clock: fn() -> u64,
     /// Any number, each time another.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Has the source looked at without delay.
@@ -341,6 +343,7 @@ impl Half {
     ) -> Result<Answer, reqwest::Error> {
         let (number, client) = self.shared.client(&self.link)?;
         let request = client.request(method, self.link.address.of_query(path)).timeout(self.within);
+        let request = request.header(CLOCK_HEADER, (self.link.clock)());
         let request = match body {
             None => request,
             Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),

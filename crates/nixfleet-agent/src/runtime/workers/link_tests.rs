@@ -21,6 +21,9 @@ use crate::source::web::Proxies;
 /// A generous limit for anything that should happen at once.
 const SOON: Duration = Duration::from_mins(1);
 
+/// What the host's clock says.
+const CLOCK_MS: u64 = 1_793_923_200_000;
+
 /// What the control plane answers to a path and a body. With `retry-after` or `date` in the answer, it has these headers.
 type Script = Box<dyn FnMut(&str, Value) -> (u16, Value) + Send>;
 
@@ -67,6 +70,8 @@ async fn answer_all(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
             }
         }
         let path = text.split(' ').nth(1).expect("a path").to_owned();
+        // With each request, whatever it asks for.
+        assert!(text.contains(&format!("\r\n{CLOCK_HEADER}: {CLOCK_MS}\r\n")), "{text}");
         let body = serde_json::from_slice(&bytes[head..head + length]).unwrap_or(Value::Null);
         bytes.drain(..head + length);
         let (status, answer) = script.lock().expect("no panic in a script")(&path, body);
@@ -162,7 +167,8 @@ async fn linked(count: u64, script: impl FnMut(&str, Value) -> (u16, Value) + Se
     let look = Arc::new(move || {
         counted.fetch_add(1, Ordering::SeqCst);
     });
-    Link { address, speaking, inputs, newest: changed, random: Arc::new(|| 0), look, voice }.start();
+    let (random, clock) = (Arc::new(|| 0), || CLOCK_MS);
+    Link { address, speaking, inputs, newest: changed, clock, random, look, voice }.start();
     let records = (1..=count).map(record).collect();
     let (events, acknowledged, hellos, saves) = (Vec::new(), 0, 0, false);
     Desk { inputs: taken, records, acknowledged, events, looks, hellos, connections, newest, saves }

@@ -1,6 +1,6 @@
 //! A host in a write: its row, and the folding of what it reports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use nixfleet_core::host::Phase;
 use nixfleet_core::host::Terms;
@@ -13,17 +13,16 @@ use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::release::Entry;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::fact::Placed;
-use nixfleet_core::rollout::snapshot::Ordered;
-use nixfleet_core::rollout::{Remembered, Standing};
+use nixfleet_core::rollout::{Remembered, RolloutId, Standing};
 use nixfleet_core::wire::{Topic, Wish};
 use nixfleet_trust::envelope::EntryEnvelope;
 use sqlx::Row;
 
 use super::super::board;
 use super::super::fact::{About, Fact};
-use super::super::fleet::order;
 use super::super::rows::{Among, Filled, Insert};
-use super::super::{StoreError, int, sql, uint};
+use super::super::{StoreError, int, uint};
+use super::desk::{Asked, Desk, ORDERS};
 use super::{Write, json};
 use nixfleet_sys::text::chain;
 
@@ -40,18 +39,12 @@ pub struct HostRow {
     pub reported_ms: UnixMs,
     /// Why its events cannot be followed at the moment.
     pub fault: Option<String>,
+    /// Whether its state is another one than before.
     pub(super) is_changed: bool,
-    /// What is asked of it, by topic.
-    orders: BTreeMap<String, Asked>,
-    /// Topics of which the order is another one than the database has, or none.
-    moved: BTreeSet<String>,
-}
-
-/// An order as it is kept.
-#[derive(Debug)]
-struct Asked {
-    number: u64,
-    body: String,
+    /// Whether what is remembered of it is another thing than before.
+    pub(super) is_recalled: bool,
+    /// What is asked of it.
+    pub(super) desk: Desk,
 }
 
 /// What the newest release that names a host says of it.
@@ -91,50 +84,21 @@ impl HostRow {
         &self.remembered
     }
 
-    /// Puts an order there, in the place of an older one about the same.
-    pub(super) fn put_order(&mut self, number: u64, wish: &Wish) {
-        let topic = wish.topic().name().to_owned();
-        self.moved.insert(topic.clone());
-        self.orders.insert(topic, Asked { number, body: json(wish) });
-    }
-
-    /// Takes the order about `topic` away, if there is one.
-    pub(super) fn drop_order(&mut self, topic: Topic) {
-        if self.orders.remove(topic.name()).is_some() {
-            self.moved.insert(topic.name().to_owned());
-        }
-    }
-
-    /// Whether this very order waits for the host.
-    fn is_asked(&self, wish: &Wish) -> bool {
-        self.orders.get(wish.topic().name()).is_some_and(|asked| asked.body == json(wish))
-    }
-
-    /// Takes this very order away, if it is there.
-    pub(super) fn drop_this_order(&mut self, wish: &Wish) {
-        if self.is_asked(wish) {
-            self.drop_order(wish.topic());
-        }
-    }
-
     /// What the host finds when it asks.
     fn asked(&self) -> Result<board::Asked, StoreError> {
-        let kept = self.orders.values().map(|asked| order(asked.number, &asked.body));
-        let mut orders = kept.collect::<Result<Vec<_>, StoreError>>()?;
-        orders.sort_by_key(|order| order.number);
-        Ok(board::Asked { orders, is_followed: self.state().seq > 0 && self.fault.is_none() })
+        self.desk.asked(self.state().seq > 0 && self.fault.is_none())
     }
 
     /// Orders that a whole state shows to have been noted.
     fn forget_heeded(&mut self, state: &HostState) {
         if let Some(release) = state.phase.target().map(|terms| terms.release.clone()) {
-            self.drop_this_order(&Wish::Stage { release });
+            self.desk.drop_this(&Wish::Stage { release });
         }
         let go = state.go.clone().map(|release| Wish::Go { release });
         let reboot = state.reboot_go.clone().map(|release| Wish::Reboot { release });
         let revert = state.revert_go.clone().map(|release| Wish::Revert { release });
         for wish in go.into_iter().chain(reboot).chain(revert) {
-            self.drop_this_order(&wish);
+            self.desk.drop_this(&wish);
         }
     }
 
@@ -142,7 +106,7 @@ impl HostRow {
     fn stands(&mut self) {
         let Some(ordered) = &self.remembered.ordered else { return };
         if ordered.is_over(&Standing::of(self.follower.state())) {
-            self.remembered.ordered = None;
+            (self.remembered.ordered, self.is_recalled) = (None, true);
         }
     }
 }
@@ -172,22 +136,20 @@ pub(in crate::store) fn read_remembered(text: Option<&str>) -> Result<Remembered
 }
 
 const HOSTS: Among = Among {
-    head: "SELECT name, channel, release_seq, wave, tags, system, state, reported_ms, fault, remembered FROM hosts \
-           WHERE name IN",
+    head: "SELECT name, channel, release_seq, wave, tags, system, state, reported_ms, fault, \
+           (SELECT body FROM remembered WHERE remembered.host = hosts.name) AS remembered FROM hosts WHERE name IN",
 };
-const ORDERS: Among = Among { head: "SELECT host, topic, number, body FROM orders WHERE host IN" };
 /// Each of them is there, since it was read in the same transaction; what releases say of it stays as it is.
 const UPDATE_HOSTS: Insert = Insert {
-    head: "INSERT INTO hosts (name, channel, release_seq, wave, tags, system, seq, phase, state, reported_ms, fault, \
-           remembered) VALUES",
-    columns: 12,
-    tail: "ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, phase = excluded.phase, state = excluded.state, \
-           reported_ms = excluded.reported_ms, fault = excluded.fault, remembered = excluded.remembered",
+    head: "UPDATE hosts SET seq = v.column2, phase = v.column3, state = v.column4, reported_ms = v.column5, \
+           fault = v.column6 FROM (VALUES",
+    columns: 6,
+    tail: ") AS v WHERE hosts.name = v.column1",
 };
-const PUT_ORDERS: Insert = Insert {
-    head: "INSERT INTO orders (host, topic, number, body) VALUES",
-    columns: 4,
-    tail: "ON CONFLICT (host, topic) DO UPDATE SET number = excluded.number, body = excluded.body",
+const PUT_REMEMBERED: Insert = Insert {
+    head: "INSERT INTO remembered (host, body) VALUES",
+    columns: 2,
+    tail: "ON CONFLICT (host) DO UPDATE SET body = excluded.body",
 };
 
 impl Write {
@@ -217,7 +179,7 @@ impl Write {
             let name: HostName = name.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
             let asked = Asked { number: uint(row.try_get("number")?), body: row.try_get("body")? };
             if let Some(host) = self.hosts.get_mut(&name) {
-                host.orders.insert(row.try_get("topic")?, asked);
+                host.desk.has(row.try_get("topic")?, asked);
             }
         }
         Ok(())
@@ -228,12 +190,9 @@ impl Write {
         let folding = self.fold(self.now, host, &record).await?;
         match &folding {
             Folding::Taken => {
-                let noted = Wish::noted_by(&record.fact);
                 let record = Box::new(record);
                 self.note(&About::Host(host.clone()), &Fact::Reported { record }).await?;
-                if let Some(noted) = noted {
-                    self.order_again(host, |ordered, _| ordered.is_undone_by(&noted)).await?;
-                }
+                self.order_again(host).await?;
             }
             Folding::Diverged(why) => {
                 if let Some(row) = self.host(host).await? {
@@ -272,15 +231,15 @@ impl Write {
         let may_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
         if let Some(noted) = Wish::noted_by(&record.fact) {
             // An order that the host noted is done with (lesson 25).
-            row.drop_this_order(&noted);
+            row.desk.drop_this(&noted);
         }
         if was_to_be_retried && !may_be_retried {
             // It went on by itself, so nothing is left to be tried again; a later failure is another matter.
-            row.drop_order(Topic::Retry);
+            row.desk.drop_about(Topic::Retry);
         }
         if let Some(release) = stages {
             // That it fetches is all that this order wanted, and it is no event of the host.
-            row.drop_this_order(&Wish::Stage { release });
+            row.desk.drop_this(&Wish::Stage { release });
         }
         Ok(Folding::Taken)
     }
@@ -318,20 +277,18 @@ impl Write {
         Ok(())
     }
 
-    /// Orders once more what a host is not known to have, since what it noted or sent speaks against it, and what does not wait
-    /// for it any more. The log has it as an order of its own, so a rebuild comes to the same.
-    pub(in crate::store) async fn order_again(
-        &mut self,
-        host: &HostName,
-        is_due: impl Fn(&Ordered, &HostState) -> bool,
-    ) -> Result<(), StoreError> {
+    /// Orders once more what a host lacks by what it reported, and what does not wait for it any more. The log has it as an order
+    /// of its own, so a rebuild comes to the same.
+    pub(in crate::store) async fn order_again(&mut self, host: &HostName) -> Result<(), StoreError> {
         let Some(row) = self.host(host).await? else { return Ok(()) };
-        let ordered = row.remembered.ordered.as_ref().filter(|ordered| is_due(ordered, row.state()));
-        let Some((order, wish)) = ordered.and_then(|ordered| Some((ordered.again(host), ordered.wish()?)))
+        let newest = || RolloutId { channel: row.named.channel.clone(), seq: row.named.seq };
+        let ordered = row.remembered.ordered.as_ref();
+        let lacking = ordered.filter(|ordered| ordered.is_missing_in(row.state(), &newest()));
+        let Some((order, wish)) = lacking.and_then(|ordered| Some((ordered.again(host), ordered.wish()?)))
         else {
             return Ok(());
         };
-        if row.is_asked(&wish) {
+        if row.desk.asks(&wish) {
             return Ok(());
         }
         // Boxed, since an order is projected by the same code that reports are.
@@ -347,7 +304,7 @@ impl Write {
     ) -> Result<(), StoreError> {
         let Some(host) = about.host() else { return Err(StoreError::corrupt("a host without a name")) };
         if let Some(row) = self.host(host).await? {
-            (row.remembered, row.is_changed) = (remembered.clone(), true);
+            (row.remembered, row.is_recalled) = (remembered.clone(), true);
         }
         Ok(())
     }
@@ -371,45 +328,36 @@ impl Write {
         let hosts = std::mem::take(&mut self.hosts);
         let changed: Vec<_> = hosts.iter().filter(|(_, row)| row.is_changed).collect();
         UPDATE_HOSTS.run(&mut self.tx, &changed, |query, (name, row)| fill_host(query, name, row)).await?;
-        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        let recalled = hosts.iter().filter(|(_, row)| row.is_recalled);
+        self.write_remembered(recalled.map(|(name, row)| (name, json(&row.remembered))).collect()).await?;
         for (name, row) in &hosts {
-            if row.is_changed || !row.moved.is_empty() {
+            if row.is_changed || row.desk.is_moved() {
                 self.noted.insert(name.clone(), row.asked()?);
             }
-            if row.moved.iter().any(|topic| row.orders.contains_key(topic)) {
+            if row.desk.is_put() {
                 self.asked.insert(name.clone());
             }
-            for topic in &row.moved {
-                match row.orders.get(topic) {
-                    Some(asked) => put.push((name, topic, asked)),
-                    None => gone.push((name, topic)),
-                }
-            }
         }
-        PUT_ORDERS
-            .run(&mut self.tx, &put, |query, (name, topic, Asked { number, body })| {
-                let query = query.bind(name.to_string()).bind((*topic).clone());
-                query.bind(int(*number)).bind(body.clone())
-            })
-            .await?;
-        for (name, topic) in gone {
-            sql("DELETE FROM orders WHERE host = $1 AND topic = $2")
-                .bind(name.to_string())
-                .bind(topic.clone())
-                .execute(&mut *self.tx)
-                .await?;
-        }
-        Ok(())
+        self.write_desks(hosts.iter().map(|(name, row)| (name, &row.desk))).await
+    }
+
+    /// Writes what is remembered of hosts.
+    pub(super) async fn write_remembered(
+        &mut self,
+        remembered: Vec<(&HostName, String)>,
+    ) -> Result<(), StoreError> {
+        let fill = |query: Filled, (name, body): &(&HostName, String)| {
+            query.bind(name.to_string()).bind(body.clone())
+        };
+        Ok(PUT_REMEMBERED.run(&mut self.tx, &remembered, fill).await?)
     }
 }
 
 fn fill_host(query: Filled, name: &HostName, row: &HostRow) -> Filled {
-    let Named { channel, seq, wave, tags, system } = &row.named;
     let state = row.follower.state();
-    let query = query.bind(name.to_string()).bind(channel.to_string()).bind(int(seq.get())).bind(*wave);
-    let query = query.bind(tags.clone()).bind(system.clone());
+    let query = query.bind(name.to_string());
     let query = query.bind(int(state.seq)).bind(state.phase.name().to_string()).bind(json(state));
-    query.bind(int(row.reported_ms.get())).bind(row.fault.clone()).bind(json(&row.remembered))
+    query.bind(int(row.reported_ms.get())).bind(row.fault.clone())
 }
 
 /// An entry whose proof was checked when it was taken in.
@@ -435,8 +383,8 @@ fn read_host(row: &sqlx::any::AnyRow) -> Result<(HostName, HostRow), StoreError>
         remembered: read_remembered(row.try_get("remembered")?)?,
         fault: row.try_get("fault")?,
         is_changed: false,
-        orders: BTreeMap::new(),
-        moved: BTreeSet::new(),
+        is_recalled: false,
+        desk: Desk::default(),
     };
     Ok((name, row))
 }

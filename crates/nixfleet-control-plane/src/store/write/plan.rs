@@ -5,13 +5,13 @@ use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::{
     Channel, Decision, Fact as PlanFact, Host, Hosts, NotFolded, Order, Remembered, Snapshot, Standing, Verb,
-    What,
 };
-use nixfleet_core::wire::{Topic, Wish};
+use nixfleet_core::wire::Wish;
 
 use super::super::fact::{About, Fact, Progress};
 use super::super::planned::{PlannedHost, PlannedRows, read_current, read_progress};
 use super::super::{StoreError, int, sql};
+use super::desk;
 use super::host::HostRow;
 use super::{Write, json};
 
@@ -21,9 +21,6 @@ pub(super) struct ChannelRow {
     channel: Channel,
     is_changed: bool,
 }
-
-/// What withdraws an order leaves none of these behind, and a newer release neither.
-const TOPICS_OF_A_RELEASE: [Topic; 5] = [Topic::Stage, Topic::Go, Topic::Reboot, Topic::Retry, Topic::Revert];
 
 impl Write {
     /// Folds what somebody asked for; for a hold, the host is told as well.
@@ -59,38 +56,13 @@ impl Write {
         (id, at): (u64, UnixMs),
         order: &Order,
     ) -> Result<(), StoreError> {
-        let Order { host, release, what } = order;
+        let host = &order.host;
         // Folding takes it away.
         let retry = self.host(host).await?.and_then(|row| row.remembered.retry.clone());
         self.fold_planned(at, &About::Host(host.clone()), &PlanFact::Ordered(order.clone())).await?;
-        let release = release.clone();
-        let wish = match what {
-            What::Stage => Wish::Stage { release },
-            What::Go => Wish::Go { release },
-            What::Retry => {
-                Wish::Retry { by: retry.map_or_else(|| "the control plane".to_owned(), |by| by.who) }
-            }
-            What::Reboot => Wish::Reboot { release },
-            What::Revert => Wish::Revert { release },
-            What::Withdraw => Wish::Withdraw { release },
-        };
+        let wish = desk::wish(order, retry);
         if let Some(row) = self.host(host).await? {
-            match what {
-                // What was ordered for a release and is not known to have arrived is taken back; so it is by the way back from it.
-                What::Withdraw | What::Revert => {
-                    for topic in TOPICS_OF_A_RELEASE {
-                        row.drop_order(topic);
-                    }
-                }
-                // It is newer than whatever was taken back, and a host that asks anew must not take it for that.
-                What::Go | What::Retry | What::Reboot => {
-                    let release = || order.release.clone();
-                    row.drop_this_order(&Wish::Withdraw { release: release() });
-                    row.drop_this_order(&Wish::Revert { release: release() });
-                }
-                // Nothing that was taken back is ordered again by it.
-                What::Stage => {}
-            }
+            row.desk.make_way(order);
         }
         self.put_order(id, host, &wish).await
     }
@@ -119,19 +91,26 @@ impl Write {
         Ok(())
     }
 
-    /// What the planner needs of the rows that are about to be written. Not for a write that takes a release in.
+    /// What the planner needs of the hosts that were ordered something, and of what is about to be written. Not for a write that takes a release in.
     pub fn planned(&self) -> Result<PlannedRows, StoreError> {
         let changed = self.channels.iter().filter(|(_, row)| row.is_changed);
         let channels = changed.map(|(name, row)| {
             let Channel { current: _, hosts: _, rollout, quarantine } = row.channel.clone();
             (name.clone(), Progress { rollout, quarantine })
         });
-        let changed = self.hosts.iter().filter(|(_, row)| row.is_changed);
-        let hosts = changed.map(|(name, row)| {
+        let mut hosts = self.ordered.clone();
+        hosts.extend(self.planned_hosts()?);
+        Ok((channels.collect(), hosts))
+    }
+
+    /// Hosts that are about to be written.
+    pub(super) fn planned_hosts(&self) -> Result<Vec<PlannedHost>, StoreError> {
+        let changed = self.hosts.iter().filter(|(_, row)| row.is_changed || row.is_recalled);
+        let planned = changed.map(|(name, row)| {
             let (name, channel) = (name.clone(), row.named.channel.clone());
             Ok(PlannedHost { name, channel, host: row.planned()? })
         });
-        Ok((channels.collect(), hosts.collect::<Result<_, StoreError>>()?))
+        planned.collect()
     }
 
     /// What is remembered of a channel.
@@ -192,7 +171,7 @@ impl Write {
 
     async fn put_order(&mut self, id: u64, host: &HostName, wish: &Wish) -> Result<(), StoreError> {
         if let Some(row) = self.host(host).await? {
-            row.put_order(id, wish);
+            row.desk.put(id, wish);
             return Ok(());
         }
         // In a rebuild from a log of which the beginning is gone: the release that names it comes later.
@@ -247,6 +226,6 @@ impl HostRow {
     }
 
     fn remember(&mut self, host: Host) {
-        (self.remembered, self.is_changed) = (Remembered::of(host), true);
+        (self.remembered, self.is_recalled) = (Remembered::of(host), true);
     }
 }

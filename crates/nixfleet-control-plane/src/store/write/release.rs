@@ -106,16 +106,17 @@ impl Write {
     }
 
     /// What was ordered for older releases is never delivered after a newer one (lesson 25), and whom a person left out of
-    /// the rollout before, or wanted tried again in it, begins anew.
+    /// the rollout before, or wanted tried again in it, begins anew. That an order was taken back still holds: the host may
+    /// have it, and begin before it sees the newer release.
     async fn forget_asked(&mut self, channel: &ChannelName) -> Result<(), StoreError> {
         sql("DELETE FROM orders WHERE topic IN ('stage', 'go', 'reboot', 'retry', 'revert') \
-             AND host IN (SELECT name FROM hosts WHERE channel = $1)")
+             AND body NOT LIKE '{\"order\":\"withdraw\"%' AND host IN (SELECT name FROM hosts WHERE channel = $1)")
         .bind(channel.to_string())
         .execute(&mut *self.tx)
         .await?;
         // Few hosts have one, so only those are read.
-        let rows = sql("SELECT name FROM hosts WHERE channel = $1 \
-                        AND (remembered LIKE '%\"skip\"%' OR remembered LIKE '%\"retry\"%') ORDER BY name")
+        let rows = sql("SELECT name FROM hosts WHERE channel = $1 AND name IN (SELECT host FROM remembered \
+                        WHERE body LIKE '%\"skip\"%' OR body LIKE '%\"retry\"%') ORDER BY name")
         .bind(channel.to_string())
         .fetch_all(&mut *self.tx)
         .await?;
@@ -123,7 +124,7 @@ impl Write {
             let name: String = row.try_get("name")?;
             let name: HostName = name.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
             if let Some(row) = self.host(&name).await? {
-                (row.remembered.skip, row.remembered.retry, row.is_changed) = (None, None, true);
+                (row.remembered.skip, row.remembered.retry, row.is_recalled) = (None, None, true);
             }
         }
         Ok(())
@@ -162,6 +163,7 @@ impl Write {
         for statement in [
             "DELETE FROM host_keys WHERE host = $1",
             "DELETE FROM orders WHERE host = $1",
+            "DELETE FROM remembered WHERE host = $1",
             "DELETE FROM heard WHERE host = $1",
             "DELETE FROM hosts WHERE name = $1",
         ] {

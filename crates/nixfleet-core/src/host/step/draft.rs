@@ -202,13 +202,13 @@ impl<'a> Draft<'a> {
             }
             End::OnTrial(_) => world.current = target,
             End::Deferred(_) => (world.current, world.profile) = (previous, target),
-            End::Unchanged(_) | End::Reverted(..) => {
-                (world.current, world.profile) = (previous.clone(), previous);
-            }
             // Neither is known: the runtime looks, and tells.
-            End::RevertFailed(..) => {
+            End::RevertFailed(..) | End::Unchanged(Failure::FlippedToUnexpected { .. }) => {
                 (world.current, world.profile) = (None, None);
                 self.effects.push(Effect::Look);
+            }
+            End::Unchanged(_) | End::Reverted(..) => {
+                (world.current, world.profile) = (previous.clone(), previous);
             }
         }
     }

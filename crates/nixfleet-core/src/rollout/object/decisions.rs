@@ -200,7 +200,7 @@ fn waves_over<'h>(case: Case<'_>, old: &'h mut Hindsight) -> &'h [bool] {
         let mut waves = vec![(true, false, false); channel.current.policy.waves.len()];
         for (name, host) in &channel.hosts {
             let Some((over, done, asked)) = waves.get_mut(usize::from(host.placed.wave.0)) else { continue };
-            let runs = view::runs_newest(channel, host);
+            let runs = view::runs_newest(snapshot, channel, host, now);
             let counted = || rollout.failures.contains_key(name) || rollout.forgiven.contains(name);
             *over &= runs
                 || (host.retry.is_none() && counted())

@@ -150,8 +150,8 @@ fn comes_from_where_it_stands(case: &Case<'_>, order: &Order, host: &Host) -> bo
         What::Reboot => untold && view::wants_restart(channel, host),
         What::Revert => {
             let idle = untold || view::unknown(host, |what| what == What::Reboot);
-            idle && !view::cannot_go_back(channel, host)
-                && (view::runs_newest(channel, host) || view::soaks(channel, host))
+            let runs = view::runs_newest(case.snapshot, channel, host, case.now);
+            idle && !view::cannot_go_back(channel, host) && (runs || view::soaks(channel, host))
         }
         What::Withdraw => true,
     }

@@ -82,8 +82,9 @@ fn nobody_before_those_who_come_first(
     if channel.current.policy.edges.is_empty() || !told.tells(switches) {
         return;
     }
-    let is_open =
-        |host| !view::runs_newest(channel, host) && !view::nobody_waits(snapshot, channel, host, now);
+    let is_open = |host| {
+        !view::runs_newest(snapshot, channel, host, now) && !view::nobody_waits(snapshot, channel, host, now)
+    };
     let open: Vec<(&HostName, &Host)> = channel.hosts.iter().filter(|(_, host)| is_open(host)).collect();
     for Edge { hosts, after } in &channel.current.policy.edges {
         // Two, since a host may be among those that it waits for, and does not wait for itself.

@@ -62,10 +62,12 @@ fn told(host: &Host) -> Option<What> {
     host.ordered.as_ref().map(|ordered| ordered.what)
 }
 
-/// It runs the newest release, and is not on its way anywhere else. One that restarts for it does run it.
-pub(super) fn runs_newest(channel: &Channel, host: &Host) -> bool {
-    let undone = matches!(told(host), Some(What::Go | What::Retry | What::Revert));
-    standing_on(channel, host).is_some_and(|standing| standing.state == S::Converged) && !undone
+/// It runs the newest release, and is not on its way anywhere else. One that restarts for it does run it, and one that is away
+/// and cannot have heard what it was told.
+pub(super) fn runs_newest(snapshot: &Snapshot, channel: &Channel, host: &Host, now: UnixMs) -> bool {
+    let runs = standing_on(channel, host).is_some_and(|standing| standing.state == S::Converged);
+    let told_away = matches!(told(host), Some(What::Go | What::Retry | What::Revert));
+    runs && (!told_away || (unreached(host) && away(snapshot, channel, host, now)))
 }
 
 /// It is fetched, and nobody has told it to go.

@@ -8,7 +8,7 @@ use crate::model::names::{HostName, ReleaseId};
 use crate::model::time::UnixMs;
 use crate::rollout::order::What;
 use crate::rollout::progress::Rollout;
-use crate::rollout::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
+use crate::rollout::snapshot::{Channel, Host, Ordered, RebootWanted, RestartBy, Snapshot, Standing, Then};
 
 /// A host as the planner sees it.
 pub(super) struct Seen<'a> {
@@ -106,6 +106,13 @@ impl Seen<'_> {
         matches!(self.at, At::Older(_))
             && self.host.standing.as_ref().is_some_and(waits)
             && matches!(told, None | Some(What::Stage))
+    }
+
+    /// By whom it must be restarted, where that may take long: a window may be far, and a person may never come.
+    pub(super) fn awaits_restart(&self) -> Option<RestartBy> {
+        let by = self.host.standing.as_ref()?.restart_by?;
+        let kept = self.hold.map(|_| RestartBy::APerson);
+        kept.or(Some(by)).filter(|by| *by > RestartBy::Itself)
     }
 
     /// Whether it says that it has nothing to go back to from this release.

@@ -31,10 +31,10 @@ enum Answer<'v> {
 }
 
 /// A channel while its hosts get their turn.
-struct Turns<'v, 'f> {
+struct Turns<'v, 'f, 'n> {
     view: &'v View<'v>,
     rules: Rules<'v>,
-    budgets: Budgets<'v, 'f>,
+    budgets: Budgets<'v, 'f, 'n>,
     fetching: Fetching,
 }
 
@@ -56,7 +56,7 @@ impl Fetching {
     }
 }
 
-impl<'v> Turns<'v, '_> {
+impl<'v, 'n: 'v> Turns<'v, '_, 'n> {
     fn give(mut self, orders: &mut Vec<Order>) -> HeldIn {
         let view = self.view;
         let mut turn: Vec<(usize, &Seen<'v>)> = view.seen.iter().enumerate().collect();
@@ -102,8 +102,11 @@ impl<'v> Turns<'v, '_> {
             At::Failed(_) if seen.host.retry.is_some() => return self.forward(place, seen),
             At::Older(_) if seen.may_be_overtaken() => return self.overtake(place, seen),
             At::Soaking => Why::Soaking,
-            At::Restarting => Why::OnItsWay(seen.host.standing.as_ref().map(|standing| standing.state)),
-            At::OnItsWay(state) => Why::OnItsWay(state),
+            At::Restarting => {
+                let state = seen.host.standing.as_ref().map(|standing| standing.state);
+                Why::OnItsWay(state, seen.awaits_restart())
+            }
+            At::OnItsWay(state) => Why::OnItsWay(state, seen.awaits_restart()),
             At::Older(release) => silent(seen).unwrap_or(Why::Superseded(release)),
             At::Failed(class) => kept(seen).unwrap_or(Why::Failed(class)),
             At::TriesAgain(class) => kept(seen).unwrap_or(Why::TriesAgain(class)),

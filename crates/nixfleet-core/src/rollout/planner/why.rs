@@ -12,14 +12,15 @@ use crate::model::names::{HostName, ReleaseId};
 use crate::model::policy::{Budget, WaveIndex};
 use crate::model::time::UnixMs;
 use crate::rollout::progress::{By, FailedHow};
-use crate::rollout::reason::{Deadlock, HeldIn, Reason, ReasonId};
+use crate::rollout::reason::{AwaitsRestart, Deadlock, HeldIn, Reason, ReasonId};
+use crate::rollout::snapshot::RestartBy;
 
 /// A [`Reason`] by reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Why<'a> {
     Done,
     /// On its way to the newest release.
-    OnItsWay(Option<StateName>),
+    OnItsWay(Option<StateName>, Option<RestartBy>),
     Soaking,
     Superseded(&'a ReleaseId),
     /// By what it was to move for.
@@ -43,6 +44,7 @@ pub(super) enum Why<'a> {
         budget: Same<'a, Budget>,
         used: u32,
         limit: u32,
+        until_restart: Option<(&'a HostName, RestartBy)>,
     },
     NoSuchWave(WaveIndex),
     /// By who must be done first.
@@ -56,7 +58,9 @@ impl Why<'_> {
     fn tell(self, release: &ReleaseId) -> Reason {
         match self {
             Self::Done => Reason::Done,
-            Self::OnItsWay(state) => Reason::OnItsWay { state, release: release.clone() },
+            Self::OnItsWay(state, restart_by) => {
+                Reason::OnItsWay { state, release: release.clone(), restart_by }
+            }
             Self::Soaking => Reason::Soaking,
             Self::Superseded(release) => Reason::Superseded { release: release.clone() },
             Self::TakenBack(release) => Reason::TakenBack { release: release.clone() },
@@ -73,10 +77,13 @@ impl Why<'_> {
             Self::NotStaged => Reason::NotStaged,
             Self::StageBudget { used: _, limit: 0 } => Reason::Deadlock { on: Deadlock::StageBudget },
             Self::StageBudget { used, limit } => Reason::StageBudget { used, limit },
-            Self::Budget { budget: Same(Budget { hosts, limit: _, scope }), used, limit } => match limit {
-                0 => Reason::Deadlock { on: Deadlock::Budget { hosts: hosts.clone(), scope: *scope } },
-                limit => Reason::Budget { hosts: hosts.clone(), scope: *scope, used, limit },
-            },
+            Self::Budget { budget: Same(Budget { hosts, limit: _, scope }), limit: 0, .. } => {
+                Reason::Deadlock { on: Deadlock::Budget { hosts: hosts.clone(), scope: *scope } }
+            }
+            Self::Budget { budget: Same(Budget { hosts, limit: _, scope }), used, limit, until_restart } => {
+                let until_restart = until_restart.map(|(host, by)| AwaitsRestart { host: host.clone(), by });
+                Reason::Budget { hosts: hosts.clone(), scope: *scope, used, limit, until_restart }
+            }
             Self::NoSuchWave(wave) => Reason::NoSuchWave { wave },
             Self::Edge(after) => Reason::Edge { after: after.clone() },
             Self::Circle(after) => Reason::Deadlock { on: Deadlock::Circle { after: after.clone() } },

@@ -1,5 +1,7 @@
 //! What a [`Sim`] looks at after every event.
 
+use nixfleet_core::rollout::snapshot::RestartBy;
+
 use super::*;
 
 impl Sim {
@@ -38,6 +40,9 @@ impl Sim {
         }
         assert!(self.has_a_way_out(), "{} waits for {} in vain", host.name(), host.waiting());
         assert!(!host.waiting().to_string().is_empty());
+        if host.waiting() == WaitingOn::PersonToReboot {
+            assert_eq!(state.restart_by(), Some(RestartBy::APerson), "those who wait for it are told so");
+        }
     }
 
     /// Every probe that decides was seen to pass since the system last changed.

@@ -191,3 +191,37 @@ async fn what_keeps_the_control_plane_from_working_is_a_line_of_a_watch() {
     let came = tokio::time::timeout(SOON, read).await;
     assert!(came.is_ok(), "{:?}", std::fs::read_to_string(file.path()));
 }
+
+/// A host whose clock is a day behind, and which therefore refuses what is served.
+fn a_day_behind(asked: &str) -> Answer {
+    let answer = match asked {
+        "GET /v1/hosts/web-1" => serde_json::json!({
+            "name": "web-1", "channel": "stable", "release_seq": 3, "wave": 0, "tags": [], "system": "/nix/store/x",
+            "current": null, "agent": "0.1.0", "doing": null, "reported_ms": null, "heard_ms": 1_000, "fault": null,
+            "clock_ahead_ms": -86_400_000, "mood": "fine",
+            "refused": { "kind": "clock", "why": "it is dated in the future", "since_ms": 86_400_000 },
+        }),
+        asked if asked.starts_with("GET /v1/events") => serde_json::json!({ "items": [], "next": null }),
+        _ => {
+            let problem = serde_json::json!({ "type": "urn:nixfleet:problem:not-found", "title": "Not found", "status": 404,
+                                              "detail": "there is no rollout" });
+            return Answer::Says("404 Not Found", "application/problem+json", problem.to_string());
+        }
+    };
+    Answer::Says("200 OK", "application/json", answer.to_string())
+}
+
+#[tokio::test]
+async fn a_host_with_another_time_is_shown_with_how_far_it_is_off_and_with_what_it_refuses() {
+    let server = StandIn::start("localhost", a_day_behind).await;
+    let shown = server.run(&["host", "web-1"]).await;
+    for line in [
+        "clock     24h behind the control plane's",
+        "refuses   what it is served, since 1970-01-02 00:00:00 UTC: (clock) it is dated in the future",
+    ] {
+        assert!(shown.code == 0 && shown.out.lines().any(|found| found == line), "{line}: {shown:?}");
+    }
+    let why = server.run(&["why", "web-1"]).await;
+    assert!(why.out.contains("  its clock: 24h behind the control plane's"), "{why:?}");
+    assert!(why.out.contains("  it refuses what it is served"), "{why:?}");
+}
