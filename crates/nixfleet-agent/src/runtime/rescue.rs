@@ -90,10 +90,11 @@ async fn go_back<B: ActivationBackend>(
 
 /// Whether its target runs and a confirmation is all that it lacks.
 fn is_tried(it: &Activation, boot: &BootId, current: Option<&StorePath>) -> bool {
-    let landed = it.last_boot != *boot && current == Some(&it.began.target);
+    // What a person has switched to meanwhile is theirs.
+    let runs = current == Some(&it.began.target);
     match &it.reached {
-        Reached::Confirming => landed || it.last_boot == *boot,
-        Reached::AwaitingReboot | Reached::Running { .. } => landed && !it.confirmed,
+        Reached::Confirming => runs,
+        Reached::AwaitingReboot | Reached::Running { .. } => runs && it.last_boot != *boot && !it.confirmed,
         Reached::Began
         | Reached::Realising
         | Reached::SettingProfile
@@ -174,6 +175,7 @@ mod tests {
     #[test]
     fn what_lacks_only_a_confirmation_is_tried_and_nothing_else_is() {
         assert!(tried(Reached::Confirming, "a", "new"), "on trial");
+        assert!(!tried(Reached::Confirming, "a", "third"), "somebody has switched to another system");
         assert!(tried(Reached::AwaitingReboot, "b", "new"), "the reboot brought it");
         assert!(!tried(Reached::AwaitingReboot, "a", "old"), "the reboot is still to come");
         assert!(!tried(Reached::AwaitingReboot, "b", "old"), "the reboot brought the previous one");
