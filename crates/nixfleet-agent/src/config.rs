@@ -96,6 +96,15 @@ pub enum ConfigRefused {
 }
 
 impl ConfigRefused {
+    /// Whether only a person, or another system, changes it: a file that cannot be read yet may be there in a moment (a
+    /// folder that is mounted late), one that others can write, or that means nothing, stays so.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::File(error) => error.action == "trust",
+            Self::NotText(_) | Self::Faults(..) => true,
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {

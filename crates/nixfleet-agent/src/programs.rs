@@ -18,6 +18,7 @@ use nixfleet_sys::exec::{Cmd, ExecError};
 use nixfleet_sys::text;
 
 use crate::activation::backend::ActivationBackend;
+use crate::tools::Tools;
 
 /// The verb of this program that holds the leash.
 pub const LEASH: &str = "leash";
@@ -40,8 +41,8 @@ pub enum Holder {
     },
     /// The main process of a transient unit.
     Unit {
-        /// `systemd-run`.
-        systemd_run: PathBuf,
+        /// Where `systemd-run` is.
+        tools: Box<Tools>,
         /// The agent.
         agent: PathBuf,
     },
@@ -51,13 +52,15 @@ impl Holder {
     /// The holder for this host: in a unit where systemd runs, else a child. This very program in both cases; one whose
     /// file was removed can only be a child.
     pub fn of<B: ActivationBackend>(backend: &B) -> Self {
-        let systemd_run = backend.tools().map(|tools| tools.systemd_run.clone()).unwrap_or_default();
-        let runs = Path::new("/run/systemd/system").is_dir() && !systemd_run.as_os_str().is_empty();
-        match std::env::current_exe() {
-            Ok(agent) if runs && agent.exists() => Self::Unit { systemd_run, agent },
-            Ok(agent) if agent.exists() => Self::Child { agent },
+        let tools = backend.tools().ok().filter(|tools| !tools.systemd_run.as_os_str().is_empty());
+        let tools = tools.filter(|_| Path::new("/run/systemd/system").is_dir());
+        match (std::env::current_exe(), tools) {
+            (Ok(agent), Some(tools)) if agent.exists() => {
+                Self::Unit { tools: Box::new(tools.clone()), agent }
+            }
+            (Ok(agent), None) if agent.exists() => Self::Child { agent },
             // Our file is gone. The child that is about to become the program looks at itself, and is still us.
-            Ok(_) | Err(_) => Self::Child { agent: "/proc/self/exe".into() },
+            (Ok(_) | Err(_), _) => Self::Child { agent: "/proc/self/exe".into() },
         }
     }
 
@@ -67,12 +70,14 @@ impl Holder {
             Self::Child { agent } => {
                 Cmd::new(program).args(args).env("PATH", PATH).on_leash(agent, &[LEASH, "--"])
             }
-            Self::Unit { systemd_run, agent } => {
+            Self::Unit { tools, agent } => {
                 let head = unit_args(agent, limit);
                 let head: Vec<&str> = head.iter().map(String::as_str).collect();
                 // systemd replaces variables in the words of a command; this is its own way to write the sign.
                 let plain = |word: &str| word.replace('$', "$$");
-                Cmd::new(plain(program)).args(args.iter().map(|arg| plain(arg))).on_leash(systemd_run, &head)
+                Cmd::new(plain(program))
+                    .args(args.iter().map(|arg| plain(arg)))
+                    .on_leash(&tools.here(&tools.systemd_run), &head)
             }
         }
         .deadline(limit)
@@ -151,7 +156,8 @@ mod tests {
 
     #[test]
     fn in_a_unit_the_holder_is_its_main_process_and_no_sign_is_replaced() {
-        let holder = Holder::Unit { systemd_run: "/tools/systemd-run".into(), agent: "/agent".into() };
+        let tools = Box::new(crate::tools::tests::tools());
+        let holder = Holder::Unit { tools, agent: "/agent".into() };
         let args = ["-c", "echo $HOME %i"].map(str::to_owned);
         let cmd = holder.hold("/bin/sh", &args, Duration::from_secs(30));
         let line = cmd.line();

@@ -22,10 +22,12 @@ pub mod outbox;
 pub mod recovery;
 pub mod reducer;
 pub mod requests;
+pub mod rescue;
 pub mod roots;
 pub mod start;
 pub mod state_file;
 pub mod timer;
+pub mod told;
 pub mod workers;
 
 use std::io;

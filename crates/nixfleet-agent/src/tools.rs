@@ -6,6 +6,7 @@
 //! shows it, never a guess, and they are tested on outputs recorded from Nix 2.8 and 2.26 and systemd 252 and 257
 //! (`tests/fixtures/tools`). Nothing here decides; `crate::activation` does.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,24 +36,34 @@ mod lines;
 pub const SEARCH_PATH: [&str; 5] =
     ["/run/current-system/sw/bin", "/nix/var/nix/profiles/default/bin", "/usr/bin", "/bin", "/usr/sbin"];
 
-/// The only variables of ours that a tool gets to see: where to find certificates, the way out, and the locale data.
-pub const ENVIRONMENT_KEPT: [&str; 10] = [
+/// The only variables of ours that a tool gets to see: where to find certificates, the way out, and the locale data. Nix
+/// gets [`CREDENTIALS_KEPT`] and [`CREDENTIALS_PREFIX`] beside them.
+pub const ENVIRONMENT_KEPT: [&str; 12] = [
     "HOME",
     "NIX_SSL_CERT_FILE",
     "SSL_CERT_FILE",
     "http_proxy",
     "https_proxy",
+    "all_proxy",
     "no_proxy",
     "HTTP_PROXY",
     "HTTPS_PROXY",
+    "ALL_PROXY",
     "NO_PROXY",
     "LOCALE_ARCHIVE",
 ];
 
+/// What Nix alone gets to see, for caches that are not public (`ssh-ng://`).
+pub const CREDENTIALS_KEPT: [&str; 1] = ["NIX_SSHOPTS"];
+/// How all variables begin that tell Nix who it is to an object store (`s3://`).
+pub const CREDENTIALS_PREFIX: &str = "AWS_";
+
 /// The programs by their absolute paths, and the settings that every Nix command is given.
 ///
-/// The folder of each is resolved once, when it is found: `/run/current-system` changes under our feet in every
-/// switch. The file name itself is never resolved, because `nix-store` is a link to `nix` that looks at its own name.
+/// The folder of each is resolved when it is found: `/run/current-system` changes under our feet in every switch. The
+/// file name itself is never resolved, because `nix-store` is a link to `nix` that looks at its own name. Nothing keeps
+/// the system in which they were found from collection, once another one runs and is the boot default: a program that is
+/// gone is looked for anew whenever it is to be run ([`Tools::here`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
     /// `nix-store`.
@@ -69,6 +80,8 @@ pub struct Tools {
     pub journalctl: PathBuf,
     /// `busctl`, which comes with systemd.
     pub busctl: PathBuf,
+    /// Where a program that is gone is looked for.
+    pub search: Vec<PathBuf>,
     /// The socket of the service manager, which is asked before `systemctl` and `systemd-run` are started.
     pub manager: PathBuf,
     /// Settings handed to every Nix command as `--option NAME VALUE`; [`Tools::find`] leaves them empty.
@@ -156,6 +169,7 @@ impl Tools {
             systemd_run: look("systemd-run"),
             journalctl: look("journalctl"),
             busctl: look("busctl"),
+            search: search.iter().map(|folder| folder.to_path_buf()).collect(),
             manager: PathBuf::from(bus::SOCKET),
             nix_options: Vec::new(),
         };
@@ -185,6 +199,7 @@ impl Tools {
                     systemd_run: PathBuf::new(),
                     journalctl: PathBuf::new(),
                     busctl: PathBuf::new(),
+                    search: missing.looked_in.clone(),
                     manager: PathBuf::new(),
                     nix_options: Vec::new(),
                 })
@@ -204,11 +219,39 @@ impl Tools {
         self
     }
 
+    /// The program where it was found, or, if it is gone from there, where one of its name is now. One that is nowhere
+    /// (`/run/current-system` leads nowhere for an instant in some switches) is the old path, whose start then fails, and
+    /// that is asked again.
+    pub fn here(&self, program: &Path) -> PathBuf {
+        let found = || {
+            let name = program.file_name()?;
+            let folders = self.search.iter().filter_map(|folder| folder.canonicalize().ok());
+            folders.map(|folder| folder.join(name)).find(|path| is_program(path))
+        };
+        if is_program(program) { program.to_owned() } else { found().unwrap_or_else(|| program.to_owned()) }
+    }
+
+    /// A program of Nix: with what caches want to see, and with a path on which it finds `ssh`.
+    fn nix_command(&self, program: &Path) -> Cmd {
+        let command = self.command(program).env("PATH", SEARCH_PATH.join(":"));
+        let credentials = std::env::vars_os().filter(|(key, _)| is_credential(key));
+        credentials.fold(command, |command, (key, value)| command.env(key, value))
+    }
+
+    /// A program of ours, wherever it is now.
+    fn command(&self, program: &Path) -> Cmd {
+        bare(&self.here(program))
+    }
+
     /// The settings, as arguments; they come after the sub-command, where all versions take them.
     fn nix_option_args(&self) -> Vec<String> {
         let one = |(name, value): &(String, String)| ["--option".to_owned(), name.clone(), value.clone()];
         self.nix_options.iter().flat_map(one).collect()
     }
+}
+
+fn is_credential(key: &OsStr) -> bool {
+    key.to_str().is_some_and(|key| CREDENTIALS_KEPT.contains(&key) || key.starts_with(CREDENTIALS_PREFIX))
 }
 
 /// A program with the environment that all tools get: ours in part, and no colour.

@@ -1,13 +1,19 @@
 //! What is around the agent: its folders, Nix, the service manager.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nixfleet_sys::fs;
+use tokio::time::timeout;
 
 use super::{About, Finding};
 use crate::activation::ActivationBackend;
+use crate::activation::realise::has;
 use crate::tools::nix::NixSettings;
 use nixfleet_sys::text::chain;
+
+/// How long a cache may take to answer: Nix asks five times.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// The folder of a file that decides whom to trust: whoever can write it can put another file there.
 pub(super) fn folder_of(file: &Path) -> Option<Finding> {
@@ -77,7 +83,19 @@ pub(super) async fn nix(backend: &impl ActivationBackend) -> Vec<Finding> {
         Err(missing) => return vec![Finding::problem(about, missing.to_string(), missing.hint())],
     };
     match tools.nix_settings().await {
-        Ok(settings) => nix_settings(&settings),
+        Ok(settings) => {
+            let mut findings = nix_settings(&settings);
+            if let Some(current) = backend.host().current() {
+                for substituter in &settings.substituters {
+                    let asked = timeout(ANSWERS_WITHIN, has(tools, substituter, &current)).await;
+                    findings.push(cache(
+                        substituter,
+                        asked.ok().map(|asked| asked.map_err(|error| chain(&error))),
+                    ));
+                }
+            }
+            findings
+        }
         Err(error) => {
             let what = format!("Nix does not tell its settings: {}", chain(&error));
             vec![Finding::problem(
@@ -87,6 +105,19 @@ pub(super) async fn nix(backend: &impl ActivationBackend) -> Vec<Finding> {
             )]
         }
     }
+}
+
+/// What is found of a cache that was asked for the running system; `None` if it did not answer in time. It need not have
+/// that system.
+pub(super) fn cache(substituter: &str, asked: Option<Result<bool, String>>) -> Finding {
+    let why = match asked {
+        Some(Ok(_)) => return Finding::good(About::Nix, format!("{substituter} answers")),
+        Some(Err(why)) => why,
+        None => format!("no answer within {} s", ANSWERS_WITHIN.as_secs()),
+    };
+    let fix = "see whether it is up and whether this check saw the agent's environment (`systemctl show -p Environment \
+               nixfleet-agent`): a private cache wants its credentials there (`AWS_*`, `NIX_SSHOPTS`) or in Nix's `netrc-file`";
+    Finding::warning(About::Nix, format!("{substituter} does not answer: {why}"), fix)
 }
 
 /// What is found of settings.

@@ -27,6 +27,19 @@ fn settings_of_nix_that_let_anything_in_or_nothing_are_problems_and_all_are_told
 }
 
 #[test]
+fn each_cache_says_whether_it_answers_and_one_that_lacks_a_path_does() {
+    let url = "s3://cache?region=eu-west-1";
+    for answer in [true, false] {
+        assert_eq!(host::cache(url, Some(Ok(answer))).grade, Grade::Good);
+    }
+    for silence in [Some(Err("AccessDenied".to_owned())), None] {
+        let finding = host::cache(url, silence);
+        assert_eq!(finding.grade, Grade::Warning, "another cache may have it");
+        assert!(finding.what.starts_with(url) && finding.fix.is_some_and(|fix| fix.contains("AWS_*")));
+    }
+}
+
+#[test]
 fn whatever_is_not_good_says_what_to_do() {
     let bad = NixSettings { require_sigs: false, ..NixSettings::default() };
     let findings = host::nix_settings(&bad);

@@ -21,7 +21,7 @@ const HOST_KEY_HELP: &str =
     "`host-key`: the public half of this host's key [default: /etc/ssh/ssh_host_ed25519_key.pub]";
 
 /// The configuration's keys as flags; each wins over the file.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
     /// Read this file instead of /etc/nixfleet/agent.toml
     #[arg(long, value_name = "FILE")]
@@ -61,10 +61,15 @@ impl ConfigArgs {
         config.is_none() && texts.into_iter().all(Option::is_none) && pins.is_empty()
     }
 
+    /// Which file is read.
+    pub(super) fn file(&self) -> ConfigFile {
+        self.config.clone().map_or(ConfigFile::Usual, ConfigFile::Named)
+    }
+
     /// The file, and the configuration that it and the flags make.
     pub(crate) fn load(self, state_dir: Option<&PathBuf>) -> (ConfigFile, Result<Config, ConfigRefused>) {
-        let Self { config, root, source, channel, host, host_key, poll, ca_file, pins, reboot } = self;
-        let file = config.map_or(ConfigFile::Usual, ConfigFile::Named);
+        let file = self.file();
+        let Self { config: _, root, source, channel, host, host_key, poll, ca_file, pins, reboot } = self;
         let one = |text: Option<String>| text.into_iter().collect::<Vec<_>>();
         let flags = Written::from_flags([
             (Key::Root, one(root)),

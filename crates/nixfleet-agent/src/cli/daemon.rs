@@ -10,6 +10,7 @@ use nixfleet_agent::activation::recovery;
 use nixfleet_agent::activation::types::{Failure, Observer};
 use nixfleet_agent::activation::unfinished::is_unfinished;
 use nixfleet_agent::runtime::notify;
+use nixfleet_agent::runtime::rescue::{self, Left, Trouble};
 use nixfleet_agent::runtime::start::{self, Ended, NotStarted, Orders};
 use nixfleet_core::activation::outcome::Step;
 use nixfleet_sys::text::chain;
@@ -26,6 +27,8 @@ use nixfleet_agent::tools::progress::Progress;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A living activation writes lines in quick succession; looking once after them is enough.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Before an end after which the service manager starts us anew, to see whether what was missing is there.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Tells systemd's journal, one line each.
 struct Journalled;
@@ -62,7 +65,7 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
     state_dir: Option<&PathBuf>,
     usual: &Path,
 ) -> ExitCode {
-    let orders = orders::read(args, state_dir);
+    let orders = orders::read(&args, state_dir);
     let state = match &orders {
         Ok(Some((_, state))) => state.clone(),
         Ok(None) | Err(_) => usual.to_owned(),
@@ -78,11 +81,14 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
     let stop = Stop { term, int };
     match orders {
         Ok(Some((orders, _))) => follow(backend, orders, &voice, stop).await,
-        Ok(None) => alone(&backend, &voice, stop).await,
-        Err(code) => {
-            // Whatever is wrong with the configuration: what was cut off is not left half-done.
-            look(&backend, &voice).await;
-            code
+        Ok(None) if rescue::is_the_machines(&backend).await => {
+            let trouble = Trouble::Lasting { why: "it has no configuration".to_owned() };
+            give_up(&backend, (&trouble, ExitCode::FAILURE), &voice, stop).await
+        }
+        Ok(None) => alone(&backend, &args, &voice, stop).await,
+        Err(refused) => {
+            let code = refused.refuse();
+            give_up(&backend, (&refused.trouble(), code), &voice, stop).await
         }
     }
 }
@@ -105,33 +111,80 @@ async fn follow<B: ActivationBackend + Send + 'static>(
     match ended {
         Ok(Ended::HandedOver(other)) => {
             notify::stopping();
-            ui::say(&format!("making way for {}", other.display()));
+            ui::say(&format!("making way for {other}"));
             ExitCode::SUCCESS
         }
         Ok(Ended::WorkersGone) => ui::refuse(70, "every worker is gone", None),
         Err(error) => {
-            // The activation journal has its own truth: what was cut off is not left half-done.
-            if !matches!(error, NotStarted::Another) {
-                look(&*backend, voice).await;
+            let why = chain(&error);
+            let (code, trouble) = if error.is_lasting() {
+                (UNREADABLE, Trouble::Lasting { why: why.clone() })
+            } else {
+                (1, Trouble::Passing)
+            };
+            let code = ui::refuse(code, &why, Some(error.hint()));
+            match error {
+                NotStarted::Another => code,
+                NotStarted::File(_)
+                | NotStarted::State(_)
+                | NotStarted::Trust(_)
+                | NotStarted::Log(_)
+                | NotStarted::Host(_)
+                | NotStarted::Tools(_)
+                | NotStarted::Thread(_) => give_up(&*backend, (&trouble, code), voice, stop).await,
             }
-            ui::refuse(code_of(&error), &chain(&error), Some(error.hint()))
         }
     }
 }
 
-/// What cannot be read does not get better by starting again; the rest may.
-fn code_of(error: &NotStarted) -> u8 {
-    match error {
-        NotStarted::State(_) | NotStarted::Trust(_) | NotStarted::Log(_) => UNREADABLE,
-        NotStarted::Another
-        | NotStarted::File(_)
-        | NotStarted::Host(_)
-        | NotStarted::Tools(_)
-        | NotStarted::Thread(_) => 1,
+/// The end of an agent that cannot follow. What was cut off is not left half-done, for which it says that it is up: a start
+/// that takes as long as a switch would be cut off itself, and holds up the boot that it waits for. Otherwise its start has
+/// failed, and whoever asked for it sees that.
+async fn give_up<B: ActivationBackend>(
+    backend: &B,
+    (trouble, code): (&Trouble, ExitCode),
+    voice: &Arc<dyn Observer>,
+    mut stop: Stop,
+) -> ExitCode {
+    if is_unfinished(backend.host()) {
+        notify::ready();
     }
+    notify::status("cannot follow its releases; its journal says why");
+    let mut alive = notify::alive_every();
+    let tidied = tokio::select! {
+        // Cut off anywhere, the journal says where to go on.
+        tidied = rescue::tidy(backend, trouble, voice) => tidied,
+        () = tell_alive(&mut alive) => return code,
+        () = stop.wanted() => return ExitCode::SUCCESS,
+    };
+    let again = match &tidied {
+        Ok(Left::Settled(_)) | Err(_) => *trouble == Trouble::Passing,
+        // Whoever ends the trial may bring back what can be read, and must not find that nobody is started any more.
+        Ok(Left::Tried | Left::WentBack(_)) => true,
+    };
+    match tidied {
+        Ok(Left::Settled(Some(outcome)) | Left::WentBack(outcome)) => {
+            ui::say(&format!("{}: {}", outcome.verdict, outcome.target));
+        }
+        Ok(Left::Settled(None) | Left::Tried) | Err(Failure::Busy { .. }) => {}
+        Err(failure) => ui::say(&format!("error: {failure}")),
+    }
+    if !again {
+        return code;
+    }
+    // Nobody is served by a line every second.
+    if std::env::var_os("INVOCATION_ID").is_some() {
+        let _ = timeout(AGAIN_AFTER, stop.wanted()).await;
+    }
+    ExitCode::FAILURE
 }
 
-async fn alone<B: ActivationBackend>(backend: &B, observer: &Arc<dyn Observer>, mut stop: Stop) -> ExitCode {
+async fn alone<B: ActivationBackend>(
+    backend: &B,
+    args: &ConfigArgs,
+    observer: &Arc<dyn Observer>,
+    mut stop: Stop,
+) -> ExitCode {
     notify::ready();
     notify::status("follows no source; watching over activations");
     let mut watch = nixfleet_sys::fs::make_dir(&backend.host().state)
@@ -148,6 +201,10 @@ async fn alone<B: ActivationBackend>(backend: &B, observer: &Arc<dyn Observer>, 
             () = std::future::ready(()), if !needed => {}
             () = tell_alive(&mut alive) => {}
             () = stop.wanted() => return ExitCode::SUCCESS,
+        }
+        if std::env::var_os("INVOCATION_ID").is_some() && !orders::says_nothing(args) {
+            ui::say("there is a configuration now; starting anew with it");
+            return ExitCode::SUCCESS;
         }
         tokio::select! {
             // A lost wake-up is only a later round.

@@ -75,6 +75,18 @@ pub enum NotReady {
     Trust(#[source] TrustUnreadable),
 }
 
+impl NotReady {
+    /// Whether only a person, or another system, changes it. What other programs make may be on its way: at its first boot
+    /// a host makes its keys while the agent starts.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::File(error) => error.action == "trust",
+            Self::HostKey { .. } | Self::Identity { .. } | Self::NoAuthority(_) => false,
+            Self::HostKeyWantsTouch(_) | Self::NoPrivateHalf(_) | Self::Trust(_) => true,
+        }
+    }
+}
+
 impl Config {
     /// Who this host is: its name, and the key of which only the public half is read.
     pub fn identity(&self) -> Result<HostIdentity, NotReady> {

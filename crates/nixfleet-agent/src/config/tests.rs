@@ -219,3 +219,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_not_there_yet_is_waited_for_and_one_that_means_nothing_is_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("agent.toml");
+    let refused = || load(&ConfigFile::Named(file.clone()), &none(), "web-1");
+    assert!(!refused().expect_err("it is not there").is_lasting());
+    fs::write_atomic(&file, b"source = 7").expect("written");
+    assert!(refused().expect_err("it says nothing").is_lasting());
+    let config = |key: &std::path::Path| {
+        let text = format!("source = \"/srv\"\nchannel = \"stable\"\nhost-key = \"{}\"\n", key.display());
+        fs::write_atomic(&file, text.as_bytes()).expect("written");
+        load(&ConfigFile::Named(file.clone()), &none(), "web-1").expect("it is whole")
+    };
+    let key = dir.path().join("key.pub");
+    let no_key = config(&key).identity().expect_err("no key");
+    fs::write_atomic(&key, b"").expect("written");
+    let empty = config(&key).identity().expect_err("no key in it");
+    assert!(!no_key.is_lasting() && !empty.is_lasting(), "the SSH server is about to make it");
+}

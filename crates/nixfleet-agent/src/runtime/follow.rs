@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::desk::HostDesk;
-use super::handover::Handover;
+use super::handover::{Due, Handover};
 use super::input::Input;
 use super::net::Net;
 use super::reducer::{Fact, Reducer};
@@ -27,6 +27,10 @@ use nixfleet_sys::text::chain;
 
 /// Between two attempts to write what could not be written. Nothing is done meanwhile; on trial the deadman is armed.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is said of a configuration that was changed for the worse.
+const UNREADABLE: &str = "error: the configuration has changed, and no agent could follow by it: this one goes on with what \
+                          it has read, and none would come up after a reboot (`nixfleet-agent check` says what to mend)";
 
 /// A reducer with everything around it.
 pub struct Following<B> {
@@ -47,23 +51,23 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
     /// Ready to go on from what was saved.
     pub fn new(
         (backend, voice): (Arc<B>, Arc<dyn Observer>),
-        reducer: Reducer<HostDesk<B>>,
+        (reducer, handover): (Reducer<HostDesk<B>>, Option<Handover>),
         inputs: mpsc::Receiver<Input>,
         (boot, net): (BootId, Net),
     ) -> Self {
         let alive = notify::alive_every().map(|every| (Instant::now(), every));
-        let handover = Handover::of(backend.host());
         Self { backend, reducer, inputs, boot, voice, handover, said: String::new(), alive, net }
     }
 
-    /// Takes the first event in, then whatever comes, until another agent is to go on.
+    /// Takes the first event in, then whatever comes, until another process is to go on.
     pub async fn run(mut self, first: Event) -> Ended {
         self.take(first.into()).await;
         loop {
-            if let Some(other) =
-                self.handover.as_ref().and_then(|handover| handover.due(self.reducer.state()))
-            {
-                return Ended::HandedOver(other);
+            let state = self.reducer.state();
+            match self.handover.as_mut().map_or(Due::No, |handover| handover.due(state)) {
+                Due::No => {}
+                Due::Now(successor) => return Ended::HandedOver(successor),
+                Due::Unreadable => self.voice.remark(UNREADABLE),
             }
             let wake = timer::until(self.reducer.wake(), Instant::now(), self.net);
             let alive = self.alive;

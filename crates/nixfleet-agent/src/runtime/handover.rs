@@ -1,65 +1,127 @@
-//! Makes way for the agent that the running system carries.
+//! Makes way for the agent that the running system carries, and for one that reads what it is told anew.
 //!
 //! A switch leaves the agent's unit alone (`restartIfChanged = false`), since it must not be restarted in the middle of its
-//! own work. So after a switch the old program goes on, until it is safe to end: nothing is under way that this process
-//! carries out. Then it ends well and the service manager starts the new one, which goes on from the state file. On trial
-//! that comes *before* the commit: a new agent that does not come up, or cannot read what the old one left, never confirms
-//! anything, and the deadman brings the previous system back with its own agent.
+//! own work. So after a switch the old process goes on, with the program and the configuration that it began with, until it
+//! is safe to end: nothing is under way that it carries out. Then it ends well and the service manager starts the new one,
+//! which goes on from the state file. On trial that comes *before* the commit: a new agent that does not come up, or cannot
+//! read what the old one left or what it is told, never confirms anything, and the previous system comes back with its own
+//! agent and configuration.
 //!
-//! It is done once for each pair of programs and boot, which a file in `/run` remembers: a unit that does not name the
-//! running system's agent must not end up in a circle.
+//! It is done once for each pair (program and files), boot *and flight*, which a file in `/run` remembers: a unit that does
+//! not name the running system's agent must not end up in a circle, and an agent that did not come up in one flight proves
+//! nothing about the next. Off trial, files that the next agent could not read are left unread: whoever runs goes on, and
+//! says so. If they were so before a trial began, they are none of its own, and it does not fall for them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use nixfleet_core::host::HostState;
 use nixfleet_core::host::phase::{Confirmer, Phase, Reboot};
 use nixfleet_sys::fs;
 
+use super::told::Told;
 use crate::activation::host::HostPaths;
 
 /// The agent of a system.
 const PROGRAM: &str = "sw/bin/nixfleet-agent";
-/// A pair of paths.
+/// Two paths, two digests and a name.
 const BYTES_MAX: u64 = 8 << 10;
 
 /// Who may have to make way.
 #[derive(Debug, Clone)]
 pub struct Handover {
     own: PathBuf,
+    told: Told,
     current_system: PathBuf,
     remembered: PathBuf,
+    /// The digest of files that were looked at off trial and are of no use.
+    useless: Option<String>,
+}
+
+/// Whether it is time to make way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// It is not.
+    No,
+    /// For this one.
+    Now(Successor),
+    /// There is something new to read, and no agent could: said once.
+    Unreadable,
+}
+
+/// For whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Successor {
+    /// Another program.
+    Program(PathBuf),
+    /// The same one, which reads what it is told anew.
+    Reader,
+}
+
+impl fmt::Display for Successor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(path) => write!(f, "{}", path.display()),
+            Self::Reader => f.write_str("an agent that reads the changed configuration"),
+        }
+    }
 }
 
 impl Handover {
-    /// For this process; nothing when no service manager would start another.
-    pub fn of(host: &HostPaths) -> Option<Self> {
+    /// For this process, which was `told` this; nothing when no service manager would start another.
+    pub fn of(host: &HostPaths, told: Told) -> Option<Self> {
         std::env::var_os("INVOCATION_ID")?;
         Some(Self {
             own: fs::resolve(&std::env::current_exe().ok()?).ok()?,
+            told,
             current_system: host.current_system.clone(),
             remembered: host.lock.with_file_name("handed-over"),
+            useless: None,
         })
     }
 
-    /// The other program, if the running system carries one and this is the moment. It is remembered.
-    pub fn due(&self, state: &HostState) -> Option<PathBuf> {
+    /// Whether there is a successor and this is the moment. One that is told of is remembered.
+    pub fn due(&mut self, state: &HostState) -> Due {
         if !may_end(&state.phase) {
-            return None;
+            return Due::No;
         }
-        let other =
-            fs::resolve(&self.current_system.join(PROGRAM)).ok().filter(|other| *other != self.own)?;
-        let pair = pair(&self.own, &other);
+        let flight = state.activation_in_flight().map(ToString::to_string);
+        let program = fs::resolve(&self.current_system.join(PROGRAM)).ok();
+        let now = self.told.now();
+        let successor = match program.filter(|other| *other != self.own) {
+            Some(other) => Successor::Program(other),
+            None if now == self.told.then() || self.useless.as_ref() == Some(&now) => return Due::No,
+            // On trial they are part of what is tried.
+            None if flight.is_some() || self.told.is_usable() => Successor::Reader,
+            None => {
+                self.useless = Some(now);
+                return Due::Unreadable;
+            }
+        };
+        if self.remember(&successor, &now, flight.as_deref()) { Due::Now(successor) } else { Due::No }
+    }
+
+    /// Notes that this hand-over was made; `false` if it was before, or cannot be noted: it would be made again and again.
+    fn remember(&self, successor: &Successor, now: &str, flight: Option<&str>) -> bool {
+        let other = match successor {
+            Successor::Program(other) => other,
+            Successor::Reader => &self.own,
+        };
+        let pair = pair((&self.own, &self.told.then()), (other, now));
         let before = fs::read_bounded(&self.remembered, BYTES_MAX).unwrap_or_default();
-        if before == pair {
-            return None;
+        let before = String::from_utf8_lossy(&before);
+        let same_flight = flight.is_none_or(|flight| before.lines().last() == Some(flight));
+        if before.starts_with(&pair) && same_flight {
+            return false;
         }
-        // Not remembered, it would be done again and again.
-        fs::write_atomic(&self.remembered, &pair).ok().map(|()| other)
+        let note = format!("{pair}{}\n", flight.unwrap_or("none"));
+        fs::write_atomic(&self.remembered, note.as_bytes()).is_ok()
     }
 }
 
-fn pair(own: &Path, other: &Path) -> Vec<u8> {
-    format!("{}\n{}\n", own.display(), other.display()).into_bytes()
+fn pair(own: (&Path, &str), other: (&Path, &str)) -> String {
+    let line = |(program, told): (&Path, &str)| format!("{} {told}\n", program.display());
+    line(own) + &line(other)
 }
 
 /// Whether nothing is under way that this process carries out, or that would begin anew at a high price.
@@ -83,25 +145,127 @@ fn may_end(phase: &Phase) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::reducer::tests::disk::{system, terms};
+    use nixfleet_core::host::UpMs;
+    use nixfleet_core::host::phase::{Confirming, Flight, Hooks, Rebooted, SourceNeed};
+    use nixfleet_core::host::probing::{Watch, WatchId};
+    use nixfleet_core::ids::ActivationId;
+
+    /// A host whose system carries the program `new` next to the one that runs.
+    struct Scene {
+        dir: tempfile::TempDir,
+        usable: bool,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            fs::make_dir(&dir.path().join("system/sw/bin")).expect("made");
+            for file in ["old", "new", "agent.toml"] {
+                fs::write_atomic(&dir.path().join(file), b"").expect("written");
+            }
+            Self { dir, usable: true }
+        }
+
+        fn at(&self, file: &str) -> PathBuf {
+            fs::resolve(self.dir.path()).expect("there").join(file)
+        }
+
+        fn carries(&self, program: &str) {
+            fs::link_atomic(&self.at(program), &self.at("system").join(PROGRAM)).expect("linked");
+        }
+
+        /// A process that begins now.
+        fn begins(&self, program: &str) -> Handover {
+            let usable = self.usable;
+            Handover {
+                own: self.at(program),
+                told: Told::new(move || usable).with(&self.at("agent.toml")),
+                current_system: self.at("system"),
+                remembered: self.at("handed-over"),
+                useless: None,
+            }
+        }
+
+        fn configures(&self, text: &str) {
+            fs::write_atomic(&self.at("agent.toml"), text.as_bytes()).expect("written");
+        }
+    }
+
+    fn on_trial(flight: u32) -> HostState {
+        let mut state = HostState::fresh();
+        let target = Box::new(terms(u64::from(flight)));
+        state.phase = Phase::Confirming(Confirming {
+            by: Confirmer::Machine { until_up_ms: UpMs(1), commit_from_up_ms: UpMs(0) },
+            watch: Watch::begin(WatchId(1), &target),
+            rebooted: Rebooted::No,
+            hooks: Hooks::NotDue,
+            flight: Flight {
+                target,
+                attempt: 1,
+                id: ActivationId::new(1, flight),
+                previous: system("previous"),
+                source: SourceNeed::NotNeeded,
+            },
+        });
+        state
+    }
 
     #[test]
     fn it_makes_way_once_for_another_program_and_never_for_itself() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let system = dir.path().join("system");
-        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-        fs::make_dir(&system.join("sw/bin")).expect("made");
-        for program in [&old, &new] {
-            fs::write_atomic(program, b"").expect("written");
-        }
-        let own = fs::resolve(&old).expect("there");
-        let remembered = dir.path().join("handed-over");
-        let handover = Handover { own, current_system: system.clone(), remembered };
-        let state = HostState::fresh();
-        assert_eq!(handover.due(&state), None, "a system without an agent");
-        fs::link_atomic(&old, &system.join(PROGRAM)).expect("linked");
-        assert_eq!(handover.due(&state), None, "the same agent");
-        fs::link_atomic(&new, &system.join(PROGRAM)).expect("linked");
-        assert_eq!(handover.due(&state), Some(fs::resolve(&new).expect("there")));
-        assert_eq!(handover.due(&state), None, "once is enough");
+        let (host, state) = (Scene::new(), HostState::fresh());
+        let mut handover = host.begins("old");
+        assert_eq!(handover.due(&state), Due::No, "a system without an agent");
+        host.carries("old");
+        assert_eq!(handover.due(&state), Due::No, "the same agent");
+        host.carries("new");
+        assert_eq!(handover.due(&state), Due::Now(Successor::Program(host.at("new"))));
+        assert_eq!(handover.due(&state), Due::No, "once is enough");
+    }
+
+    #[test]
+    fn an_agent_that_did_not_come_up_in_one_flight_has_to_come_up_in_the_next() {
+        let host = Scene::new();
+        host.carries("new");
+        let to_new = || Due::Now(Successor::Program(host.at("new")));
+        assert_eq!(host.begins("old").due(&on_trial(5)), to_new());
+        // The unit does not name the running system's agent: the old one was started again.
+        assert_eq!(host.begins("old").due(&on_trial(5)), Due::No, "no circle");
+        assert_eq!(host.begins("old").due(&on_trial(6)), to_new(), "the same agent in another release");
+        assert_eq!(host.begins("old").due(&on_trial(6)), Due::No);
+        assert_eq!(host.begins("old").due(&HostState::fresh()), Due::No, "nor a circle after it");
+    }
+
+    #[test]
+    fn a_changed_configuration_is_read_by_a_successor_and_once() {
+        let (host, state) = (Scene::new(), HostState::fresh());
+        host.carries("old");
+        let mut handover = host.begins("old");
+        assert_eq!(handover.due(&state), Due::No);
+        host.configures("another source");
+        assert_eq!(handover.due(&state), Due::Now(Successor::Reader));
+        assert_eq!(host.begins("old").due(&state), Due::No, "whoever began after it has read it");
+    }
+
+    #[test]
+    fn a_configuration_that_came_with_a_trial_and_that_nobody_can_read_is_part_of_what_is_tried() {
+        let host = Scene { usable: false, ..Scene::new() };
+        host.carries("old");
+        let mut handover = host.begins("old");
+        host.configures("damaged");
+        assert_eq!(handover.due(&on_trial(5)), Due::Now(Successor::Reader));
+    }
+
+    #[test]
+    fn a_configuration_that_a_person_damaged_is_told_once_and_fails_no_trial() {
+        let host = Scene { usable: false, ..Scene::new() };
+        host.carries("old");
+        let mut handover = host.begins("old");
+        host.configures("damaged");
+        assert_eq!(handover.due(&HostState::fresh()), Due::Unreadable);
+        assert_eq!(handover.due(&HostState::fresh()), Due::No, "whoever runs goes on");
+        assert_eq!(handover.due(&on_trial(5)), Due::No, "it was so before");
+        host.configures("damaged in another way");
+        assert_eq!(handover.due(&on_trial(5)), Due::Now(Successor::Reader), "this came with the trial");
     }
 }

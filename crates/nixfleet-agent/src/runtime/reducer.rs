@@ -202,4 +202,4 @@ impl<D: Desk> Reducer<D> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,7 +2,6 @@
 //!
 //! Everything that cannot be read stops it here, before anything is begun: it is never taken for a fresh host.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use nixfleet_core::host::retry::seed_of;
@@ -15,12 +14,14 @@ use tokio::sync::{mpsc, watch};
 use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
 use super::follow::Following;
+use super::handover::{Handover, Successor};
 use super::input::INPUTS_MAX;
 use super::net::Net;
 use super::outbox::{Found, Limits, Outbox, OutboxError, Receiver};
 use super::recovery::{CannotStart, agent_started};
 use super::reducer::Reducer;
 use super::state_file::{StateFile, StateFileError};
+use super::told::Told;
 use super::workers::hooks::Hooks;
 use super::workers::jobs::Jobs;
 use super::workers::link::Link;
@@ -46,6 +47,8 @@ pub struct Orders {
     pub source: Source,
     /// The root that the configuration names, as it is in its file.
     pub root: Vec<u8>,
+    /// The files that all of this was read from.
+    pub told: Told,
 }
 
 /// Why an agent does not start.
@@ -78,6 +81,21 @@ pub enum NotStarted {
 }
 
 impl NotStarted {
+    /// Whether starting again does not help: what is there means nothing, or is a newer program's. A file that cannot be
+    /// read now may be readable in a moment.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::State(error) => error.is_lasting(),
+            Self::Trust(_) | Self::Log(OutboxError::Newer { .. } | OutboxError::OutOfOrder { .. }) => true,
+            Self::Log(OutboxError::File(_))
+            | Self::Another
+            | Self::File(_)
+            | Self::Host(_)
+            | Self::Tools(_)
+            | Self::Thread(_) => false,
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -96,7 +114,7 @@ impl NotStarted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// The running system carries this agent, and it is to go on.
-    HandedOver(PathBuf),
+    HandedOver(Successor),
     /// Every worker is gone: a mistake of ours.
     WorkersGone,
 }
@@ -110,9 +128,16 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let host = backend.host().clone();
     fs::make_dir(&host.state)?;
     let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
+    if fs::is_in_memory(&host.state) {
+        voice.remark(&format!(
+            "error: {} is in memory: after a reboot this host knows nothing of what it accepted, and takes an older \
+             release for a newer one; make it persistent, or set `state-dir` to a folder that is",
+            host.state.display()
+        ));
+    }
     let file = StateFile::in_folder(&host.state);
     let saved = file.read()?.unwrap_or_default();
-    let Orders { setup, mut source, root } = orders;
+    let Orders { setup, mut source, root, told } = orders;
     let net = Net::begin((source.random)());
     source.look_at = Arc::new(move |time| net.near(time));
     let trust = match saved.trust.clone() {
@@ -157,7 +182,8 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let desk = HostDesk::new((file, outbox), host, applier, Arc::clone(&voice), newest);
     let reducer = Reducer::new(saved, seed, desk);
     notify::ready();
-    Ok(Following::new((backend, voice), reducer, taken, (boot, net)).run(first).await)
+    let handover = Handover::of(backend.host(), told);
+    Ok(Following::new((backend, voice), (reducer, handover), taken, (boot, net)).run(first).await)
 }
 
 /// The outbox of this host; what was found in it that should not be there is told.

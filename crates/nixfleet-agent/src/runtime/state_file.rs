@@ -71,6 +71,14 @@ pub enum StateFileError {
 }
 
 impl StateFileError {
+    /// Whether only a person, or another program, changes it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Newer { .. } | Self::Json { .. } | Self::Host { .. } | Self::Trust { .. } => true,
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {

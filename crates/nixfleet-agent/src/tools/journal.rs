@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::lines::plain;
 use super::nix_store::understood;
 use super::units::UnitName;
-use super::{ToolError, Tools, bare};
+use super::{ToolError, Tools};
 use nixfleet_core::nix::NotUnderstood;
 
 /// A journal on a slow disk takes seconds for its first answer.
@@ -73,7 +73,8 @@ pub fn entries(tools: &Tools, unit: &UnitName, after: Option<&Cursor>, lines: u3
 }
 
 fn journalctl(tools: &Tools, lines: u32) -> Cmd {
-    bare(&tools.journalctl)
+    tools
+        .command(&tools.journalctl)
         .args(["--no-pager", "--quiet", "--all"])
         .arg(format!("--lines={}", lines.min(LINES_MAX)))
         .deadline(JOURNAL_DEADLINE)

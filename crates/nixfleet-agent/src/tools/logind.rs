@@ -10,7 +10,7 @@ use nixfleet_sys::exec::Cmd;
 
 use super::nix_store::understood;
 use super::systemd::done;
-use super::{NotUnderstood, ToolError, Tools, bare};
+use super::{NotUnderstood, ToolError, Tools};
 
 const MANAGER: [&str; 3] =
     ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"];
@@ -70,7 +70,7 @@ pub enum Scheduled {
 /// `busctl call` of a method of logind.
 fn call(tools: &Tools, method: &str, args: &[&str]) -> Cmd {
     let head = ["--json=short", "--no-pager", "call"];
-    bare(&tools.busctl).args(head).args(MANAGER).arg(method).args(args).deadline(ASK_DEADLINE)
+    tools.command(&tools.busctl).args(head).args(MANAGER).arg(method).args(args).deadline(ASK_DEADLINE)
 }
 
 /// Lists the locks.
@@ -96,7 +96,7 @@ pub fn cancel(tools: &Tools) -> Cmd {
 /// Asks what is scheduled.
 pub fn scheduled(tools: &Tools) -> Cmd {
     let head = ["--json=short", "--no-pager", "get-property"];
-    bare(&tools.busctl).args(head).args(MANAGER).arg("ScheduledShutdown").deadline(ASK_DEADLINE)
+    tools.command(&tools.busctl).args(head).args(MANAGER).arg("ScheduledShutdown").deadline(ASK_DEADLINE)
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::nix_store::{PATHS_PER_CALL, understood, with_words};
 use super::progress::{NixListener, NixWords};
-use super::{ToolError, Tools, bare};
+use super::{ToolError, Tools};
 
 mod settings;
 mod signatures;
@@ -53,7 +53,8 @@ pub enum Verified {
 
 /// `nix` with a sub-command; the feature flag is needed wherever the host has not set it.
 fn nix(tools: &Tools, command: &[&str]) -> Cmd {
-    bare(&tools.nix)
+    tools
+        .nix_command(&tools.nix)
         .args(["--extra-experimental-features", "nix-command"])
         .args(command)
         .args(tools.nix_option_args())

@@ -10,14 +10,15 @@ use std::time::Duration;
 use nixfleet_core::ids::{Generation, StorePath};
 use nixfleet_sys::exec::{Cmd, Finished};
 
-use super::{ToolError, Tools, bare};
+use super::{ToolError, Tools};
 
 /// Generations read: NixOS boots slowly with a few hundred, so this is a broken folder and not a long life.
 const GENERATIONS_MAX: usize = 10_000;
 
 /// `nix-env --profile PROFILE --set PATH`: makes the path the profile's current generation.
 pub fn set(tools: &Tools, profile: &Path, path: &StorePath) -> Cmd {
-    bare(&tools.nix_env)
+    tools
+        .nix_command(&tools.nix_env)
         .arg("--profile")
         .arg(profile)
         .arg("--set")

@@ -13,7 +13,7 @@ use nixfleet_sys::exec::{Cmd, Ended, ExecError, Finished};
 
 use super::lines::{Hearing, quoted_path, store_path, store_paths};
 use super::progress::{NixListener, NixWords, Progress};
-use super::{ToolError, Tools, bare};
+use super::{ToolError, Tools};
 
 /// Paths in one argument vector: 1,000 of at most 256 bytes are an eighth of what Linux takes.
 pub const PATHS_PER_CALL: usize = 1_000;
@@ -28,7 +28,8 @@ pub const REALISE_STALL: Duration = Duration::from_mins(5);
 /// from the moment it is valid (until then Nix' own temporary root does). The answer about missing paths may be
 /// stale by an hour unless the negative cache is off.
 pub fn realise(tools: &Tools, path: &StorePath) -> Cmd {
-    bare(&tools.nix_store)
+    tools
+        .nix_command(&tools.nix_store)
         .arg("--realise")
         .arg(path.as_str())
         .args(["--option", "narinfo-cache-negative-ttl", "0"])
@@ -45,7 +46,8 @@ pub fn realise(tools: &Tools, path: &StorePath) -> Cmd {
 /// the caches anew for what Nix has remembered of them for up to 30 days, and so does the realisation that follows:
 /// a path that was signed or repaired since is seen as it is now.
 pub fn dry_run(tools: &Tools, path: &StorePath, within: Duration) -> Cmd {
-    bare(&tools.nix_store)
+    tools
+        .nix_command(&tools.nix_store)
         .args(["--realise", "--dry-run"])
         .arg(path.as_str())
         .args(["--option", "narinfo-cache-negative-ttl", "0"])
@@ -56,7 +58,8 @@ pub fn dry_run(tools: &Tools, path: &StorePath, within: Duration) -> Cmd {
 
 /// `nix-store --query QUESTION PATHS`.
 fn query(tools: &Tools, question: &str, paths: &[StorePath]) -> Cmd {
-    bare(&tools.nix_store)
+    tools
+        .nix_command(&tools.nix_store)
         .args(["--query", question])
         .args(paths.iter().map(StorePath::as_str))
         .args(tools.nix_option_args())
@@ -85,7 +88,8 @@ pub fn sizes(tools: &Tools, paths: &[StorePath]) -> Cmd {
 
 /// Which of the paths are not valid, a line each; exits with 0 either way.
 pub fn invalid(tools: &Tools, paths: &[StorePath]) -> Cmd {
-    bare(&tools.nix_store)
+    tools
+        .nix_command(&tools.nix_store)
         .args(["--check-validity", "--print-invalid"])
         .args(paths.iter().map(StorePath::as_str))
         .args(tools.nix_option_args())
@@ -93,7 +97,8 @@ pub fn invalid(tools: &Tools, paths: &[StorePath]) -> Cmd {
 
 /// `nix-store --verify-path`: reads the contents of valid paths; exits with 1 if one is not as the database says.
 pub fn verify_path(tools: &Tools, paths: &[StorePath]) -> Cmd {
-    bare(&tools.nix_store)
+    tools
+        .nix_command(&tools.nix_store)
         .arg("--verify-path")
         .args(paths.iter().map(StorePath::as_str))
         .args(tools.nix_option_args())
@@ -102,7 +107,8 @@ pub fn verify_path(tools: &Tools, paths: &[StorePath]) -> Cmd {
 
 /// `nix-store --repair-path`: fetches a valid path once more and puts it in the place of what is there.
 pub fn repair_path(tools: &Tools, path: &StorePath) -> Cmd {
-    bare(&tools.nix_store)
+    tools
+        .nix_command(&tools.nix_store)
         .args(["--repair-path", path.as_str(), "--option", "narinfo-cache-negative-ttl", "0"])
         .args(tools.nix_option_args())
         .deadline(Duration::from_hours(1))

@@ -21,7 +21,7 @@ use super::units::{
     ActiveState, SHOWN, SystemState, UnitName, UnitShown, UnitState, parse_list_units, parse_show,
     parse_system_state, parse_userspace_start,
 };
-use super::{ToolError, Tools, bare};
+use super::{ToolError, Tools};
 
 /// systemd answers a question within milliseconds; a daemon-reload of a big host takes some seconds.
 const ASK_DEADLINE: Duration = Duration::from_secs(30);
@@ -179,7 +179,7 @@ fn systemd_run(tools: &Tools, unit: &TransientUnit) -> Cmd {
     args.extend(run_at_most.iter().map(|limit| format!("--property=RuntimeMaxSec={}", seconds(*limit))));
     args.extend(stop_within.iter().map(|limit| format!("--property=TimeoutStopSec={}", seconds(*limit))));
     args.extend(env.iter().map(|(key, value)| format!("--setenv={key}={value}")));
-    bare(&tools.systemd_run).args(args).deadline(ASK_DEADLINE)
+    tools.command(&tools.systemd_run).args(args).deadline(ASK_DEADLINE)
 }
 
 fn with_command(cmd: Cmd, unit: &TransientUnit) -> Cmd {
@@ -198,7 +198,11 @@ fn seconds(time: Duration) -> String {
 }
 
 pub(super) fn systemctl(tools: &Tools, args: &[&str]) -> Cmd {
-    bare(&tools.systemctl).args(["--no-pager", "--no-ask-password"]).args(args).deadline(ASK_DEADLINE)
+    tools
+        .command(&tools.systemctl)
+        .args(["--no-pager", "--no-ask-password"])
+        .args(args)
+        .deadline(ASK_DEADLINE)
 }
 
 /// `systemctl show` of one unit.

@@ -25,6 +25,7 @@ pub(crate) fn tools() -> Tools {
         systemd_run: at("systemd-run"),
         journalctl: at("journalctl"),
         busctl: at("busctl"),
+        search: Vec::new(),
         manager: at("systemd-private"),
         nix_options: Vec::new(),
     }
@@ -74,6 +75,27 @@ fn tools_are_taken_from_the_first_folder_that_has_them_and_keep_their_names() {
 }
 
 #[test]
+fn tools_whose_system_was_collected_are_found_in_the_running_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().canonicalize().expect("it exists");
+    let (old, new, current) = (root.join("old"), root.join("new"), root.join("current"));
+    for (folder, name) in [&old, &new].into_iter().flat_map(|folder| ALL.map(|name| (folder, name))) {
+        program(folder, name, 0o755);
+    }
+    let leads_to = |folder: &Path| nixfleet_sys::fs::link_atomic(folder, &current).expect("linked");
+    leads_to(&old);
+    let tools = Tools::find(&[&current]).expect("all are there");
+    leads_to(&new);
+    assert_eq!(tools.here(&tools.nix_env), old.join("nix-env"), "those that are there are used");
+    std::fs::remove_dir_all(&old).expect("collected");
+    assert_eq!(tools.here(&tools.nix_env), new.join("nix-env"));
+    std::fs::remove_file(&current).expect("a switch");
+    assert_eq!(tools.here(&tools.nix_env), old.join("nix-env"), "nowhere: the start says so");
+    leads_to(&new);
+    assert!(tools.command(&tools.systemctl).line().starts_with(&new.join("systemctl").display().to_string()));
+}
+
+#[test]
 fn all_missing_tools_are_named_at_once_with_where_and_what_to_install() {
     let dir = tempfile::tempdir().expect("a folder");
     for name in ["nix-store", "nix-env", "journalctl", "busctl"] {
@@ -85,6 +107,17 @@ fn all_missing_tools_are_named_at_once_with_where_and_what_to_install() {
     assert!(said.starts_with("cannot find nix, systemctl, systemd-run in /"), "{said}");
     assert!(said.ends_with(", /nowhere"), "{said}");
     assert!(missing.hint().contains("Nix") && missing.hint().contains("systemd"));
+}
+
+#[test]
+fn nix_is_handed_what_private_caches_ask_for_and_nothing_that_changes_what_it_does() {
+    for key in ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_SHARED_CREDENTIALS_FILE", "NIX_SSHOPTS"] {
+        assert!(is_credential(key.as_ref()), "{key}");
+    }
+    for key in ["NIX_REMOTE", "NIX_CONFIG", "NIX_STORE_DIR", "LD_PRELOAD", "MY_AWS_KEY"] {
+        assert!(!is_credential(key.as_ref()) && !ENVIRONMENT_KEPT.contains(&key), "{key}");
+    }
+    assert!(ENVIRONMENT_KEPT.contains(&"all_proxy") && ENVIRONMENT_KEPT.contains(&"ALL_PROXY"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nixfleet_sys::exec::{Cmd, Finished};
 
 use super::units::UnitName;
-use super::{ToolError, Tools, bare};
+use super::{ToolError, Tools};
 
 /// A start may take its own `TimeoutStartSec=`, 90 s by default.
 const START_DEADLINE: Duration = Duration::from_mins(2);
@@ -24,13 +24,13 @@ pub struct UnitReasons {
 /// `systemctl show` of what [`parse`] wants.
 pub fn reasons(tools: &Tools, unit: &UnitName) -> Cmd {
     let shown = "LoadState,FragmentPath,TriggeredBy,Result";
-    bare(&tools.systemctl).args(["--no-pager", "show", "--property", shown, "--", unit.as_str()])
+    tools.command(&tools.systemctl).args(["--no-pager", "show", "--property", shown, "--", unit.as_str()])
 }
 
 /// `systemctl start`: waits for the end of the start job.
 pub fn start(tools: &Tools, unit: &UnitName) -> Cmd {
     let args = ["--no-pager", "--no-ask-password", "start", "--", unit.as_str()];
-    bare(&tools.systemctl).args(args).deadline(START_DEADLINE)
+    tools.command(&tools.systemctl).args(args).deadline(START_DEADLINE)
 }
 
 /// The reasons in what `systemctl show` printed; `None` for a unit that systemd does not know any more.

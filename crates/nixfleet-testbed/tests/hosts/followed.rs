@@ -483,10 +483,42 @@ fn a_new_agent_that_does_not_come_up_is_undone_with_its_system() {
     }
     let (host, fleet) = following(Flavour::Trixie);
     let saying = Saying { confirm_within_secs: 20, ..Saying::default() };
-    fleet.publish(&host, 1, host.system(System::AgentBrokenKept), &saying);
-    await_state(&host, "reverted", "stable/1");
-    assert_rests_on(&host, System::Base);
-    assert_eq!(host.unit_state(UNIT).expect("systemd answers"), "active");
+    // It is as broken when another release brings it: what was tried once proves nothing.
+    for seq in [1, 2] {
+        fleet.publish(&host, seq, host.system(System::AgentBrokenKept), &saying);
+        await_state(&host, "reverted", &format!("stable/{seq}"));
+        assert_rests_on(&host, System::Base);
+        assert_eq!(host.unit_state(UNIT).expect("systemd answers"), "active");
+    }
+}
+
+#[test]
+fn a_changed_configuration_is_read_and_one_that_nobody_can_read_fails_the_trial_that_brings_it() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = following(Flavour::Trixie);
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    let journal = |host: &Host| host.journal(UNIT).unwrap_or_default();
+    host.write_file(CONFIG, &configuration().replace("10s", "11s")).expect("written");
+    host.wait_until("another process reads it", LIMIT, |host| {
+        journal(host).contains("making way for an agent that reads the changed configuration")
+    })
+    .expect("nobody restarted it");
+
+    let slow = host.system(System::Slow).to_owned();
+    fleet.publish(&host, 2, &slow, &Saying::default());
+    host.wait_until("the switch runs", LIMIT, |host| fires(host, &slow) == 1).expect("it does");
+    host.write_file(CONFIG, "source = 7\n").expect("written");
+    host.wait_until("the way back", LIMIT, |host| journal(host).contains("reverted: "))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", journal(&host)));
+    // As the configuration of the system from before would come back with it.
+    host.write_file(CONFIG, &configuration()).expect("written");
+    restart_agent(&host);
+    let said = await_state(&host, "reverted", "stable/2");
+    assert!(said["failure"].to_string().contains("cannot follow"), "{said}");
+    assert_rests_on(&host, System::Good);
 }
 
 /// How long an agent is watched that has nothing to do.

@@ -5,7 +5,7 @@
 //! What must hold: no activation is begun that the journal knows, nor while another is not over; the log that is left
 //! folds to the state that is left; and once the blows stop, the host comes to rest.
 
-mod disk;
+pub(in crate::runtime) mod disk;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

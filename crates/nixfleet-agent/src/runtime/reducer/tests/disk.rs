@@ -23,11 +23,11 @@ pub(super) fn ms(at: u64) -> UnixMs {
     UnixMs::new(at).expect("in range")
 }
 
-pub(super) fn system(name: &str) -> StorePath {
+pub(in crate::runtime) fn system(name: &str) -> StorePath {
     format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-{name}").parse().expect("well-formed")
 }
 
-pub(super) fn terms(seq: u64) -> Terms {
+pub(in crate::runtime) fn terms(seq: u64) -> Terms {
     let channel = "stable".parse().expect("a name");
     let mut digest = [0; 32];
     digest[24..].copy_from_slice(&seq.to_be_bytes());

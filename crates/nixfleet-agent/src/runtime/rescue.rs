@@ -1,0 +1,212 @@
+//! What an agent does that cannot follow: it leaves no activation half-done, and commits none that it cannot answer for.
+//!
+//! On trial, and after the reboot into a deferred target, it is the machine that confirms, and there is no machine without a
+//! configuration and a state that can be read. What cannot be read is then part of what is tried: the previous system comes
+//! back, with its own configuration and its own agent. Where waiting may help, the trial is left as it is, and the deadman is
+//! the net. Everything else of an activation goes on as the journal says ([`recovery::recover`]).
+
+use std::sync::Arc;
+
+use nixfleet_core::activation::outcome::{ActivationOutcome, Failure};
+use nixfleet_core::activation::record::{Activation, ConfirmBy, Reached};
+use nixfleet_core::ids::{ActivationId, BootId, StorePath};
+
+use super::state_file::StateFile;
+use crate::activation::ActivationBackend;
+use crate::activation::journal::history;
+use crate::activation::recovery::{self, TakenUp};
+use crate::activation::types::Observer;
+
+/// Why an agent cannot follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It may be gone at the next start.
+    Passing,
+    /// Only a person changes it, or another system.
+    Lasting {
+        /// What it is.
+        why: String,
+    },
+}
+
+/// How an activation was left.
+#[derive(Debug)]
+pub enum Left {
+    /// Nothing is to be done, or only a reboot or a person goes on with it. With the outcome of what is over now.
+    Settled(Option<Box<ActivationOutcome>>),
+    /// Its target is tried, and somebody else ends that: the deadman, or whoever works on it now.
+    Tried,
+    /// Over, too, and the previous system is back: what cannot be read may be readable there.
+    WentBack(Box<ActivationOutcome>),
+}
+
+/// Finishes what was cut off, or takes it back; see the head.
+pub async fn tidy<B: ActivationBackend>(
+    backend: &B,
+    trouble: &Trouble,
+    voice: &Arc<dyn Observer>,
+) -> Result<Left, Failure> {
+    match (tried(backend).await?, trouble) {
+        (None | Some((_, Whose::Persons)), _) => {
+            let ended = recovery::recover(backend, voice).await?;
+            Ok(Left::Settled(ended.map(Box::new)))
+        }
+        (Some((id, Whose::Machines)), Trouble::Lasting { why }) => {
+            let what = format!("the agent of the target cannot follow: {why}");
+            go_back(backend, (&id, Failure::Internal { what }), voice).await
+        }
+        (Some((_, Whose::Machines)), Trouble::Passing) | (Some((_, Whose::Unknown)), _) => Ok(Left::Tried),
+    }
+}
+
+/// Whether there is an activation that only the machine may confirm: whoever follows nothing must not take it up.
+pub async fn is_the_machines<B: ActivationBackend>(backend: &B) -> bool {
+    matches!(tried(backend).await, Ok(Some((_, Whose::Machines))))
+}
+
+/// The activation whose target is tried, and who confirms it.
+async fn tried<B: ActivationBackend>(backend: &B) -> Result<Option<(ActivationId, Whose)>, Failure> {
+    let internal = |what: String| Failure::Internal { what };
+    let host = backend.host();
+    let boot = backend.boot_id().await.map_err(|unknown| internal(unknown.to_string()))?;
+    let known = history(&host.journal()).map_err(|error| internal(error.to_string()))?;
+    let pending = known.into_iter().rfind(Activation::is_pending);
+    let tried = pending.filter(|it| is_tried(it, &boot, host.current().as_ref()));
+    Ok(tried.map(|it| (it.id.clone(), whose(&it, StateFile::in_folder(&host.state).read()))))
+}
+
+async fn go_back<B: ActivationBackend>(
+    backend: &B,
+    (id, failure): (&ActivationId, Failure),
+    voice: &Arc<dyn Observer>,
+) -> Result<Left, Failure> {
+    match recovery::revert_one(backend, (id, failure), voice).await {
+        Ok(TakenUp::Stands(outcome)) => Ok(Left::WentBack(outcome)),
+        Ok(TakenUp::Unknown) => Ok(Left::Settled(None)),
+        Err(Failure::Busy { .. }) => Ok(Left::Tried),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether its target runs and a confirmation is all that it lacks.
+fn is_tried(it: &Activation, boot: &BootId, current: Option<&StorePath>) -> bool {
+    // What a person has switched to meanwhile is theirs.
+    let runs = current == Some(&it.began.target);
+    match &it.reached {
+        Reached::Confirming => runs,
+        Reached::AwaitingReboot | Reached::Running { .. } => runs && it.last_boot != *boot && !it.confirmed,
+        Reached::Began
+        | Reached::Realising
+        | Reached::SettingProfile
+        | Reached::ArmingDeadman
+        | Reached::Confirmed
+        | Reached::Reverting
+        | Reached::Finished => false,
+    }
+}
+
+/// Who confirms an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The machine.
+    Machines,
+    /// A person, or the activation itself.
+    Persons,
+    /// The state that would say so cannot be read.
+    Unknown,
+}
+
+fn whose<E>(it: &Activation, saved: Result<Option<super::state_file::Saved>, E>) -> Whose {
+    match (saved, it.began.confirm_by) {
+        (Ok(Some(saved)), _) if saved.host.activation_in_flight() == Some(&it.id) => Whose::Machines,
+        (Ok(_), _) | (Err(_), ConfirmBy::Probes) => Whose::Persons,
+        (Err(_), ConfirmBy::Person) => Whose::Unknown,
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::reducer::tests::disk::{system, terms};
+    use crate::runtime::state_file::Saved;
+    use nixfleet_core::activation::events::CommitPolicy;
+    use nixfleet_core::activation::inhibit::InhibitPolicy;
+    use nixfleet_core::activation::record::{Began, OnFailedUnits, Purpose, Run, Unsigned};
+    use nixfleet_core::host::phase::{Activating, Flight, Phase, SourceNeed};
+
+    fn activation(reached: Reached, confirm_by: ConfirmBy) -> Activation {
+        Activation {
+            id: ActivationId::new(1, 1),
+            began_at_ms: 0,
+            last_boot: BootId::new("a"),
+            last_at_ms: 0,
+            began: Began {
+                target: system("new"),
+                previous: system("old"),
+                previous_generation: None,
+                commit: CommitPolicy::AfterConfirm,
+                confirm_by,
+                confirm_within_secs: 60,
+                observe_secs: 0,
+                probes: vec![],
+                inhibit: InhibitPolicy::BuiltIn,
+                on_failed_units: OnFailedUnits::Revert,
+                unsigned: Unsigned::Refuse,
+                digest: None,
+                rescue: String::new(),
+                purpose: Purpose::Activate,
+            },
+            confirmed: reached == Reached::Confirmed,
+            reverting: None,
+            reached,
+            inhibitors: vec![],
+            deadline: None,
+            runs: vec![],
+            units_before: None,
+            reachable: vec![],
+            outcome: None,
+        }
+    }
+
+    fn tried(reached: Reached, boot: &str, current: &str) -> bool {
+        let it = activation(reached, ConfirmBy::Person);
+        is_tried(&it, &BootId::new(boot), Some(&system(current)))
+    }
+
+    #[test]
+    fn what_lacks_only_a_confirmation_is_tried_and_nothing_else_is() {
+        assert!(tried(Reached::Confirming, "a", "new"), "on trial");
+        assert!(!tried(Reached::Confirming, "a", "third"), "somebody has switched to another system");
+        assert!(tried(Reached::AwaitingReboot, "b", "new"), "the reboot brought it");
+        assert!(!tried(Reached::AwaitingReboot, "a", "old"), "the reboot is still to come");
+        assert!(!tried(Reached::AwaitingReboot, "b", "old"), "the reboot brought the previous one");
+        let running = || Reached::Running { unit: "x.service".into(), run: Run::Switch };
+        assert!(!tried(running(), "a", "new"), "the switch is to be judged first");
+        assert!(tried(running(), "b", "new"), "a boot into what was not judged");
+        assert!(!tried(Reached::Confirmed, "b", "new"), "it was confirmed: the way is forward");
+        assert!(!tried(Reached::Realising, "a", "old") && !tried(Reached::Reverting, "a", "new"));
+    }
+
+    #[test]
+    fn the_state_says_whose_it_is_and_without_one_nobody_confirms_what_a_machine_may_have_to() {
+        let by = |confirm_by| activation(Reached::Confirming, confirm_by);
+        let mut saved = Saved::default();
+        let theirs = whose::<()>(&by(ConfirmBy::Person), Ok(Some(saved.clone())));
+        assert_eq!(theirs, Whose::Persons, "a person's trial");
+        assert_eq!(
+            whose::<()>(&by(ConfirmBy::Person), Ok(None)),
+            Whose::Persons,
+            "a host that follows nothing"
+        );
+        let flight = Flight {
+            target: Box::new(terms(1)),
+            attempt: 1,
+            id: ActivationId::new(1, 1),
+            previous: system("old"),
+            source: SourceNeed::NotNeeded,
+        };
+        saved.host.phase = Phase::Activating(Activating { flight, step: None });
+        assert_eq!(whose::<()>(&by(ConfirmBy::Person), Ok(Some(saved))), Whose::Machines);
+        assert_eq!(whose(&by(ConfirmBy::Person), Err(())), Whose::Unknown);
+        assert_eq!(whose(&by(ConfirmBy::Probes), Err(())), Whose::Persons, "it confirms by itself");
+    }
+}
