@@ -119,16 +119,9 @@ async fn follow<B: ActivationBackend + Send + 'static>(
     }
 }
 
-/// What cannot be read does not get better by starting again; the rest may.
+/// The unit starts it again, but for what does not get better by that.
 fn code_of(error: &NotStarted) -> u8 {
-    match error {
-        NotStarted::State(_) | NotStarted::Trust(_) | NotStarted::Log(_) => UNREADABLE,
-        NotStarted::Another
-        | NotStarted::File(_)
-        | NotStarted::Host(_)
-        | NotStarted::Tools(_)
-        | NotStarted::Thread(_) => 1,
-    }
+    if error.may_pass() { 1 } else { UNREADABLE }
 }
 
 async fn alone<B: ActivationBackend>(backend: &B, observer: &Arc<dyn Observer>, mut stop: Stop) -> ExitCode {

@@ -2,8 +2,9 @@
 //!
 //! Everything that cannot be read stops it here, before anything is begun: it is never taken for a fresh host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nixfleet_core::host::retry::seed_of;
 use nixfleet_core::host::world::{Setup, SourceKind};
@@ -11,6 +12,7 @@ use nixfleet_sys::clock;
 use nixfleet_sys::fs::{self, FsError, Lock};
 use nixfleet_trust::trust::{Trust, TrustUnreadable};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
@@ -31,11 +33,17 @@ use super::workers::{source, system};
 use super::{notify, requests};
 use crate::activation::ActivationBackend;
 use crate::activation::host::HostPaths;
+use crate::activation::journal::JournalError;
 use crate::activation::types::Observer;
 use crate::programs::Holder;
 use crate::source::Following as Source;
 use crate::source::place::Place;
 use crate::tools::MissingTools;
+
+/// How long the lock is waited for: a person who asks whether an agent follows has it for an instant, another agent for longer.
+const LOCK_WITHIN: Duration = Duration::from_millis(500);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an agent is to do, by its configuration.
 #[derive(Debug, Clone)]
@@ -82,12 +90,46 @@ impl NotStarted {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Another => "`systemctl status nixfleet-agent` shows it",
+            Self::State(StateFileError::File(error)) | Self::Log(OutboxError::File(error))
+                if error.may_pass() =>
+            {
+                "nothing is switched until it can be read and written; the agent starts again by itself until then"
+            }
+            Self::Host(CannotStart::Journal(error)) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Trust(_) => "look at the root in the configuration; nothing is switched until it is right",
             Self::Log(_) => "nothing is switched until a person has looked at it",
             Self::File(_) | Self::Host(_) | Self::Tools(_) | Self::Thread(_) => {
                 "nothing is switched until this is put right"
             }
+        }
+    }
+}
+
+impl NotStarted {
+    /// Whether starting again may help. What cannot be read because of what is in it does not get better by itself.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::State(StateFileError::File(error)) | Self::Log(OutboxError::File(error)) => {
+                error.may_pass()
+            }
+            Self::Host(CannotStart::Journal(JournalError::Damaged { .. }))
+            | Self::State(
+                StateFileError::Newer { .. }
+                | StateFileError::Json { .. }
+                | StateFileError::Host { .. }
+                | StateFileError::Trust { .. },
+            )
+            | Self::Log(OutboxError::Newer { .. } | OutboxError::OutOfOrder { .. })
+            | Self::Trust(_) => false,
+            Self::Host(
+                CannotStart::Boot(_)
+                | CannotStart::Journal(JournalError::File(_) | JournalError::Newer { .. }),
+            )
+            | Self::Another
+            | Self::File(_)
+            | Self::Tools(_)
+            | Self::Thread(_) => true,
         }
     }
 }
@@ -109,7 +151,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
 ) -> Result<Ended, NotStarted> {
     let host = backend.host().clone();
     fs::make_dir(&host.state)?;
-    let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
+    let _only = take_lock(&host.agent_lock()).await?;
     let file = StateFile::in_folder(&host.state);
     let saved = file.read()?.unwrap_or_default();
     let Orders { setup, mut source, root } = orders;
@@ -161,6 +203,18 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
 }
 
 /// The outbox of this host; what was found in it that should not be there is told.
+/// The lock of whoever follows.
+async fn take_lock(path: &Path) -> Result<Lock, NotStarted> {
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match Lock::try_take(path)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() >= until => return Err(NotStarted::Another),
+            None => sleep(LOCK_PAUSE).await,
+        }
+    }
+}
+
 fn open_outbox(
     host: &HostPaths,
     setup: &Setup,
@@ -189,4 +243,32 @@ fn open_outbox(
         ));
     }
     Ok(outbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_for_a_while_is_waited_out_and_what_is_damaged_is_a_persons() {
+        let file = |errno: Errno| {
+            let source = io::Error::from_raw_os_error(errno.raw_os_error());
+            FsError { action: "open", path: "/var/lib/nixfleet/outbox.jsonl".into(), source }
+        };
+        for passes in [Errno::ROFS, Errno::NOSPC, Errno::IO] {
+            let of_log = NotStarted::Log(OutboxError::File(file(passes)));
+            let of_state = NotStarted::State(StateFileError::File(file(passes)));
+            assert!(of_log.may_pass() && of_log.hint().contains("by itself"), "{passes}");
+            assert!(of_state.may_pass() && of_state.hint().contains("by itself"), "{passes}");
+        }
+        assert!(!NotStarted::State(StateFileError::File(file(Errno::ISDIR))).may_pass());
+        let damaged = JournalError::Damaged { path: "/var/lib/nixfleet/journal.jsonl".into(), line: 1 };
+        let damaged = NotStarted::Host(CannotStart::Journal(damaged));
+        assert!(!damaged.may_pass() && damaged.hint().contains("person"));
+        assert!(!NotStarted::Log(OutboxError::OutOfOrder { got: 3, after: 7 }).may_pass());
+    }
 }
