@@ -28,6 +28,18 @@ impl FsError {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
+    /// Whether the same may work later although nobody touches the file: the disk is full, read-only for now, or failing.
+    pub fn may_pass(&self) -> bool {
+        self.is_no_space()
+            || self.source.kind() == io::ErrorKind::ReadOnlyFilesystem
+            || self.source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
+    /// Whether we may not.
+    pub fn is_not_permitted(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+
     /// Whether there was no such file.
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
@@ -311,6 +323,11 @@ pub fn space(path: &Path) -> Result<Space, FsError> {
 pub fn same_file_system(one: &Path, other: &Path) -> bool {
     let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
     matches!((device(one), device(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Whether nothing can be written at `path` because of how its file system is mounted.
+pub fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Whether what is at `path` is gone after a reboot, since its file system is in memory. Elsewhere than on Linux it is

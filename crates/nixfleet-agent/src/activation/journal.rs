@@ -53,6 +53,21 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::File(error) if error.is_not_permitted() => "run it with sudo",
+            Self::File(_) => "look at the file and its folder; nothing is switched until it can be read",
+            Self::Newer { .. } => "an older agent cannot read it; run the agent that wrote it",
+            Self::Damaged { .. } => {
+                "nothing is switched until a person has looked; once what runs is what shall run, move the file away, and \
+                 with it the history"
+            }
+        }
+    }
+}
+
 /// What a journal's bytes say, entry for entry.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {

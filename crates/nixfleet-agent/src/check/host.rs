@@ -7,8 +7,9 @@ use nixfleet_sys::fs;
 use tokio::time::timeout;
 
 use super::{About, Finding};
-use crate::activation::ActivationBackend;
+use crate::activation::host::HostPaths;
 use crate::activation::realise::has;
+use crate::activation::{ActivationBackend, journal};
 use crate::tools::nix::NixSettings;
 use nixfleet_sys::text::chain;
 
@@ -58,8 +59,16 @@ pub(super) fn state(folder: &Path) -> Vec<Finding> {
                     format!("`chown root {shown}; chmod 0700 {shown}`"),
                 ));
             }
+            None if fs::is_read_only(folder) => {
+                let what = format!("{shown} is on a file system that is mounted read-only");
+                let fix = "mount it for writing; the agent goes on by itself then";
+                findings.push(Finding::problem(about, what, fix));
+            }
             None => findings.push(Finding::good(about, format!("{shown} is the agent's own"))),
         },
+    }
+    if let Err(error) = journal::history(&HostPaths::with_state(folder).journal()) {
+        findings.push(Finding::problem(about, chain(&error), error.hint()));
     }
     if nearest(folder).is_some_and(fs::is_in_memory) {
         let what =

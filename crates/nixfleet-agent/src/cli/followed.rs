@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nixfleet_agent::activation::host::HostPaths;
 use nixfleet_agent::runtime::notify::in_words;
 use nixfleet_agent::runtime::requests::{self, TAKEN_WITHIN, Taken, Wish};
 use nixfleet_agent::runtime::state_file::StateFile;
@@ -14,12 +15,16 @@ use nixfleet_core::host::state::{Contact, Hold, Source};
 use nixfleet_core::host::waiting::{StateName, WaitingOn};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_sys::clock;
 use nixfleet_sys::text::chain;
+use nixfleet_sys::{clock, fs};
 use serde::Serialize;
 
 use super::show::when;
 use super::{ByArg, HoldArgs, ui};
+
+/// What is said above the last word of an agent that is not there.
+const AWAY: &str = "agent     does not follow at the moment, and what comes here is its last word: `nixfleet-agent check` and \
+     `systemctl status nixfleet-agent` say more";
 
 /// Where the host stands, as `status --json` prints it; version 1.
 #[derive(Serialize)]
@@ -44,6 +49,23 @@ pub(super) struct Follows {
     wake_at_ms: Option<UnixMs>,
     /// How many events have changed its state.
     seq: u64,
+    /// Whether an agent follows now; otherwise all of this is its last word.
+    agent: Agent,
+}
+
+/// Whether an agent follows.
+#[derive(Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Agent {
+    Follows,
+    Away,
+}
+
+impl Agent {
+    /// By the lock that it holds for as long as it follows.
+    fn of(state: &Path) -> Self {
+        if fs::is_locked(&HostPaths::with_state(state).agent_lock()) { Self::Follows } else { Self::Away }
+    }
 }
 
 #[derive(Serialize)]
@@ -59,14 +81,15 @@ pub(super) fn read(state: &Path) -> Result<Option<Follows>, ExitCode> {
     let file = StateFile::in_folder(state);
     match file.read() {
         Ok(saved) => {
-            Ok(saved.filter(|saved| saved.host.setup.is_some()).map(|saved| Follows::of(&saved.host)))
+            let saved = saved.filter(|saved| saved.host.setup.is_some());
+            Ok(saved.map(|saved| Follows::of(&saved.host, Agent::of(state))))
         }
         Err(error) => Err(ui::refuse(1, &chain(&error), Some(error.hint()))),
     }
 }
 
 impl Follows {
-    fn of(state: &HostState) -> Self {
+    fn of(state: &HostState, agent: Agent) -> Self {
         let doing = state.describe(now());
         let failed = |(class, failure): (FailureClass, Failure)| {
             let said = failure.to_string();
@@ -87,17 +110,22 @@ impl Follows {
             hold: state.hold.clone(),
             wake_at_ms: doing.wake_at_ms,
             seq: state.seq,
+            agent,
         }
     }
 
     /// A line for each thing that there is to say.
     pub(super) fn lines(&self) -> Vec<String> {
         let none = || "none yet".to_owned();
-        let mut lines = vec![
+        let mut lines = Vec::new();
+        if self.agent == Agent::Away {
+            lines.push(AWAY.to_owned());
+        }
+        lines.extend([
             format!("release   {}", self.release.clone().unwrap_or_else(none)),
             format!("state     {} since {}", self.state, when(self.since_ms.get())),
             format!("waiting   for {}", self.waiting_for),
-        ];
+        ]);
         lines.extend(self.next.as_ref().map(|next| format!("next      {next}, when this one is over")));
         lines.extend(self.failure.as_ref().map(|failed| format!("failure   {}", failed.said)));
         lines.extend(self.quarantined.as_ref().map(|system| format!("not again {system}")));

@@ -21,11 +21,7 @@ const LOG_LINES: u32 = 2_000;
 
 fn known(state: &Path) -> Result<Vec<Activation>, ExitCode> {
     let host = HostPaths::with_state(state);
-    journal::history(&host.journal()).map_err(|error| {
-        let hint = matches!(error, journal::JournalError::Newer { .. })
-            .then_some("an older agent cannot read it; run the agent that wrote it");
-        ui::refuse(1, &chain(&error), hint)
-    })
+    journal::history(&host.journal()).map_err(|error| ui::refuse(1, &chain(&error), Some(error.hint())))
 }
 
 /// What `status --json` prints; version 1.

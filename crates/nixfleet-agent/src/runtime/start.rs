@@ -2,7 +2,9 @@
 //!
 //! Everything that cannot be read stops it here, before anything is begun: it is never taken for a fresh host.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nixfleet_core::host::retry::seed_of;
 use nixfleet_core::host::world::{Setup, SourceKind};
@@ -10,6 +12,7 @@ use nixfleet_sys::clock;
 use nixfleet_sys::fs::{self, FsError, Lock};
 use nixfleet_trust::trust::{Trust, TrustUnreadable};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use super::applier::{Applier, Workers};
 use super::desk::HostDesk;
@@ -32,11 +35,17 @@ use super::workers::{source, system};
 use super::{notify, requests};
 use crate::activation::ActivationBackend;
 use crate::activation::host::HostPaths;
+use crate::activation::journal::JournalError;
 use crate::activation::types::Observer;
 use crate::programs::Holder;
 use crate::source::Following as Source;
 use crate::source::place::Place;
 use crate::tools::MissingTools;
+
+/// How long the lock is waited for: a person who asks whether an agent follows has it for an instant, another agent for longer.
+const LOCK_WITHIN: Duration = Duration::from_millis(500);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an agent is to do, by its configuration.
 #[derive(Debug, Clone)]
@@ -81,16 +90,21 @@ pub enum NotStarted {
 }
 
 impl NotStarted {
-    /// Whether starting again does not help: what is there means nothing, or is a newer program's. A file that cannot be
-    /// read now may be readable in a moment.
+    /// Whether starting again does not help: what is there means nothing, or is a newer program's, or the file is none. One
+    /// that cannot be read now may be readable in a moment.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::State(error) => error.is_lasting(),
-            Self::Trust(_) | Self::Log(OutboxError::Newer { .. } | OutboxError::OutOfOrder { .. }) => true,
-            Self::Log(OutboxError::File(_))
+            Self::Log(OutboxError::File(error)) => !error.may_pass(),
+            Self::Trust(_)
+            | Self::Log(OutboxError::Newer { .. } | OutboxError::OutOfOrder { .. })
+            | Self::Host(CannotStart::Journal(JournalError::Damaged { .. })) => true,
+            Self::Host(
+                CannotStart::Boot(_)
+                | CannotStart::Journal(JournalError::File(_) | JournalError::Newer { .. }),
+            )
             | Self::Another
             | Self::File(_)
-            | Self::Host(_)
             | Self::Tools(_)
             | Self::Thread(_) => false,
         }
@@ -100,6 +114,12 @@ impl NotStarted {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Another => "`systemctl status nixfleet-agent` shows it",
+            Self::State(StateFileError::File(error)) | Self::Log(OutboxError::File(error))
+                if error.may_pass() =>
+            {
+                "nothing is switched until it can be read and written; the agent starts again by itself until then"
+            }
+            Self::Host(CannotStart::Journal(error)) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Trust(_) => "look at the root in the configuration; nothing is switched until it is right",
             Self::Log(_) => "nothing is switched until a person has looked at it",
@@ -127,7 +147,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
 ) -> Result<Ended, NotStarted> {
     let host = backend.host().clone();
     fs::make_dir(&host.state)?;
-    let _only = Lock::try_take(&host.agent_lock())?.ok_or(NotStarted::Another)?;
+    let _only = take_lock(&host.agent_lock()).await?;
     if fs::is_in_memory(&host.state) {
         voice.remark(&format!(
             "error: {} is in memory: after a reboot this host knows nothing of what it accepted, and takes an older \
@@ -186,6 +206,18 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     Ok(Following::new((backend, voice), (reducer, handover), taken, (boot, net)).run(first).await)
 }
 
+/// The lock of whoever follows.
+async fn take_lock(path: &Path) -> Result<Lock, NotStarted> {
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match Lock::try_take(path)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() >= until => return Err(NotStarted::Another),
+            None => sleep(LOCK_PAUSE).await,
+        }
+    }
+}
+
 /// The outbox of this host; what was found in it that should not be there is told.
 fn open_outbox(
     host: &HostPaths,
@@ -215,4 +247,32 @@ fn open_outbox(
         ));
     }
     Ok(outbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_for_a_while_is_waited_out_and_what_is_damaged_is_a_persons() {
+        let file = |errno: Errno| {
+            let source = io::Error::from_raw_os_error(errno.raw_os_error());
+            FsError { action: "open", path: "/var/lib/nixfleet/outbox.jsonl".into(), source }
+        };
+        for passes in [Errno::ROFS, Errno::NOSPC, Errno::IO] {
+            let of_log = NotStarted::Log(OutboxError::File(file(passes)));
+            let of_state = NotStarted::State(StateFileError::File(file(passes)));
+            assert!(!of_log.is_lasting() && of_log.hint().contains("by itself"), "{passes}");
+            assert!(!of_state.is_lasting() && of_state.hint().contains("by itself"), "{passes}");
+        }
+        assert!(NotStarted::State(StateFileError::File(file(Errno::ISDIR))).is_lasting());
+        let damaged = JournalError::Damaged { path: "/var/lib/nixfleet/journal.jsonl".into(), line: 1 };
+        let damaged = NotStarted::Host(CannotStart::Journal(damaged));
+        assert!(damaged.is_lasting() && damaged.hint().contains("person"));
+        assert!(NotStarted::Log(OutboxError::OutOfOrder { got: 3, after: 7 }).is_lasting());
+    }
 }

@@ -74,7 +74,7 @@ impl StateFileError {
     /// Whether only a person, or another program, changes it.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::File(_) => false,
+            Self::File(error) => !error.may_pass(),
             Self::Newer { .. } | Self::Json { .. } | Self::Host { .. } | Self::Trust { .. } => true,
         }
     }

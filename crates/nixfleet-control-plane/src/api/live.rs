@@ -83,6 +83,8 @@ async fn stream(app: App, mut after: u64, pieces: mpsc::Sender<Bytes>, _turn: Se
                 Ok(()) => None,
                 Err(_) => return,
             },
+            // Safe to cancel. Whoever watched is gone: the place is somebody else's at once, and not after the next ping.
+            () = pieces.closed() => return,
             // Safe to cancel.
             _ = ending.wait_for(|ending| *ending) => return,
             () = tokio::time::sleep(PING_EVERY) => Some(Bytes::from_static(b": still here\n\n")),

@@ -100,6 +100,21 @@ async fn settled(running: &Running) -> u64 {
     tokio::time::timeout(SOON, opened).await.expect("it is planned")
 }
 
+/// More than may watch at the same time.
+const WATCHERS: usize = 250;
+
+#[tokio::test]
+async fn whoever_stops_watching_gives_the_place_away_at_once() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    let viewer = running.person(&running.viewer);
+    for count in 0..WATCHERS {
+        // Gone before the next one comes.
+        let answer = viewer.request(Method::GET, "/v1/events/live").send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "after {count} who watch no longer");
+    }
+}
+
 #[tokio::test]
 async fn the_live_stream_brings_what_happens_and_goes_on_where_it_was() {
     let fleet = Fleet::of(&["web-1"]);

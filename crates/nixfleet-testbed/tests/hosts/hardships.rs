@@ -1,5 +1,5 @@
 //! A host whose agent cannot follow: its configuration is no good, and what it had begun is brought to an end all the same; or its
-//! disk is full, and it goes on when there is room.
+//! disk is full or read-only, and it goes on by itself when it can; or its journal is damaged, and a person has to look.
 
 use std::time::Duration;
 
@@ -90,4 +90,72 @@ fn a_disk_without_a_byte_is_told_and_the_host_goes_on_when_there_is_room() {
 #[test]
 fn a_disk_with_room_for_words_and_not_for_the_release_is_told_and_the_host_goes_on_when_there_is_room() {
     follows_on_a_full_disk(2_048);
+}
+
+/// What a person is told who asks the host; how it ends is another matter.
+fn told(host: &Host, verb: &str) -> String {
+    let said = host.run(&[AGENT, verb]).expect("it runs");
+    said.stdout + &said.stderr
+}
+
+/// A host that follows and is done with its first release.
+fn at_rest() -> (Host, crate::fleet::Fleet) {
+    let (host, fleet) = follow_on(host(Flavour::Trixie));
+    fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
+    await_state(&host, "converged", "stable/1");
+    assert_eq!(fleet::status(&host)["agent"], "follows");
+    assert!(!told(&host, "status").contains("last word"), "it follows");
+    (host, fleet)
+}
+
+#[test]
+fn a_state_that_cannot_be_written_for_a_while_is_told_and_the_host_goes_on_when_it_can() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = at_rest();
+    let state = "/var/lib/nixfleet";
+    let read_only = format!("mount --bind {state} {state} && mount -o remount,bind,ro {state}");
+    assert_eq!(host.sh(&read_only).expect("it runs").code, 0);
+    // It does not come up, and this says so.
+    host.run(&["systemctl", "restart", UNIT]).expect("it runs");
+    fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
+    let journal = host.journal(UNIT).expect("its journal");
+    assert!(journal.contains("the agent starts again by itself until then"), "{journal}");
+    let status = told(&host, "status");
+    assert!(
+        status.contains("agent     does not follow at the moment") && status.contains("last word"),
+        "{status}"
+    );
+    assert_eq!(fleet::status(&host)["agent"], "away");
+    assert!(told(&host, "check").contains("mounted read-only"), "{}", told(&host, "check"));
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Good)), "nothing was done");
+
+    assert_eq!(host.run(&["umount", state]).expect("it runs").code, 0);
+    await_state(&host, "converged", "stable/2");
+    assert_rests_on(&host, System::Good3);
+}
+
+#[test]
+fn a_damaged_journal_keeps_the_agent_away_until_a_person_has_looked_and_every_verb_says_what_to_do() {
+    if !hosts_run() {
+        return;
+    }
+    let (host, fleet) = at_rest();
+    let damage = "systemctl stop nixfleet-agent && sed -i '1s/^./X/' /var/lib/nixfleet/journal.jsonl";
+    assert_eq!(host.sh(damage).expect("it runs").code, 0);
+    host.run(&["systemctl", "start", UNIT]).expect("it runs");
+    assert_eq!(host.unit_state(UNIT).expect("known"), "failed", "it is not started again and again");
+    for verb in ["check", "status", "history"] {
+        let said = told(&host, verb);
+        assert!(
+            said.contains("is damaged at line 1") && said.contains("move the file away"),
+            "{verb}: {said}"
+        );
+    }
+    fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
+    let mend = "mv /var/lib/nixfleet/journal.jsonl /root/ && systemctl start nixfleet-agent";
+    assert_eq!(host.sh(mend).expect("it runs").code, 0);
+    await_state(&host, "converged", "stable/2");
+    assert_rests_on(&host, System::Good3);
 }
