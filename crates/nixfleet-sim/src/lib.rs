@@ -30,10 +30,11 @@
 //! | `WaveTimeIgnored` | I1 | without a control plane the signed time of a wave is not waited for | 7 | `NotBeforeItsTurn` |
 //! | `ExpiredTaken` | L16, L34 | a release that has expired is begun | 122 | `NotBeforeItsTurn` |
 //! | `BackByWordAlone` | I1 | the control plane's word is enough for going back | 4 | `BackOnlyIfSigned` |
-//! | `NobodyGoesBack` | L26 | a halt under `revert-all` leaves those who are done where they are | 1 | `ComesToRest` |
+//! | `NobodyGoesBack` | L26 | a halt under `revert-all` leaves those who are done where they are | 8 | `ComesToRest` |
 //! | `LateLeaderWrites` | L38 | a leader that stood still writes what it had planned, whoever leads by now | 209 | `ConvergedIsTrue` |
 //! | `NumbersOfEachReplica` | L25 | each replica numbers its orders by itself | 2 | `ComesToRest` |
 //! | `FetchedStillCounts` | L27 | a host that has fetched still counts as one that fetches | 1 | `ComesToRest` |
+//! | `SilenceExcusesTheWatched` | L27, I9 | whoever falls silent while it is watched is excused | 14 | `NoObjection` |
 
 mod activation;
 mod agent;

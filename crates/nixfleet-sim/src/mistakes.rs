@@ -63,11 +63,13 @@ pub enum Mistake {
     NumbersOfEachReplica,
     /// L27: a host that has fetched still counts as one that fetches.
     FetchedStillCounts,
+    /// L27, I9: whoever falls silent while it is watched is excused.
+    SilenceExcusesTheWatched,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ProbesFromBefore,
         Self::UnrunCountsAsPassed,
         Self::AcknowledgedFirst,
@@ -90,6 +92,7 @@ impl Mistake {
         Self::LateLeaderWrites,
         Self::NumbersOfEachReplica,
         Self::FetchedStillCounts,
+        Self::SilenceExcusesTheWatched,
     ];
 }
 
@@ -133,7 +136,7 @@ impl Sim {
     }
 
     /// What the planner plans from, if it is not what is known.
-    pub(crate) fn mistaken_snapshot(&self) -> Option<Snapshot> {
+    pub(crate) fn mistaken_snapshot(&self, now: UnixMs) -> Option<Snapshot> {
         let mistake = self.settings.mistake?;
         let mut snapshot = self.plane.snapshot.clone();
         match mistake {
@@ -155,6 +158,7 @@ impl Sim {
                     standing.state = StateName::Staging;
                 }
             }
+            Mistake::SilenceExcusesTheWatched => excuse_the_watched(&mut snapshot, now),
             Mistake::NobodyGoesBack => {
                 for channel in snapshot.channels.values_mut() {
                     let policy = &mut channel.current.policy;
@@ -236,5 +240,20 @@ impl Sim {
             self.answer(request, Answer::Taken(EventsTaken { next, then: Then::GoOn }));
         }
         self.kill_replica();
+    }
+}
+
+/// Whoever is watched and away has not begun.
+fn excuse_the_watched(snapshot: &mut Snapshot, now: UnixMs) {
+    let listens = snapshot.listening_since_ms;
+    for channel in snapshot.channels.values_mut() {
+        let patience = channel.current.policy.offline_after_secs;
+        for host in channel.hosts.rows_mut() {
+            let heard = host.heard_ms.unwrap_or(now).max(listens);
+            let standing = host.standing.as_mut().filter(|at| at.state == StateName::Soaking);
+            if let Some(at) = standing.filter(|_| now >= heard.plus(patience)) {
+                (at.state, at.go) = (StateName::Staged, None);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@
 use nixfleet_sim::{Faults, Found, Mistake, Promise, Settings, run};
 
 /// Which seed finds which mistake, and the promise that is seen to be broken.
-const FOUND: [(Mistake, u64, Promise); 22] = [
+const FOUND: [(Mistake, u64, Promise); 23] = [
     (Mistake::ProbesFromBefore, 1, Promise::Proven),
     (Mistake::UnrunCountsAsPassed, 3, Promise::Proven),
     (Mistake::AcknowledgedFirst, 2, Promise::AcknowledgedIsKept),
@@ -24,10 +24,11 @@ const FOUND: [(Mistake, u64, Promise); 22] = [
     (Mistake::WaveTimeIgnored, 7, Promise::NotBeforeItsTurn),
     (Mistake::ExpiredTaken, 122, Promise::NotBeforeItsTurn),
     (Mistake::BackByWordAlone, 4, Promise::BackOnlyIfSigned),
-    (Mistake::NobodyGoesBack, 1, Promise::ComesToRest),
+    (Mistake::NobodyGoesBack, 8, Promise::ComesToRest),
     (Mistake::LateLeaderWrites, 209, Promise::ConvergedIsTrue),
     (Mistake::NumbersOfEachReplica, 2, Promise::ComesToRest),
     (Mistake::FetchedStillCounts, 1, Promise::ComesToRest),
+    (Mistake::SilenceExcusesTheWatched, 14, Promise::NoObjection),
 ];
 
 /// How many lines of a failed run are shown.

@@ -42,7 +42,7 @@ impl Sim {
     /// What is planned by a clock.
     fn makes_plan(&mut self, now: UnixMs) -> (Plan, PlanReport) {
         self.plane.snapshot.listening_since_ms = self.plane.replicas[self.plane.acting].listens_since;
-        let (mut made, report) = match self.mistaken_snapshot() {
+        let (mut made, report) = match self.mistaken_snapshot(now) {
             Some(snapshot) => plan(&snapshot, now),
             None => plan(&self.plane.snapshot, now),
         };

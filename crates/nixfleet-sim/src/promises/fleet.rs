@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::host::HostState;
-use nixfleet_core::host::phase::Phase;
+use nixfleet_core::host::phase::{Phase, StateName};
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::policy::Scope;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::snapshot::Channel;
-use nixfleet_core::rollout::{Decision, Order, Plan, PlanReport, Transition, What, plan};
+use nixfleet_core::rollout::{Decision, Host, Order, Plan, PlanReport, Standing, Transition, What, plan};
 
 use super::Promise;
 use crate::plane::place_of;
@@ -85,7 +85,7 @@ impl Sim {
             || known.hold.is_some()
             || it.disk.state.hold.is_some()
             || known.standing.as_ref().is_some_and(|standing| standing.hold.is_some())
-            || self.is_silent(channel, known.heard_ms, at);
+            || (self.is_silent(channel, known.heard_ms, at) && !is_watched(channel, known));
         !runs && !counted && !excused
     }
 
@@ -164,6 +164,13 @@ impl Sim {
         seen.is_given_up |= silent || skipped || seen.is_taken_back;
         !seen.is_given_up
     }
+}
+
+/// Whether it runs the newest release by its own word and was not done with it: it may be that release that silenced it.
+fn is_watched(channel: &Channel, known: &Host) -> bool {
+    let soaks =
+        |at: &Standing| at.state == StateName::Soaking && at.about.as_ref() == Some(&channel.current.id);
+    known.standing.as_ref().is_some_and(soaks)
 }
 
 /// A move that somebody told it to make.
