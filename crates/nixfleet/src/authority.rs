@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nixfleet_core::model::names::ChannelName;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs::{self, FsError};
 use nixfleet_trust::author::{self, NotAuthored};
@@ -43,12 +44,41 @@ pub enum NoRoot {
 /// What is trusted at `now`, beginning with the root `first` (the oldest that is served, if there is none) and going up
 /// the chain in `served`.
 pub fn trust(served: &Served, first: Option<&[u8]>, now: UnixMs) -> Result<Trust, NoRoot> {
+    follow(served, first, now, |_| {})
+}
+
+/// When a root of that chain last set `channel` back; `None` if none has.
+pub fn set_back(
+    served: &Served,
+    first: Option<&[u8]>,
+    now: UnixMs,
+    channel: &ChannelName,
+) -> Result<Option<UnixMs>, NoRoot> {
+    let (mut known, mut at) = (0, None);
+    follow(served, first, now, |root| {
+        let resets = root.channels.get(channel).map_or(known, |rules| rules.resets);
+        if resets > known {
+            (known, at) = (resets, Some(root.created_ms));
+        }
+    })?;
+    Ok(at)
+}
+
+/// Goes up the chain, and looks at each root.
+fn follow(
+    served: &Served,
+    first: Option<&[u8]>,
+    now: UnixMs,
+    mut look: impl FnMut(&Root),
+) -> Result<Trust, NoRoot> {
     let roots = served.roots().map_err(NoRoot::Served)?;
     let oldest = roots.values().next().map(Vec::as_slice);
     let first = first.or(oldest).ok_or_else(|| NoRoot::None(served.folder().to_owned()))?;
     let mut trust = Trust::begin(first).map_err(NoRoot::First)?;
+    look(trust.root());
     while let Some((version, bytes)) = following(&trust, &roots) {
         trust = trust.accept_root(bytes, now).map_err(|source| NoRoot::Next { version, source })?;
+        look(trust.root());
     }
     Ok(trust)
 }

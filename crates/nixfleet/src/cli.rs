@@ -1,7 +1,7 @@
 //! The verbs, their arguments and their exit codes. stdout is data, stderr is conversation.
 //!
-//! Exit codes: 0 done; 1 refused or failed, and nothing is half done; 2 called in a way that has no meaning; 3 something
-//! outside does not answer; 70 a mistake of ours.
+//! Exit codes: 0 done; 1 refused or failed, and no host or document is left half done; 2 called in a way that has no
+//! meaning; 3 something outside does not answer; 70 a mistake of ours.
 
 mod acts;
 mod asking;
@@ -39,9 +39,10 @@ struct Cli {
 }
 
 /// What a script can rely on.
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, and nothing is half done; 2 called in a way that has \
-                          no meaning; 3 something outside does not answer; 70 a mistake of nixfleet. Data goes to \
-                          standard output, everything else to standard error.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed, and no host or document is left half done (of \
+                          several hosts, each is said for itself); 2 called in a way that has no meaning; 3 something \
+                          outside does not answer; 70 a mistake of nixfleet. Data goes to standard output, everything \
+                          else to standard error.";
 
 /// Where things are.
 #[derive(Debug, Args)]

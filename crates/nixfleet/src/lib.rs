@@ -6,6 +6,7 @@
 //! - [`nix`] builds systems and looks at their closures;
 //! - [`release`] puts a release together, and reads one back;
 //! - [`diff`] says what a release changes;
+//! - [`numbers`] says which releases count, and which number comes next;
 //! - [`served`] is the folder, written so that a reader never sees half a release;
 //! - [`signers`] signs: key files, `ssh-agent`, signature files and command hooks;
 //! - [`remote`] asks a control plane;
@@ -17,6 +18,7 @@ pub mod authority;
 pub mod diff;
 pub mod fleet;
 pub mod nix;
+pub mod numbers;
 pub mod release;
 pub mod remote;
 pub mod served;

@@ -112,20 +112,33 @@ fn act_on_hosts<B: Serialize>(args: &ActArgs, asked: &Asked<'_, B>) -> Done {
             &format!("Ask {} of them?", if hosts.len() == 1 { "this" } else { "all" }),
             args.act.yes,
         )?;
-        let mut done = Vec::new();
+        let (mut done, mut refused) = (Vec::new(), Vec::new());
         for host in &hosts {
             let path = format!("/v1/hosts/{}/{}", host.name, asked.path);
             match server.post::<Noted>(&path, asked.body).await {
                 Ok(noted) => done.push(Done1 { name: host.name.to_string(), event: noted.event }),
-                Err(complaint) => {
-                    // What was done before stays done, so it is told before the refusal.
-                    tell(&done, args.act.output)?;
-                    return Err(complaint.about(&host.name.to_string()));
-                }
+                Err(complaint) => refused.push((host.name.to_string(), complaint)),
             }
         }
-        tell(&done, args.act.output)
+        tell_all(&done, &refused, args.act.output)?;
+        all_or_some(hosts.len(), refused)
     })
+}
+
+/// Nothing is left undone for one host because of another: each is asked, and said for itself.
+fn all_or_some(asked: usize, mut refused: Vec<(String, Complaint)>) -> Done {
+    match refused.len() {
+        0 => Ok(()),
+        1 if asked == 1 => refused.pop().map_or(Ok(()), |(host, complaint)| Err(complaint.about(&host))),
+        not_done => {
+            for (host, complaint) in &refused {
+                ui::say(&format!("{host}: not done: {}", complaint.what()));
+            }
+            let said = format!("not done for {not_done} of {asked} hosts");
+            let silent = refused.iter().all(|(_, complaint)| complaint.is_unreachable());
+            Err(if silent { Complaint::silent(said) } else { Complaint::refused(said) })
+        }
+    }
 }
 
 fn shown(host: &HostView) -> String {
@@ -152,12 +165,27 @@ pub(crate) struct Done1 {
 
 /// Tells what was done.
 pub(crate) fn tell(done: &[Done1], output: Output) -> Done {
+    tell_all(done, &[], output)
+}
+
+/// Something that was not done, and why.
+#[derive(Serialize)]
+struct NotDone<'a> {
+    name: &'a str,
+    why: &'a str,
+}
+
+/// Tells what was done; for programs also what was not, which people are told as what it is, an error.
+fn tell_all(done: &[Done1], refused: &[(String, Complaint)], output: Output) -> Done {
     #[derive(Serialize)]
     struct Acts<'a> {
         acts: &'a [Done1],
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<NotDone<'a>>,
     }
+    let refused = refused.iter().map(|(name, complaint)| NotDone { name, why: complaint.what() }).collect();
     match output {
-        Output::Json => return ui::json(&Acts { acts: done }),
+        Output::Json => return ui::json(&Acts { acts: done, refused }),
         Output::Name => ui::lines(done.iter().map(|one| &one.name)),
         Output::Table => {
             ui::lines(done.iter().map(|one| format!("{}: noted as event {}", one.name, one.event)));

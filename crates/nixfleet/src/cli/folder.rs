@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nixfleet::authority::{self, Pending};
 use nixfleet::fleet::{self, Fleet};
+use nixfleet::numbers::Numbers;
 use nixfleet::served::Served;
 use nixfleet_core::model::names::ChannelName;
 use nixfleet_core::model::time::UnixMs;
@@ -61,6 +62,15 @@ impl Folder {
                 no_root.into()
             }
         })
+    }
+
+    /// The numbers of a channel's releases, by the roots that are served. Whoever needs a root says what is wrong with it; here
+    /// all releases count then.
+    pub(crate) fn numbers(&self, channel: &ChannelName, now: UnixMs) -> Result<Numbers, Complaint> {
+        let trust = authority::trust(&self.served, None, now).ok();
+        let set_back = authority::set_back(&self.served, None, now, channel).ok().flatten();
+        let root = trust.as_ref().map(|trust| &**trust.root());
+        Ok(Numbers::of(&self.served, channel, root, set_back)?)
     }
 
     /// The folder from which relative installables are read.

@@ -9,11 +9,13 @@ mod push;
 mod show;
 mod sign;
 mod verify;
+mod worktree;
 
 use clap::Subcommand;
 use nixfleet_core::model::names::{ChannelName, Seq};
 
 use super::folder::Folder;
+use super::now;
 use super::ui::{Complaint, Done};
 
 #[derive(Debug, Subcommand)]
@@ -49,13 +51,12 @@ pub(crate) fn release(folder: &Folder, verb: ReleaseVerb) -> Done {
     }
 }
 
-/// The newest release of the channel, published or not, unless a number is given.
+/// The newest release of the channel that counts, published or not, unless a number is given.
 fn newest(folder: &Folder, channel: &ChannelName, seq: Option<Seq>) -> Result<Seq, Complaint> {
-    let seqs = folder.served().seqs(channel)?;
     match seq {
-        Some(seq) if seqs.contains(&seq) => Ok(seq),
+        Some(seq) if folder.served().seqs(channel)?.contains(&seq) => Ok(seq),
         Some(seq) => Err(Complaint::refused(format!("channel {channel} has no release {seq}"))),
-        None => seqs.last().copied().ok_or_else(|| {
+        None => folder.numbers(channel, now()?)?.newest().ok_or_else(|| {
             Complaint::refused(format!("channel {channel} has no release"))
                 .hint(format!("`nixfleet release build --channel {channel}` makes one"))
         }),

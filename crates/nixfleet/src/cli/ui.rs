@@ -26,7 +26,7 @@ pub(crate) enum Output {
 /// Whose fault it is that something was not done; the exit code says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blame {
-    /// What was asked for is refused, or did not work; nothing is half done.
+    /// What was asked for is refused, or did not work; no host or document is left half done.
     Refused,
     /// What was asked about is not there.
     NotFound,

@@ -189,3 +189,146 @@ fn the_same_description_gives_the_same_entries() {
         shown(&session, "2")["release"]["entries_root"]
     );
 }
+
+/// The channel's numbers with how each stands.
+fn states(session: &Session) -> Vec<(String, String)> {
+    let out = session.done(&["release", "list", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&out).expect("JSON");
+    let listed = listed["releases"].as_array().expect("a list").iter();
+    listed.map(|one| (one["seq"].to_string(), one["state"].as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// A release of that number, built and signed by this key.
+fn publish_as(session: &Session, seq: &str, key: &str) {
+    let closures = session.text("closures.json");
+    session.done(&["release", "build", "--channel", "stable", "--path-info", &closures, "--seq", seq]);
+    let signed = session.sign(key);
+    assert!(signed.code == 0 && signed.err.contains("is published"), "{signed:?}");
+}
+
+/// The owner sets the channel back, and nobody but this key signs its releases any more.
+fn set_back(session: &Session) {
+    session.done(&["root", "channel", "stable", "--reset-floor"]);
+    session.done(&["root", "sign", "--key", &session.text("keys/root"), "--yes"]);
+}
+
+#[test]
+fn after_a_stolen_key_signed_the_highest_number_the_owner_sets_the_channel_back_and_goes_on_below() {
+    let session = Session::initialised();
+    session.publish();
+    publish_as(&session, "9000000", "keys/release");
+    let fresh = session.text("keys/fresh");
+    session.done(&["keys", "new", &fresh]);
+    session.done(&["root", "rotate", &session.text("keys/release.pub"), &format!("{fresh}.pub")]);
+    set_back(&session);
+    assert_eq!(session.build(), "stable/2\n", "the lowest number that means nothing yet");
+    let said = session.sign("keys/fresh");
+    assert!(said.err.contains("release stable/2 is published"), "{said:?}");
+    assert_eq!(session.latest().as_deref(), Some("2"));
+    assert_eq!(session.verify().code, 0, "who has the first root follows");
+    let stand = |seq: &str, state: &str| (seq.to_owned(), state.to_owned());
+    let expected = [stand("1", "set-back"), stand("2", "published"), stand("9000000", "set-back")];
+    assert_eq!(states(&session), expected);
+    let closures = session.text("closures.json");
+    let build = |seq| {
+        session.refused(&["release", "build", "--channel", "stable", "--path-info", &closures, "--seq", seq])
+    };
+    assert!(build("2").contains("would not be higher than the last, 2"));
+    assert!(build("9000000").contains("there is a release 9000000 from before the channel was set back"));
+    let diff = session.done(&["release", "diff", "--channel", "stable"]);
+    assert!(diff.contains("keep"), "it is compared with what hosts were given before: {diff}");
+    session.publish_with("keys/fresh");
+    assert_eq!(session.latest().as_deref(), Some("3"), "from there on numbers go up");
+    let older = ["release", "publish", "--channel", "stable", "--seq", "2"];
+    assert!(session.run(&older).err.contains("a newer one is published already"));
+}
+
+#[test]
+fn a_number_that_was_a_mistake_of_the_owners_is_in_nobodys_way_once_the_channel_is_set_back() {
+    let session = Session::initialised();
+    publish_as(&session, "9000000", "keys/release");
+    set_back(&session);
+    session.publish();
+    assert_eq!(session.latest().as_deref(), Some("1"));
+    assert_eq!(session.verify().code, 0);
+}
+
+#[test]
+fn no_release_is_below_the_floor_that_the_root_says() {
+    let session = Session::initialised();
+    session.done(&["root", "channel", "stable", "--seq-floor", "40"]);
+    session.done(&["root", "sign", "--key", &session.text("keys/root"), "--yes"]);
+    let closures = session.text("closures.json");
+    let words = ["release", "build", "--channel", "stable", "--path-info", &closures, "--seq", "7"];
+    assert!(session.refused(&words).contains("no host takes release 7: by the root, the lowest is 40"));
+    assert_eq!(session.build(), "stable/40\n");
+}
+
+#[test]
+fn where_channels_follow_one_another_a_release_names_its_source() {
+    let session = Session::initialised();
+    let described = session.read("fleet.json");
+    let apps = r#""apps":{"after":["stable"],"policy":{"waves":[{"name":"all","soak":"0s"}]}},"stable":"#;
+    session.write("fleet.json", &described.replacen("\"stable\":", apps, 1));
+    let public = session.text("keys/release.pub");
+    session.done(&["root", "channel", "apps", "--release-key", &public]);
+    session.done(&["root", "sign", "--key", &session.text("keys/root"), "--yes"]);
+    let closures = session.text("closures.json");
+    for channel in ["stable", "apps"] {
+        let build = ["release", "build", "--channel", channel, "--path-info", &closures];
+        for unsaid in [&[][..], &["--revision", "none"]] {
+            let refused = session.refused(&[&build[..], unsaid].concat());
+            let wants = format!("a release of channel {channel} needs a source revision");
+            assert!(refused.contains(&wants), "{refused}");
+            assert!(refused.contains("channel apps waits until stable has converged"), "{refused}");
+        }
+    }
+    let build =
+        ["release", "build", "--channel", "stable", "--path-info", &closures, "--revision", "9c1f2e4"];
+    session.done(&build);
+    assert_eq!(shown(&session, "1")["release"]["revision"], "9c1f2e4");
+}
+
+/// Runs git in the fleet folder; `None`, and said so, where there is none.
+#[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+fn git(session: &Session, words: &[&str]) -> Option<()> {
+    let git = std::path::Path::new("/usr/bin/git");
+    if !git.exists() {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is left out: git is not installed");
+        println!("LEFT OUT: what is built and not committed (git is not installed)");
+        return None;
+    }
+    let link = session.beside("programs/git");
+    if !std::path::Path::new(&link).exists() {
+        std::os::unix::fs::symlink(git, link).expect("linked");
+    }
+    let as_somebody =
+        ["-c", "user.name=ann", "-c", "user.email=ann@example.org", "-c", "init.defaultBranch=main"];
+    let ran = Cmd::new(git).args(as_somebody).args(words).in_folder(session.path(""));
+    let ran = said(ran.env("HOME", session.beside("home")).run_blocking());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    Some(())
+}
+
+#[test]
+fn what_is_built_and_not_committed_is_said_where_a_revision_is() {
+    let session = Session::initialised();
+    if git(&session, &["init", "--quiet"]).is_none() {
+        return;
+    }
+    session.publish();
+    git(&session, &["add", "fleet.json", "served"]);
+    git(&session, &["commit", "--quiet", "-m", "all hosts"]);
+    let closures = session.text("closures.json");
+    let build =
+        ["release", "build", "--channel", "stable", "--path-info", &closures, "--revision", "9c1f2e4"];
+    let clean = session.run(&build);
+    assert!(clean.code == 0 && !clean.err.contains("warning"), "{clean:?}");
+    session.sign("keys/release");
+    let served = session.run(&build);
+    assert!(served.code == 0 && !served.err.contains("warning"), "what is served is no source: {served:?}");
+    session.describe(&[("web-1", &system('0', "2"))]);
+    let dirty = session.run(&build);
+    assert!(dirty.err.contains("warning: `fleet.json` differs from what is committed"), "{dirty:?}");
+    assert_eq!(dirty.code, 0, "it is said, and not forbidden");
+}

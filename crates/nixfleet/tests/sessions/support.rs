@@ -162,8 +162,13 @@ impl Session {
 
     /// Builds and publishes a release with the key that `init` made.
     pub(crate) fn publish(&self) {
+        self.publish_with("keys/release");
+    }
+
+    /// Builds and publishes a release with this key.
+    pub(crate) fn publish_with(&self, key: &str) {
         self.build();
-        let said = self.sign("keys/release");
+        let said = self.sign(key);
         assert_eq!(said.code, 0, "{said:?}");
         assert!(said.err.contains("is published"), "{said:?}");
     }

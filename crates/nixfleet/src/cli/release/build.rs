@@ -22,7 +22,7 @@ use nixfleet_sys::text::chain;
 use nixfleet_trust::root::Root;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{seq, show};
+use super::{seq, show, worktree};
 use crate::cli::folder::Folder;
 use crate::cli::ui::{self, Complaint, Done, Output};
 use crate::cli::{later, now, span};
@@ -35,9 +35,9 @@ pub(crate) struct BuildArgs {
     /// Its number [default: one more than the last]
     #[arg(long, value_name = "N", value_parser = seq)]
     seq: Option<Seq>,
-    /// The source revision, such as a commit id
-    #[arg(long, default_value = "none")]
-    revision: Revision,
+    /// The source revision, such as a commit id; a channel that comes after another one, or before one, needs it
+    #[arg(long)]
+    revision: Option<Revision>,
     /// When it expires: then nothing new starts because of it
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "30d")]
     expires_in: Duration,
@@ -75,9 +75,10 @@ pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
     let fleet = folder.fleet(args.output)?;
     let trust = folder.trust(None, now)?;
     check_root(trust.root(), &fleet, &args.channel)?;
+    let revision = revision(folder, &fleet, args)?;
     let served = folder.served();
     // A number that cannot be is refused before hours of building; it is chosen afterwards.
-    let _ = next_seq(served, args)?;
+    let _ = next_seq(folder, args)?;
     let hosts = hosts_of(&fleet, &args.channel);
     tell_pins(&hosts, now);
     let built = if let Some(path) = &args.path_info {
@@ -93,7 +94,7 @@ pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
         runtime.block_on(unless_interrupted(build_all(&hosts, args, &options, now)))?
     };
     let held = served.lock()?;
-    let terms = terms(served, args)?;
+    let terms = terms(folder, args, revision)?;
     let Assembled { release, envelope, entries } = assemble(&fleet, &args.channel, &built, terms)?;
     served.put_release(&held, (&args.channel, release.seq), &envelope, &entries)?;
     let path = served.folder().join(layout::release(&args.channel, release.seq));
@@ -135,26 +136,55 @@ fn check_root(root: &Root, fleet: &Fleet, channel: &ChannelName) -> Done {
 }
 
 /// The release's number. None is ever used twice, not even that of a release that nobody signed.
-fn next_seq(served: &Served, args: &BuildArgs) -> Result<Seq, Complaint> {
-    let last = served.seqs(&args.channel)?.last().copied().unwrap_or(Seq::ZERO);
-    match args.seq {
-        None => last.next().ok_or_else(|| Complaint::refused("there is no number after the last one")),
-        Some(seq) if seq > last => Ok(seq),
-        Some(seq) => {
-            Err(Complaint::refused(format!("release {seq} would not be higher than the last, {last}")))
-        }
+fn next_seq(folder: &Folder, args: &BuildArgs) -> Result<Seq, Complaint> {
+    let numbers = folder.numbers(&args.channel, now()?)?;
+    let Some(seq) = args.seq else {
+        return numbers.next().ok_or_else(|| Complaint::refused("there is no number after the last one"));
+    };
+    let (last, floor) = (numbers.newest().unwrap_or(Seq::ZERO), numbers.floor());
+    let refused = |why: String| Err(Complaint::refused(why));
+    if seq <= last {
+        refused(format!("release {seq} would not be higher than the last, {last}"))
+    } else if numbers.is_taken(seq) {
+        refused(format!("there is a release {seq} from before the channel was set back"))
+    } else if seq < floor {
+        refused(format!("no host takes release {seq}: by the root, the lowest is {floor}"))
+    } else {
+        Ok(seq)
     }
 }
 
+/// The source that the release is said to be of. Where channels follow one another, evidence about one source must not count
+/// for another, so nobody may leave it unsaid there.
+fn revision(folder: &Folder, fleet: &Fleet, args: &BuildArgs) -> Result<Revision, Complaint> {
+    let revision = args.revision.clone().unwrap_or_else(Revision::unknown);
+    if !revision.is_unknown() {
+        if let Some(changed) = worktree::changed(&folder.description_folder()?, folder.served().folder()) {
+            ui::say(&format!(
+                "warning: `{changed}` differs from what is committed, so {revision} may not be what is built"
+            ));
+        }
+        return Ok(revision);
+    }
+    let channel = &args.channel;
+    let after = fleet.channels.get(channel).and_then(|described| described.after.first());
+    let before = fleet.channels.iter().find(|(_, other)| other.after.contains(channel));
+    let Some(other) = after.or(before.map(|(name, _)| name)) else { return Ok(revision) };
+    let (first, second) = if after.is_some() { (other, channel) } else { (channel, other) };
+    Err(Complaint::refused(format!("a release of channel {channel} needs a source revision")).hint(format!(
+        "channel {second} waits until {first} has converged on its own revision: `--revision \"$(git rev-parse HEAD)\"`"
+    )))
+}
+
 /// What is said after everything is built: waves open from then on, and not from before a long build.
-fn terms(served: &Served, args: &BuildArgs) -> Result<Terms, Complaint> {
+fn terms(folder: &Folder, args: &BuildArgs, revision: Revision) -> Result<Terms, Complaint> {
     let now = now()?;
     Ok(Terms {
-        seq: next_seq(served, args)?,
+        seq: next_seq(folder, args)?,
         created: now,
         expires: later(now, args.expires_in)?,
-        revision: args.revision.clone(),
-        previous: previous(served, &args.channel)?,
+        revision,
+        previous: previous(folder.served(), &args.channel)?,
     })
 }
 

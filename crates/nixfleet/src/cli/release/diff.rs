@@ -58,7 +58,7 @@ pub(super) fn show(folder: &Folder, args: &ReleaseDiffArgs) -> Done {
 pub(super) fn before(folder: &Folder, channel: &ChannelName, new: &Opened) -> Result<Option<Seq>, Complaint> {
     let Some(digest) = new.release.previous else { return Ok(None) };
     let served = folder.served();
-    let earlier = served.seqs(channel)?.into_iter().rev().filter(|seq| *seq < new.release.seq);
+    let earlier = served.seqs(channel)?.into_iter().rev().filter(|seq| *seq != new.release.seq);
     for seq in earlier {
         if nixfleet::release::open_alone(served, channel, seq).is_ok_and(|(old, _)| old.digest() == digest) {
             return Ok(Some(seq));

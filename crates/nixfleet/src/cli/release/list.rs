@@ -1,12 +1,14 @@
 //! `nixfleet release list`: the releases of one channel, or of all.
 
 use clap::Args;
+use nixfleet::numbers::Numbers;
 use nixfleet::release::open_alone;
 use nixfleet_core::model::names::{ChannelName, Seq};
 use nixfleet_core::model::time::{Date, UnixMs};
 use serde::Serialize;
 
 use crate::cli::folder::Folder;
+use crate::cli::now;
 use crate::cli::ui::{self, Complaint, Done, Output};
 
 #[derive(Debug, Args)]
@@ -42,12 +44,15 @@ pub(super) enum State {
     Superseded,
     /// Newer than the published one.
     Unpublished,
+    /// From before the channel was set back.
+    SetBack,
 }
 
 impl State {
-    pub(super) fn of(seq: Seq, latest: Option<Seq>) -> Self {
+    pub(super) fn of(seq: Seq, latest: Option<Seq>, numbers: &Numbers) -> Self {
         match latest {
             Some(latest) if latest == seq => Self::Published,
+            Some(_) | None if !numbers.counts(seq) => Self::SetBack,
             Some(latest) if latest > seq => Self::Superseded,
             Some(_) | None => Self::Unpublished,
         }
@@ -58,6 +63,7 @@ impl State {
             Self::Published => "published",
             Self::Superseded => "superseded",
             Self::Unpublished => "not published",
+            Self::SetBack => "set back",
         }
     }
 }
@@ -99,13 +105,13 @@ pub(super) fn list(folder: &Folder, args: &ReleaseListArgs) -> Done {
 }
 
 fn of_channel(folder: &Folder, channel: &ChannelName) -> Result<Vec<Listed>, Complaint> {
-    let latest = folder.served().latest(channel)?;
+    let (latest, numbers) = (folder.served().latest(channel)?, folder.numbers(channel, now()?)?);
     let one = |seq| {
         let (envelope, release) = open_alone(folder.served(), channel, seq)?;
         Ok(Listed {
             channel: channel.clone(),
             seq,
-            state: State::of(seq, latest),
+            state: State::of(seq, latest, &numbers),
             revision: release.revision.to_string(),
             created_ms: release.created_ms,
             expires_ms: release.expires_ms,

@@ -52,7 +52,8 @@ pub(super) fn show(folder: &Folder, args: &ReleaseShowArgs) -> Done {
             Ok(())
         }
         Output::Table => {
-            let state = State::of(seq, folder.served().latest(&args.channel)?).word();
+            let numbers = folder.numbers(&args.channel, now()?)?;
+            let state = State::of(seq, folder.served().latest(&args.channel)?, &numbers).word();
             ui::data(&format!("release {}/{seq} of fleet {} ({state})", release.channel, release.fleet));
             let root = folder.trust(None, now()?).ok();
             ui::lines(summary(&release, &envelope, root.as_ref().map(|trust| &**trust.root())));

@@ -105,7 +105,11 @@ fn publish_if_enough(
     }
     // As a host will see it, before any does.
     drop(trust.accept_release(channel, &envelope.to_bytes(), now)?);
-    if served.latest(channel)?.is_some_and(|latest| latest > seq) {
+    let newer = served.latest(channel)?.filter(|latest| *latest > seq);
+    // One from before the channel was set back gives way to a lower number.
+    if let Some(newer) = newer
+        && folder.numbers(channel, now)?.counts(newer)
+    {
         ui::say(&format!("release {channel}/{seq} is signed, and a newer one is published already"));
         return Ok(());
     }

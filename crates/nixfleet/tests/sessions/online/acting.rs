@@ -71,3 +71,27 @@ async fn what_does_not_fit_to_how_things_are_is_refused_in_the_control_planes_wo
     let none = server.operate(&session, &["hold", "web-1", "--yes"]).await;
     assert!(none.code == 2 && none.err.contains("--why"), "{none:?}");
 }
+
+#[tokio::test]
+async fn of_several_hosts_each_is_asked_and_said_for_itself_whatever_another_one_answers() {
+    if !is_built() {
+        return;
+    }
+    let (session, _, server) = pushed(&["web-1", "web-2", "web-3"]).await;
+    server.done(&session, &["hold", "web-1", "web-3", "--why", "x", "--yes"]).await;
+    // Nobody holds the one in the middle, so it cannot be let go.
+    let words = ["unhold", "web-1", "web-2", "web-3", "--why", "y", "--yes"];
+    let said = server.operate(&session, &words).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.out.contains("web-1: noted") && said.out.contains("web-3: noted"), "{said:?}");
+    assert!(
+        said.err.contains("web-2: not done: ") && said.err.contains("not done for 1 of 3 hosts"),
+        "{said:?}"
+    );
+    server.done(&session, &["hold", "web-3", "--why", "x", "--yes"]).await;
+    let json = server.operate(&session, &[&words[..], &["-o", "json"]].concat()).await;
+    let acts: Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!((json.code, acts["acts"].as_array().map(Vec::len)), (1, Some(1)), "{json:?}");
+    assert_eq!((&acts["acts"][0]["name"], &acts["refused"][1]["name"]), (&"web-3".into(), &"web-2".into()));
+    assert!(acts["refused"][0]["why"].as_str().is_some_and(|why| why.contains("not held")), "{json:?}");
+}
