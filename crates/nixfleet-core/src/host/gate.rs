@@ -7,7 +7,7 @@ use super::phase::{Done, Reboot, Rebooted};
 use super::state::HostState;
 use super::terms::Terms;
 use super::time::Now;
-use super::waiting::WaitingOn;
+use super::waiting::{RestartBy, WaitingOn};
 use super::window::{Opening, opening};
 use super::world::{Reboots, SourceKind};
 use crate::ids::StorePath;
@@ -15,7 +15,6 @@ use crate::model::names::ReleaseId;
 use crate::model::policy::{Approval, OnFailure};
 use crate::model::schedule::{RebootMode, Window};
 use crate::model::time::UnixMs;
-use crate::rollout::snapshot::RestartBy;
 
 /// Whether something may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]

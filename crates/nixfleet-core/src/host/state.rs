@@ -7,11 +7,11 @@ use super::event::Refusal;
 use super::gate;
 use super::phase::{Done, FailedAt, Phase, RebootCause};
 use super::terms::Terms;
+use super::waiting::RestartBy;
 use super::world::{Setup, World};
 use crate::ids::{ActivationId, StorePath};
 use crate::model::names::ReleaseId;
 use crate::model::time::UnixMs;
-use crate::rollout::snapshot::RestartBy;
 
 /// What a host remembers. [`super::saved`] is its form on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -152,6 +152,18 @@ pub struct Doing {
     pub wake_at_ms: Option<UnixMs>,
 }
 
+/// By whom a host is restarted that waits for it. What may take longer is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartBy {
+    /// By itself, as soon as nothing stands against it.
+    Itself,
+    /// By itself, within a window of its release.
+    AWindow,
+    /// By a person.
+    APerson,
+}
+
 impl HostState {
     /// What the host is doing, since when, and what it waits for.
     pub fn describe(&self, now: Now) -> Doing {

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::progress::{By, FailedHow};
-use super::snapshot::RestartBy;
 use crate::activation::outcome::FailureClass;
-use crate::host::waiting::StateName;
+use crate::host::waiting::{RestartBy, StateName};
 use crate::host::window::NeverOpens;
 use crate::model::names::{ChannelName, HostName, ReleaseId, WaveName};
 use crate::model::policy::{Scope, WaveIndex};

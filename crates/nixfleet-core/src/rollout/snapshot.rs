@@ -10,7 +10,7 @@ use super::order::What;
 use super::progress::{By, Quarantine, Rollout};
 use crate::activation::outcome::FailureClass;
 use crate::host::state::Hold;
-use crate::host::waiting::StateName;
+use crate::host::waiting::{RestartBy, StateName};
 use crate::host::{HostState, Phase};
 use crate::ids::StorePath;
 use crate::model::names::{ChannelName, HostName, ReleaseId};
@@ -154,18 +154,6 @@ pub enum RebootWanted {
     No,
     /// Its policy wants it.
     Yes,
-}
-
-/// By whom a host is restarted that waits for it. What may take longer is greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartBy {
-    /// By itself, as soon as nothing stands against it.
-    Itself,
-    /// By itself, within a window of its release.
-    AWindow,
-    /// By a person.
-    APerson,
 }
 
 /// How a host failed.

@@ -5,12 +5,11 @@ use nixfleet_core::activation::outcome::{Failure, Step, Verdict};
 use nixfleet_core::host::event::{HookRun, HookTime};
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::host::probing::ProbeResult;
-use nixfleet_core::host::waiting::WaitingOn;
+use nixfleet_core::host::waiting::{RestartBy, WaitingOn};
 use nixfleet_core::host::world::{Reboots, Said, Setup, SourceKind};
 use nixfleet_core::host::{Effect, Event, Terms, UpMs};
 use nixfleet_core::model::schedule::{Hook, RebootMode, Window};
 use nixfleet_core::model::time::Secs;
-use nixfleet_core::rollout::snapshot::RestartBy;
 
 use crate::support::{Host, release, setup, system, terms, world};
 

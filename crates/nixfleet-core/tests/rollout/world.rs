@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::activation::outcome::FailureClass;
-use nixfleet_core::host::waiting::StateName;
+use nixfleet_core::host::waiting::{RestartBy, StateName};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::names::{HostName, ReleaseId, Sha256};
 use nixfleet_core::model::policy::Policy;
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::fact::{Current, Placed};
-use nixfleet_core::rollout::snapshot::{RebootWanted, RestartBy, StandingFailure, Then};
+use nixfleet_core::rollout::snapshot::{RebootWanted, StandingFailure, Then};
 use nixfleet_core::rollout::{
     Fact, NotFolded, Order, Plan, PlanReport, Snapshot, Standing, Verb, What, object, plan,
 };

@@ -3,9 +3,9 @@
 use super::View;
 use super::groups::Group;
 use super::why::{Same, Why};
+use crate::host::waiting::RestartBy;
 use crate::model::names::HostName;
 use crate::model::policy::{Budget, Scope};
-use crate::rollout::snapshot::RestartBy;
 
 /// A group and those of it who are on their way.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,12 +3,12 @@
 use super::Wake;
 use crate::activation::outcome::FailureClass;
 use crate::host::state::Hold;
-use crate::host::waiting::StateName;
+use crate::host::waiting::{RestartBy, StateName};
 use crate::model::names::{HostName, ReleaseId};
 use crate::model::time::UnixMs;
 use crate::rollout::order::What;
 use crate::rollout::progress::Rollout;
-use crate::rollout::snapshot::{Channel, Host, Ordered, RebootWanted, RestartBy, Snapshot, Standing, Then};
+use crate::rollout::snapshot::{Channel, Host, Ordered, RebootWanted, Snapshot, Standing, Then};
 
 /// A host as the planner sees it.
 pub(super) struct Seen<'a> {

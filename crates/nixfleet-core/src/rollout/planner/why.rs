@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use crate::activation::outcome::FailureClass;
 use crate::host::state::Hold;
-use crate::host::waiting::StateName;
+use crate::host::waiting::{RestartBy, StateName};
 use crate::model::names::{HostName, ReleaseId};
 use crate::model::policy::{Budget, WaveIndex};
 use crate::model::time::UnixMs;
 use crate::rollout::progress::{By, FailedHow};
 use crate::rollout::reason::{AwaitsRestart, Deadlock, HeldIn, Reason, ReasonId};
-use crate::rollout::snapshot::RestartBy;
 
 /// A [`Reason`] by reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
