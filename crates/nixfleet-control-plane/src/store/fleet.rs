@@ -163,16 +163,6 @@ impl Store {
         Ok(Some((state_of(&row)?, row.try_get("fault")?)))
     }
 
-    /// What is asked of a host and has a number above `after`, oldest first, as the database has it. Polls read [`Self::asked`].
-    pub async fn orders(&self, host: &HostName, after: u64) -> Result<Vec<Order>, StoreError> {
-        let rows = sql("SELECT number, body FROM orders WHERE host = $1 AND number > $2 ORDER BY number")
-            .bind(host.to_string())
-            .bind(int(after))
-            .fetch_all(self.readers())
-            .await?;
-        rows.iter().map(order_of).collect()
-    }
-
     /// What is asked of a host, from memory if it is there.
     pub async fn asked(&self, host: &HostName) -> Result<Asked, StoreError> {
         if let Some(asked) = self.board.look(host) {

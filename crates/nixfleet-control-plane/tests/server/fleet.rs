@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use nixfleet_control_plane::store::Store;
 use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::host::retry::seed_of;
 use nixfleet_core::host::world::{Reboots, Setup, SourceKind, World};
@@ -14,6 +15,7 @@ use nixfleet_core::model::policy::{Approval, OnFailure, Policy, Wave, WaveIndex}
 use nixfleet_core::model::release::{Closure, Entry, Release};
 use nixfleet_core::model::schedule::{RebootMode, RebootPolicy};
 use nixfleet_core::model::time::{Secs, UnixMs};
+use nixfleet_core::wire::Order;
 use nixfleet_sys::{clock, fs};
 use nixfleet_trust::author::{self, Assembly};
 use nixfleet_trust::envelope::Envelope;
@@ -222,6 +224,14 @@ impl Documents {
         write(layout::release(&id.channel, id.seq), &self.release);
         write(layout::latest(&id.channel), layout::write_latest(id.seq).as_bytes());
     }
+}
+
+/// What is asked of a host and has a number above `after`, oldest first, as the database has it; polls are told from memory.
+pub(crate) async fn kept_orders(store: &Store, host: &HostName, after: u64) -> Vec<Order> {
+    let mut reading = store.reading().await.expect("a connection");
+    let (_, asked) = reading.asked(&[host.to_string()]).await.expect("read");
+    let orders = asked.into_iter().flat_map(|(_, asked)| asked.orders);
+    orders.filter(|order| order.number > after).collect()
 }
 
 /// A host that folds events as its agent would, and keeps what it would report.

@@ -17,6 +17,7 @@ use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
 use nixfleet_core::host::saved::SavedState;
+use nixfleet_core::host::waiting::StateName;
 use nixfleet_core::host::{Event, HostState, Record};
 use nixfleet_core::model::names::{HostName, ReleaseId, Seq};
 use nixfleet_core::model::time::{Secs, UnixMs};
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
-use crate::fleet::{Documents, Fleet, Host, channel, host_name, now};
+use crate::fleet::{Documents, Fleet, Host, channel, host_name, kept_orders, now};
 use planned::{
     a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew,
     the_orders_of_a_plan_are_what_a_rebuild_makes_of_them,
@@ -50,6 +51,7 @@ stories![
     what_is_taken_back_or_superseded_is_not_delivered_any_more,
     what_an_older_order_undoes_is_ordered_once_more,
     what_a_thief_ordered_in_its_place_is_ordered_once_more,
+    a_whole_state_says_that_the_host_has_its_order_to_go_back,
     what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it,
     a_mirror_that_takes_in_what_was_written_is_the_one_that_is_read_anew,
     the_orders_of_a_plan_are_what_a_rebuild_makes_of_them,
@@ -213,12 +215,12 @@ async fn a_newer_order_on_the_same_topic_takes_the_place_of_the_older(database: 
         write.append(&About::Host(host.clone()), &fact).await.expect("kept");
         write.commit().await.expect("on the disk");
     }
-    let orders = store.orders(&host, 0).await.expect("read");
+    let orders = kept_orders(&store, &host, 0).await;
     let wishes: Vec<&Wish> = orders.iter().map(|order| &order.what).collect();
     assert_eq!(wishes, [&go, &hold("two")]);
     assert!(orders[0].number < orders[1].number);
-    assert_eq!(store.orders(&host, orders[0].number).await.expect("read"), orders[1..]);
-    assert_eq!(store.orders(&host_name("web-2"), 0).await.expect("read"), []);
+    assert_eq!(kept_orders(&store, &host, orders[0].number).await, orders[1..]);
+    assert_eq!(kept_orders(&store, &host_name("web-2"), 0).await, []);
 }
 
 async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Database) {
@@ -231,7 +233,7 @@ async fn what_is_taken_back_or_superseded_is_not_delivered_any_more(database: Da
         write.commit().await.expect("on the disk");
     };
     let wishes = async || {
-        let orders = store.orders(&host, 0).await.expect("read");
+        let orders = kept_orders(&store, &host, 0).await;
         orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
     };
     for what in [What::Stage, What::Go, What::Reboot] {
@@ -289,7 +291,7 @@ async fn what_an_older_order_undoes_is_ordered_once_more(database: Database) {
         assert_eq!(write.report(&host.name, record).await.expect("asked"), Folding::Taken);
     }
     write.commit().await.expect("on the disk");
-    let orders = async || store.orders(&host.name, 0).await.expect("read");
+    let orders = async || kept_orders(&store, &host.name, 0).await;
     let after = orders().await;
     let wishes: Vec<&Wish> = after.iter().map(|order| &order.what).collect();
     assert_eq!(wishes, [&Wish::Go { release: first.id.clone() }], "it does not have the second one");
@@ -317,7 +319,7 @@ async fn what_a_thief_ordered_in_its_place_is_ordered_once_more(database: Databa
         let mut write = store.begin(now()).await.expect("a write");
         assert_eq!(write.report(&host_name("web-1"), record).await.expect("asked"), Folding::Taken);
         write.commit().await.expect("on the disk");
-        let orders = store.orders(&host_name("web-1"), 0).await.expect("read");
+        let orders = kept_orders(&store, &host_name("web-1"), 0).await;
         orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
     };
     let never_was = ReleaseId { seq: Seq::MAX, ..first.id.clone() };
@@ -332,6 +334,38 @@ async fn what_a_thief_ordered_in_its_place_is_ordered_once_more(database: Databa
     assert_eq!(after, [], "what was ordered for an older release is not ordered again");
 }
 
+/// The policy does not bring all back, so the host notes the order and stays where it is.
+async fn a_whole_state_says_that_the_host_has_its_order_to_go_back(database: Database) {
+    let (store, _, _, first) = served(&database, &["web-1"]).await;
+    let mut host = Host::started("web-1");
+    host.verified(&first);
+    host.staged(&first);
+    host.take(&Event::OrderedToGo { release: first.id.clone() }, None);
+    while host.go_on(&|_| true) {}
+    while host.state.phase.name() == StateName::Soaking {
+        host.take(&Event::Woke, None);
+    }
+    assert_eq!(host.state.phase.name(), StateName::Converged);
+    let tell = async |fact: Fact| {
+        let mut write = store.begin(now()).await.expect("a write");
+        write.append(&About::Host(host_name("web-1")), &fact).await.expect("kept");
+        write.commit().await.expect("on the disk");
+        let orders = kept_orders(&store, &host_name("web-1"), 0).await;
+        orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
+    };
+    let whole = |host: &Host| {
+        let state = Box::new(SavedState(host.state.clone()));
+        Fact::StateSent { state, agent: "0.1.0".to_owned() }
+    };
+    let _ = tell(whole(&host)).await;
+    let revert = [Wish::Revert { release: first.id.clone() }];
+    assert_eq!(tell(ordered(&host.name, &first, What::Revert)).await, revert);
+    assert_eq!(tell(whole(&host)).await, revert, "it does not have it");
+    host.take(&Event::OrderedToRevert { release: first.id.clone() }, None);
+    assert_eq!(host.state.phase.name(), StateName::Converged);
+    assert_eq!(tell(whole(&host)).await, [], "it has it");
+}
+
 async fn what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it(database: Database) {
     let (ours, fleet, root, first) = served(&database, &["web-1"]).await;
     let (others, host) = (open(&database).await, host_name("web-1"));
@@ -343,7 +377,7 @@ async fn what_polls_are_told_from_memory_is_what_is_kept_whoever_wrote_it(databa
     let told = async || {
         let (reads, asked) = (ours.reads(), ours.asked(&host).await.expect("read"));
         let was_read = ours.reads() != reads;
-        let kept = ours.orders(&host, 0).await.expect("read");
+        let kept = kept_orders(&ours, &host, 0).await;
         let (_, again) =
             ours.reading().await.expect("a connection").asked(&[host.to_string()]).await.expect("read");
         assert_eq!(again, [(host.clone(), asked.clone())]);
@@ -533,7 +567,7 @@ async fn rebuild_and_retention_keep_what_is_known(database: Database) {
     }
     let look = async || {
         let hosts = store.hosts("", None, 10).await.expect("read");
-        let orders = store.orders(&host_name("web-1"), 0).await.expect("read");
+        let orders = kept_orders(&store, &host_name("web-1"), 0).await;
         (hosts, orders, store.newest_releases().await.expect("read"))
     };
     let before = look().await;

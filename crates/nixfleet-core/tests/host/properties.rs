@@ -1,4 +1,7 @@
 //! What is true of a host whatever happens to it, in whatever order.
+//!
+//! Both were seen to find a mistake that was put into the machine by hand: a probe that never ran has passed ("the units were not
+//! looked at").
 
 use proptest::prelude::*;
 

@@ -1,4 +1,9 @@
 //! What is promised of one host.
+//!
+//! The core asks nearly the same of one host alone, with other throws (`nixfleet-core`, `tests/host/sim/promises.rs`). It stands
+//! twice: what a host is and what its workers are about differs between the two, the core has no code that is for tests only (a
+//! feature for it would be on in each build of the workspace), and nobody may depend on the core's tests. A way to wait that is new
+//! does not compile in either until both say what leads out of it.
 
 use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::host::effect::{Back, RevertOrder};

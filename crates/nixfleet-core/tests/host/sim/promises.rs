@@ -1,4 +1,5 @@
-//! What a [`Sim`] looks at after every event.
+//! What a [`Sim`] looks at after every event. `nixfleet-sim` asks nearly the same of every host of a fleet, and says why it stands
+//! twice (`src/promises/host.rs` there).
 
 use nixfleet_core::host::waiting::RestartBy;
 
