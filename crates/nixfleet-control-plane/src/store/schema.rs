@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_remembered_in_rows_of_hosts_is_remembered_after_the_third_step() {
+    async fn what_was_remembered_in_rows_of_hosts_is_remembered_in_the_table_of_its_own() {
         sqlx::any::install_default_drivers();
         let pool = sqlx::any::AnyPoolOptions::new().max_connections(1).connect("sqlite::memory:").await;
         let pool = pool.expect("a database");

@@ -5,13 +5,15 @@ use nixfleet_control_plane::mirror::{Mirror, News};
 use nixfleet_control_plane::store::Store;
 use nixfleet_control_plane::store::fact::{About, Fact};
 use nixfleet_control_plane::store::write::Folding;
-use nixfleet_core::model::names::HostName;
+use nixfleet_core::host::{Event, Record};
+use nixfleet_core::model::names::{HostName, ReleaseId, Seq};
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::{Decision, Order, RolloutId, Transition, What};
+use nixfleet_core::wire::Wish;
 
-use super::{ordered, served};
-use crate::fleet::{Host, channel, host_name, now};
+use super::{ordered, served, take};
+use crate::fleet::{Host, channel, host_name, kept_orders, now};
 
 /// What the planner knows, read anew.
 async fn mirror_of(store: &Store) -> Mirror {
@@ -55,7 +57,7 @@ pub(super) async fn the_orders_of_a_plan_are_what_a_rebuild_makes_of_them(databa
         assert_eq!(write.report(&hosts[1], record).await.expect("asked"), Folding::Taken);
     }
     write.commit().await.expect("on the disk");
-    let known = async || (store.orders(&hosts[0], 0).await, store.orders(&hosts[1], 0).await);
+    let known = async || (kept_orders(&store, &hosts[0], 0).await, kept_orders(&store, &hosts[1], 0).await);
     let mut mirror = mirror_of(&store).await;
     let all = [What::Stage, What::Go, What::Withdraw, What::Go, What::Retry, What::Reboot, What::Revert];
     for (at, what) in all.into_iter().enumerate() {
@@ -72,17 +74,48 @@ pub(super) async fn the_orders_of_a_plan_are_what_a_rebuild_makes_of_them(databa
         mirror.take(News::written(committed.newest, rows));
         let anew = mirror_of(&store).await;
         assert_eq!((mirror.event, &mirror.snapshot), (anew.event, &anew.snapshot), "{what:?}");
-        let (first, second) = known().await;
+        let kept = known().await;
         store.rebuild(now()).await.expect("it folds");
-        let again = known().await;
-        assert_eq!(
-            (again.0.expect("read"), again.1.expect("read")),
-            (first.expect("read"), second.expect("read"))
-        );
+        assert_eq!(known().await, kept);
         let rebuilt = mirror_of(&store).await;
         assert_eq!(rebuilt.snapshot.channels, mirror.snapshot.channels, "{what:?}");
     }
     let mut write = store.begin(now()).await.expect("a write");
     let nobody = Order { host: host_name("web-9"), release: release.id.clone(), what: What::Go };
     assert!(write.order(Vec::new(), &[nobody]).await.is_err(), "no release names it");
+}
+
+/// Whoever held the control plane told a host to go to the newest release, and then to one that never was. Its owner, who has it
+/// again, tells it to go before it reports either: by the first report it looks as if the host had heard of that.
+pub(super) async fn what_a_thief_ordered_in_its_place_is_ordered_once_more(database: Database) {
+    let (store, fleet, root, first) = served(&database, &["web-1"]).await;
+    let mut host = Host::started("web-1");
+    host.verified(&first);
+    host.staged(&first);
+    // Where it waits for something else it has not begun.
+    host.take(&Event::Held { by: "ann".to_owned(), why: "a demo".to_owned(), until_ms: None }, None);
+    let mut write = store.begin(now()).await.expect("a write");
+    for record in host.log.clone() {
+        write.report(&host.name, record).await.expect("asked");
+    }
+    let fact = ordered(&host.name, &first, What::Go);
+    write.append(&About::Host(host.name.clone()), &fact).await.expect("kept");
+    write.commit().await.expect("on the disk");
+    let report = async |record: Record| {
+        let mut write = store.begin(now()).await.expect("a write");
+        assert_eq!(write.report(&host_name("web-1"), record).await.expect("asked"), Folding::Taken);
+        write.commit().await.expect("on the disk");
+        let orders = kept_orders(&store, &host_name("web-1"), 0).await;
+        orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
+    };
+    let never_was = ReleaseId { seq: Seq::MAX, ..first.id.clone() };
+    host.take(&Event::OrderedToGo { release: first.id.clone() }, None);
+    assert_eq!(report(host.log.last().expect("new").clone()).await, [], "it seems to have it");
+    host.take(&Event::OrderedToGo { release: never_was }, None);
+    let go = Wish::Go { release: first.id.clone() };
+    assert_eq!(report(host.log.last().expect("new").clone()).await, [go], "it does not");
+    take(&store, &root, &fleet.release(2)).await;
+    host.take(&Event::Unheld { by: "ann".to_owned() }, None);
+    let after = report(host.log.last().expect("new").clone()).await;
+    assert_eq!(after, [], "what was ordered for an older release is not ordered again");
 }
