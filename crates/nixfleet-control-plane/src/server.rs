@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_sys::random;
 use nixfleet_sys::text::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -26,12 +25,10 @@ use crate::store::ingest::Ingest;
 use crate::store::{Store, StoreError};
 use crate::trouble::Writer;
 use crate::wakes::Wakes;
-use crate::{say, tls};
+use crate::{retaining, say, tls};
 
 /// How often signs of life are written down.
 const HEARD_EVERY: Duration = Duration::from_secs(10);
-/// How often old events are removed.
-const RETAIN_EVERY: Duration = Duration::from_hours(6);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +125,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(planner.run()),
             tokio::spawn(write_heard(app.clone())),
-            tokio::spawn(retain(app.clone(), config.keep_events)),
+            tokio::spawn(retaining::go(app.store.clone(), clock, config.keep_events)),
         ];
         if let Some(folder) = &config.releases {
             tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
@@ -176,33 +173,8 @@ async fn write_heard(app: App) {
         let flushed = app.heard.flush(&app.store).await;
         app.store.troubles().note(Writer::SignsOfLife, &flushed, (app.clock)());
         if app.store.troubles().has(Writer::People) {
-            let tried = app.store.try_room((app.clock)()).await;
+            let tried = app.store.within(app.store.try_room((app.clock)())).await;
             app.store.troubles().note(Writer::People, &tried, (app.clock)());
-        }
-    }
-}
-
-async fn retain(app: App, keep: Duration) {
-    loop {
-        // Spread, so that replicas do not do it at the same time.
-        sleep(
-            RETAIN_EVERY
-                .mul_f64(0.5 + f64::from(u16::try_from(random::number() >> 48).unwrap_or(0)) / 65_536.0),
-        )
-        .await;
-        let now = (app.clock)();
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before =
-            UnixMs::new(now.ms_since(UnixMs::EPOCH).saturating_sub(keep_ms)).unwrap_or(UnixMs::EPOCH);
-        match app.store.retain(now, before).await {
-            Ok(removed) if removed.events > 0 => {
-                say::line(&format!(
-                    "removed {} old events and {} releases",
-                    removed.events, removed.releases
-                ));
-            }
-            Ok(_) => {}
-            Err(error) => say::error("old events could not be removed", &error),
         }
     }
 }
@@ -232,7 +204,7 @@ async fn watch_folder(app: App, path: PathBuf) {
             say::line(trouble.trim_end());
         }
         said = trouble;
-        match app.store.newest_event().await {
+        match app.store.within(app.store.newest_event()).await {
             Ok(newest) => app.tell(newest),
             Err(error) => say::error("the log cannot be read", &error),
         }
@@ -241,5 +213,6 @@ async fn watch_folder(app: App, path: PathBuf) {
 }
 
 fn say_refused(refused: &FolderRefused) -> String {
-    format!("error: {}\n", chain(refused))
+    let hint = refused.hint().map(|hint| format!("\nhint: {hint}\n")).unwrap_or_default();
+    format!("error: {}\n{hint}", chain(refused))
 }

@@ -7,7 +7,7 @@
 //! Readers do not wait for writers.
 //!
 //! [`schema`] has the tables, [`rows`] writes many of their rows with one statement, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
-//! projections, [`board`] keeps in memory what polls ask for, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
+//! projections, [`patience`] how long each waits for the other, [`board`] keeps in memory what polls ask for, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
 //! others read.
 
 pub mod backup;
@@ -17,6 +17,7 @@ pub mod fact;
 pub mod fleet;
 pub mod ingest;
 pub mod lease;
+pub mod patience;
 pub mod planned;
 pub mod retention;
 mod rows;
@@ -38,9 +39,8 @@ use crate::trouble::Troubles;
 use board::Board;
 use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_sys::fs::{self, FsError};
+use patience::{POOL_WAIT, Patience};
 
-/// How long a query waits for a connection of the pool before it is an error: longer than any write of ours takes.
-const POOL_WAIT: Duration = Duration::from_secs(30);
 /// How long a readiness check waits: who asks would not wait for longer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 /// The setting with the name of the log.
@@ -95,6 +95,9 @@ pub enum StoreError {
     /// What was decided or asked for does not fit to how things are. Nothing was written.
     #[error(transparent)]
     Unfit(#[from] nixfleet_core::rollout::NotFolded),
+    /// It did not answer in time.
+    #[error("the database did not answer within {0:?}")]
+    Late(Duration),
     /// The task that writes is gone; the process is ending.
     #[error("nothing is written any more: the process is ending")]
     Ending,
@@ -112,11 +115,14 @@ impl StoreError {
                 Some("13" | "53100") => TroubleKind::DatabaseFull,
                 // Connections that are refused or ended by a server that starts or ends.
                 Some(code) if code.starts_with("57P") || code.starts_with("08") => TroubleKind::DatabaseAway,
+                // What PostgreSQL gave up: a wait for a lock, a statement that took too long, a transaction that stood still.
+                Some("55P03" | "57014" | "25P03") => TroubleKind::DatabaseAway,
                 Some(_) | None => TroubleKind::DatabaseFailing,
             }),
             Self::Sql(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_)) => {
                 Some(TroubleKind::DatabaseAway)
             }
+            Self::Late(_) => Some(TroubleKind::DatabaseAway),
             Self::Sql(_) | Self::File(_) | Self::Corrupt { .. } => Some(TroubleKind::DatabaseFailing),
             Self::Newer { .. } | Self::Unfit(_) | Self::Ending | Self::OtherEngine(_) => None,
         }
@@ -142,24 +148,32 @@ pub struct Store {
     reads: Arc<AtomicU64>,
     board: Board,
     troubles: Troubles,
+    patience: Patience,
 }
 
 impl Store {
     /// Opens it, making it where there is none, and brings its tables to the newest form.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        Self::open_with(database, Patience::default()).await
+    }
+
+    /// [`Store::open`], with other limits.
+    pub async fn open_with(database: &Database, patience: Patience) -> Result<Self, StoreError> {
+        let store = Self::connect(database, patience).await?;
+        schema::migrate(&store.writer, store.engine).await?;
+        Ok(store)
+    }
+
+    async fn connect(database: &Database, patience: Patience) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let store = match database {
+        let mut store = match database {
             Database::Sqlite(path) => Self::open_sqlite(path).await?,
             Database::Postgres(address) => {
-                let pool = AnyPoolOptions::new()
-                    .acquire_timeout(POOL_WAIT)
-                    .max_connections(READERS + 2)
-                    .connect(address);
-                let pool = pool.await?;
+                let pool = patience::postgres(address, READERS + 2, patience).await?;
                 Self::new(Engine::Postgres, pool.clone(), pool)
             }
         };
-        schema::migrate(&store.writer, store.engine).await?;
+        store.patience = patience;
         Ok(store)
     }
 
@@ -204,7 +218,7 @@ impl Store {
 
     fn new(engine: Engine, writer: AnyPool, readers: AnyPool) -> Self {
         let (reads, board, troubles) = Default::default();
-        Self { engine, writer, readers, reads, board, troubles }
+        Self { engine, writer, readers, reads, board, troubles, patience: Patience::default() }
     }
 
     /// What keeps it from being written.

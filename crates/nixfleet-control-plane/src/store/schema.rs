@@ -73,6 +73,7 @@ pub(super) async fn migrate(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), 
     loop {
         let mut tx = pool.begin().await?;
         if engine == Engine::Postgres {
+            super::patience::unhurried(&mut tx).await?;
             // Two replicas that start at once; the second waits and then finds it done.
             sql("LOCK TABLE schema_steps IN EXCLUSIVE MODE").execute(&mut *tx).await?;
         }

@@ -10,6 +10,7 @@ mod hostile;
 mod intake;
 mod living;
 mod odd;
+mod patience;
 mod people;
 mod plans;
 mod program;

@@ -495,3 +495,29 @@ async fn a_lease_that_a_wrong_clock_took_for_a_day_keeps_nobody_from_planning() 
     story.release(1, policy()).await;
     story.until_converged(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_ask_for_a_plan_at_once_are_answered_or_told_to_come_again() {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let asked = json!({ "verb": { "verb": "hold", "host": "web-1", "until_ms": null } });
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let request = running.person(&running.viewer).request(reqwest::Method::POST, "/v1/plan");
+        let request = request.header("content-type", "application/json").body(asked.to_string());
+        asking.spawn(async move { request.send().await.expect("an answer") });
+    }
+    let mut answered = 0;
+    while let Some(answer) = asking.join_next().await {
+        let answer = answer.expect("no panic");
+        match answer.status() {
+            StatusCode::OK => answered += 1,
+            status => {
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+                assert!(answer.headers().contains_key("retry-after"));
+            }
+        }
+    }
+    assert!(answered > 0, "two at a time");
+}
