@@ -33,6 +33,7 @@ use crate::planner::Planning;
 use crate::room::Room;
 use crate::store::Store;
 use crate::store::ingest::Ingest;
+use crate::tls::Certificate;
 use crate::wakes::Wakes;
 use problem::Problem;
 
@@ -67,6 +68,8 @@ pub struct App {
     pub strangers: Strangers,
     /// What is counted.
     pub metrics: Metrics,
+    /// The server's certificate.
+    pub certificate: Arc<Certificate>,
 }
 
 impl App {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_sys::fs;
 use nixfleet_sys::text::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,10 +23,11 @@ use crate::releases::{self, IntakeRefused, Taken};
 use crate::room::Room;
 use crate::serve::{Serving, serve};
 use crate::store::ingest::Ingest;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, backup};
+use crate::tls::Certificate;
 use crate::trouble::Writer;
 use crate::wakes::Wakes;
-use crate::{retaining, say, tls};
+use crate::{certificate, retaining, say, tls};
 
 /// How often signs of life are written down.
 const HEARD_EVERY: Duration = Duration::from_secs(10);
@@ -65,6 +67,8 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     planner_name: String,
     ingest: JoinHandle<()>,
+    /// The database is ours alone, if it is a file.
+    held: Option<fs::Lock>,
 }
 
 /// What tells a server to end.
@@ -87,7 +91,9 @@ impl Server {
     /// [`Server::start`], by another clock than the machine's.
     pub async fn start_by(config: &Config, clock: fn() -> UnixMs) -> Result<(Self, Ender), NotStarted> {
         let first_root: Arc<[u8]> = config.first_root()?.into();
-        let tls = Arc::new(tls::server(config.identity()?).map_err(NotStarted::Tls)?);
+        let certificate = Arc::new(Certificate::new(config.identity()?).map_err(NotStarted::Tls)?);
+        let tls = Arc::new(tls::server(Arc::clone(&certificate)).map_err(NotStarted::Tls)?);
+        let held = backup::hold(&config.database)?;
         let store = Store::open(&config.database).await?;
         releases::begin(&store, &first_root, clock()).await.map_err(NotStarted::Trust)?;
         let at = config.listen;
@@ -121,17 +127,19 @@ impl Server {
             heard,
             strangers: Strangers::default(),
             metrics,
+            certificate: Arc::clone(&certificate),
         };
         let mut tasks = vec![
             tokio::spawn(planner.run()),
             tokio::spawn(write_heard(app.clone())),
+            tokio::spawn(certificate::renew(config.clone(), certificate)),
             tokio::spawn(retaining::go(app.store.clone(), clock, config.keep_events)),
         ];
         if let Some(folder) = &config.releases {
             tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
         }
         let serving = Serving { tls, connections_max: config.connections_max, ending };
-        Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting }, Ender(ender)))
+        Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting, held }, Ender(ender)))
     }
 
     /// The address that it listens at.
@@ -146,7 +154,7 @@ impl Server {
 
     /// Serves until the end is announced, answers what is being asked, and writes what is in memory.
     pub async fn run(self) {
-        let Self { listener, app, serving, tasks, planner_name, ingest } = self;
+        let Self { listener, app, serving, tasks, planner_name, ingest, held } = self;
         serve(listener, router(app.clone()), serving).await;
         for task in tasks {
             task.abort();
@@ -164,6 +172,7 @@ impl Server {
             say::error("the lease of the planner could not be given back; it ends by itself", &error);
         }
         store.close().await;
+        drop(held);
     }
 }
 

@@ -101,6 +101,9 @@ pub enum StoreError {
     /// The task that writes is gone; the process is ending.
     #[error("nothing is written any more: the process is ending")]
     Ending,
+    /// Another process has it.
+    #[error("a server serves the database `{0}`: end it first")]
+    InUse(String),
     /// A verb that only one engine has.
     #[error("{0}")]
     OtherEngine(&'static str),
@@ -124,7 +127,9 @@ impl StoreError {
             }
             Self::Late(_) => Some(TroubleKind::DatabaseAway),
             Self::Sql(_) | Self::File(_) | Self::Corrupt { .. } => Some(TroubleKind::DatabaseFailing),
-            Self::Newer { .. } | Self::Unfit(_) | Self::Ending | Self::OtherEngine(_) => None,
+            Self::Newer { .. } | Self::Unfit(_) | Self::Ending | Self::InUse(_) | Self::OtherEngine(_) => {
+                None
+            }
         }
     }
 
@@ -161,6 +166,15 @@ impl Store {
     pub async fn open_with(database: &Database, patience: Patience) -> Result<Self, StoreError> {
         let store = Self::connect(database, patience).await?;
         schema::migrate(&store.writer, store.engine).await?;
+        Ok(store)
+    }
+
+    /// Opens it as it is, also in the form of an older program, which may be serving it. One that is new gets its tables.
+    pub async fn open_as_it_is(database: &Database) -> Result<Self, StoreError> {
+        let store = Self::connect(database, Patience::default()).await?;
+        if schema::steps(&store.writer, store.engine).await? == 0 {
+            schema::migrate(&store.writer, store.engine).await?;
+        }
         Ok(store)
     }
 

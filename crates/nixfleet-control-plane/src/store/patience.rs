@@ -34,20 +34,6 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
-    /// What a session of PostgreSQL is told of it.
-    fn settings(self) -> [(&'static str, String); 4] {
-        let millis = |limit: Duration| limit.as_millis().to_string();
-        [
-            ("statement_timeout", millis(self.write)),
-            ("lock_timeout", millis(self.lock)),
-            ("idle_in_transaction_session_timeout", millis(self.idle)),
-            // Its side of a connection to a machine that vanished, so that this one's locks are given back.
-            ("tcp_keepalives_idle", "30".to_owned()),
-        ]
-    }
-}
-
 /// Connections to PostgreSQL, so many at most.
 pub(super) async fn postgres(
     address: &str,
@@ -63,14 +49,18 @@ pub(super) async fn postgres(
     Ok(options.connect(address).await?)
 }
 
+/// Tells a session of PostgreSQL of it. And to ask whether our machine is still there: its locks are given back when it is not.
 async fn tell(connection: &mut AnyConnection, patience: Patience) -> Result<(), Error> {
-    for (name, value) in patience.settings() {
-        super::sql("SELECT set_config($1, $2, FALSE)")
-            .bind(name)
-            .bind(value)
-            .execute(&mut *connection)
-            .await?;
-    }
+    let millis = |limit: Duration| limit.as_millis().to_string();
+    super::sql(
+        "SELECT set_config('statement_timeout', $1, FALSE), set_config('lock_timeout', $2, FALSE), \
+         set_config('idle_in_transaction_session_timeout', $3, FALSE), set_config('tcp_keepalives_idle', '30', FALSE)",
+    )
+    .bind(millis(patience.write))
+    .bind(millis(patience.lock))
+    .bind(millis(patience.idle))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -64,6 +64,8 @@ impl HostKeys {
 pub(crate) struct Fleet {
     signer: PrivateKey,
     pub(crate) hosts: BTreeMap<HostName, HostKeys>,
+    /// For how long its roots count.
+    pub(crate) root_days: u32,
 }
 
 /// The documents of one release.
@@ -78,7 +80,7 @@ pub(crate) struct Documents {
 impl Fleet {
     pub(crate) fn of(names: &[&str]) -> Self {
         let hosts = names.iter().map(|name| (host_name(name), HostKeys::new())).collect();
-        Self { signer: PrivateKey::generate().expect("randomness"), hosts }
+        Self { signer: PrivateKey::generate().expect("randomness"), hosts, root_days: 400 }
     }
 
     /// Other hosts of the same owner.
@@ -115,7 +117,7 @@ impl Fleet {
             fleet: "acme".parse().expect("a name"),
             version: RootVersion::new(version).expect("a version"),
             created_ms: UnixMs::new(now().get() - 1_000_000 + version).expect("a time"),
-            expires_ms: now().plus(Secs(10 * 86_400)),
+            expires_ms: now().plus(Secs(self.root_days * 86_400)),
             keys: BTreeMap::from([(key.id(), key.clone())]),
             root: self.role(),
             channels: channels.iter().map(|channel| (channel.clone(), rules.clone())).collect(),

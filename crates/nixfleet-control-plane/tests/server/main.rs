@@ -2,6 +2,7 @@
 
 mod acting;
 mod agents;
+mod channels;
 mod cluster;
 mod described;
 mod doors;
@@ -14,6 +15,7 @@ mod patience;
 mod people;
 mod plans;
 mod program;
+mod renewed;
 mod replicas;
 mod restarts;
 mod running;

@@ -157,3 +157,13 @@ async fn the_live_stream_of_a_token_that_was_removed_ends_and_brings_nothing_mor
     let text = tokio::time::timeout(SOON, ended).await.expect("it ends");
     assert!(!text.contains("held"), "{text}");
 }
+
+#[tokio::test]
+async fn a_root_that_ends_within_a_month_is_trouble_and_the_server_is_ready_all_the_same() {
+    let mut fleet = Fleet::of(&["web-1"]);
+    fleet.root_days = 29;
+    let running = Running::start(&fleet).await;
+    let (_, seen) = running.person(&running.viewer).get("/v1/fleet").await;
+    assert_eq!(seen["troubles"][0]["kind"], "root-ending", "{seen}");
+    assert_eq!(running.anybody().get("/readyz").await.0, StatusCode::OK);
+}

@@ -200,6 +200,16 @@ async fn a_canary_that_fails_halts_the_rollout_and_a_fix_takes_its_place() {
     story.outside.is_bad(bad.clone());
     story.release(2, policy()).await;
     let events = story.until("the halt", |events| decided(events, 2, "halted").is_some()).await;
+    let halted = "nixfleet_rollout{channel=\"stable\",status=\"halted\"} 1\n";
+    let metrics =
+        story.until_seen("/metrics", |seen| seen.as_str().is_some_and(|text| text.contains(halted))).await;
+    let metrics = metrics.as_str().unwrap_or_default();
+    assert!(metrics.contains("nixfleet_rollout{channel=\"stable\",status=\"going\"} 0\n"), "{metrics}");
+    for series in ["release_expires_timestamp_seconds{channel=\"stable\"}", "root_expires_timestamp_seconds"]
+    {
+        assert!(metrics.contains(&format!("nixfleet_{series} ")), "{metrics}");
+    }
+    assert!(metrics.contains("nixfleet_planned_timestamp_seconds "), "{metrics}");
     let quarantined = decided(&events, 2, "quarantined").expect("its system is quarantined");
     assert_eq!(events[quarantined]["decision"]["becomes"]["system"], bad.to_string());
     assert_eq!(story.stands("canary").await.0, "reverted");

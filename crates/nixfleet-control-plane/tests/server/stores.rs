@@ -8,8 +8,7 @@ use std::time::Duration;
 use nixfleet_control_plane::config::Database;
 use nixfleet_control_plane::heard::Sign;
 use nixfleet_control_plane::mirror::{Mirror, News};
-use nixfleet_control_plane::releases::{self, Draft, IntakeRefused, Taken};
-use nixfleet_control_plane::retaining::{self, Believed, Run};
+use nixfleet_control_plane::releases::{self, Draft, Taken};
 use nixfleet_control_plane::store::fact::{About, Fact, TokenChange};
 use nixfleet_control_plane::store::fleet::EventFilter;
 use nixfleet_control_plane::store::ingest::{Ingest, NotTaken, Sent};
@@ -18,7 +17,7 @@ use nixfleet_control_plane::store::write::Folding;
 use nixfleet_control_plane::store::{Store, StoreError};
 use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::host::{Event, HostState, Record};
-use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq};
+use nixfleet_core::model::names::{HostName, ReleaseId, Seq};
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::{Decision, Order, RolloutId, Transition, Verb, What};
@@ -26,8 +25,14 @@ use nixfleet_core::wire::Wish;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::channels::{
+    a_channel_that_the_root_no_longer_names_is_gone_with_all_that_it_had,
+    a_clock_that_jumped_removes_nothing,
+    a_number_that_is_used_again_after_a_reset_names_the_hosts_of_its_new_release_only,
+    what_another_channel_names_is_refused_until_that_lets_it_go,
+};
 use crate::cluster::Cluster;
-use crate::fleet::{Documents, Fleet, Host, channel, host_name, now, policy};
+use crate::fleet::{Documents, Fleet, Host, channel, host_name, now};
 
 type Told = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Story = (&'static str, fn(Database) -> Told);
@@ -57,6 +62,7 @@ stories![
     reports_in_any_order_and_number_fold_to_the_state_of_the_host,
     rebuild_and_retention_keep_what_is_known,
     a_schema_of_a_newer_program_is_refused,
+    what_only_looks_leaves_the_tables_of_an_older_program_as_they_are,
     a_channel_that_was_set_back_goes_on_from_the_lower_number,
     two_drafts_at_once_do_not_overwrite_each_other,
     what_another_channel_names_is_refused_until_that_lets_it_go,
@@ -94,15 +100,15 @@ async fn every_story_holds_on_postgresql() {
     }
 }
 
-async fn open(database: &Database) -> Store {
+pub(crate) async fn open(database: &Database) -> Store {
     Store::open(database).await.expect("it opens")
 }
 
-async fn take(store: &Store, root: &[u8], documents: &Documents) -> Taken {
+pub(crate) async fn take(store: &Store, root: &[u8], documents: &Documents) -> Taken {
     try_take(store, root, documents).await.expect("it is whole")
 }
 
-async fn try_take(
+pub(crate) async fn try_take(
     store: &Store,
     root: &[u8],
     documents: &Documents,
@@ -126,12 +132,12 @@ pub(crate) async fn served(database: &Database, names: &[&str]) -> (Store, Fleet
 }
 
 /// What a plan orders.
-fn ordered(host: &HostName, documents: &Documents, what: What) -> Fact {
+pub(crate) fn ordered(host: &HostName, documents: &Documents, what: What) -> Fact {
     Fact::Ordered { order: Order { host: host.clone(), release: documents.id.clone(), what } }
 }
 
 /// An event that leads to nothing.
-fn filler(name: &str) -> Fact {
+pub(crate) fn filler(name: &str) -> Fact {
     Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made }
 }
 
@@ -649,14 +655,42 @@ async fn a_schema_of_a_newer_program_is_refused(database: Database) {
     sqlx::any::install_default_drivers();
     let store = open(&database).await;
     store.close().await;
-    let address = match &database {
-        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
-        Database::Postgres(address) => address.clone(),
-    };
-    let pool = sqlx::AnyPool::connect(&address).await.expect("it is there");
+    let pool = raw(&database).await;
     sqlx::query("INSERT INTO schema_steps (step) VALUES (99)").execute(&pool).await.expect("kept");
     pool.close().await;
     assert!(matches!(Store::open(&database).await, Err(StoreError::Newer { .. })));
+    assert!(matches!(Store::open_as_it_is(&database).await, Err(StoreError::Newer { .. })));
+}
+
+/// The database without us.
+async fn raw(database: &Database) -> sqlx::AnyPool {
+    let address = match database {
+        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+        Database::Postgres(address) => address.clone(),
+    };
+    sqlx::AnyPool::connect(&address).await.expect("it is there")
+}
+
+async fn what_only_looks_leaves_the_tables_of_an_older_program_as_they_are(database: Database) {
+    // One that is not there yet is made whole, so that a token may come before the first start.
+    let new = Store::open_as_it_is(&database).await.expect("it opens");
+    assert!(matches!(new.make_token("ann", Role::Viewer, now()).await.expect("kept"), Made::Token(_)));
+    new.close().await;
+    let pool = raw(&database).await;
+    let last = "DELETE FROM schema_steps WHERE step = (SELECT MAX(step) FROM schema_steps)";
+    sqlx::query(last).execute(&pool).await.expect("kept");
+    let steps = async || {
+        let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM schema_steps");
+        count.fetch_one(&pool).await.expect("read")
+    };
+    let before = steps().await;
+    assert!(before > 0);
+    let looking = Store::open_as_it_is(&database).await.expect("it opens");
+    assert_eq!(looking.people().await.expect("read").len(), 1);
+    looking.answers().await.expect("it answers");
+    looking.close().await;
+    assert_eq!(steps().await, before);
+    pool.close().await;
 }
 
 async fn a_channel_that_was_set_back_goes_on_from_the_lower_number(database: Database) {
@@ -686,142 +720,4 @@ async fn two_drafts_at_once_do_not_overwrite_each_other(database: Database) {
     let overtaken = slow.finish(&store, &root).await;
     assert!(matches!(overtaken, Err(releases::IntakeRefused::Overtaken)), "{overtaken:?}");
     assert_eq!(store.newest_release(&channel()).await.expect("read"), Some(third.id));
-}
-
-fn edge() -> ChannelName {
-    "edge".parse().expect("a name")
-}
-
-/// The hosts of a channel, by name.
-async fn names_of(store: &Store, channel: &ChannelName) -> Vec<String> {
-    let hosts = store.hosts("", Some(channel), 100).await.expect("read");
-    hosts.into_iter().map(|host| host.name.to_string()).collect()
-}
-
-async fn what_another_channel_names_is_refused_until_that_lets_it_go(database: Database) {
-    let (store, mut fleet) = (open(&database).await, Fleet::of(&["web-1", "web-2"]));
-    let root = fleet.root_of(1, 0, &[channel(), edge()]);
-    releases::begin(&store, &root, now()).await.expect("a root");
-    take(&store, &root, &fleet.release(1)).await;
-    let web_2 = fleet.hosts.remove(&host_name("web-2")).expect("it is there");
-    let refused = try_take(&store, &root, &fleet.release_in(&edge(), 1, policy())).await.expect_err("a name");
-    assert_eq!(refused.to_string(), "web-1 belongs to host web-1 of channel stable");
-    assert!(refused.hint().is_some_and(|hint| hint.contains("channel stable without web-1")), "{refused}");
-    // Nor does another name with its key.
-    let keys = fleet.hosts.remove(&host_name("web-1")).expect("it is there");
-    let key = keys.public.id();
-    fleet.hosts.insert(host_name("kiosk"), keys);
-    let refused = try_take(&store, &root, &fleet.release_in(&edge(), 1, policy())).await.expect_err("a key");
-    assert_eq!(refused.to_string(), format!("{key} belongs to host web-1 of channel stable"));
-    assert!(matches!(refused, IntakeRefused::Elsewhere(_)));
-    assert_eq!(store.host_of_key(&key).await.expect("read"), Some(host_name("web-1")));
-    assert_eq!(names_of(&store, &channel()).await, ["web-1", "web-2"]);
-    let kiosk = std::mem::replace(&mut fleet.hosts, [(host_name("web-2"), web_2)].into());
-    take(&store, &root, &fleet.release(2)).await;
-    fleet.hosts = kiosk;
-    take(&store, &root, &fleet.release_in(&edge(), 1, policy())).await;
-    assert_eq!(store.host_of_key(&key).await.expect("read"), Some(host_name("kiosk")));
-    assert_eq!(names_of(&store, &edge()).await, ["kiosk"]);
-    // In its own channel a key may go to another name.
-    let keys = fleet.hosts.remove(&host_name("kiosk")).expect("it is there");
-    fleet.hosts.insert(host_name("desk"), keys);
-    take(&store, &root, &fleet.release_in(&edge(), 2, policy())).await;
-    assert_eq!(store.host_of_key(&key).await.expect("read"), Some(host_name("desk")));
-}
-
-async fn a_channel_that_the_root_no_longer_names_is_gone_with_all_that_it_had(database: Database) {
-    let (store, fleet) = (open(&database).await, Fleet::of(&["web-1"]));
-    let kiosks = fleet.with_hosts(&["kiosk"]);
-    let root = fleet.root_of(1, 0, &[channel(), edge()]);
-    releases::begin(&store, &root, now()).await.expect("a root");
-    take(&store, &root, &fleet.release(1)).await;
-    let release = kiosks.release_in(&edge(), 1, policy());
-    take(&store, &root, &release).await;
-    let kiosk = host_name("kiosk");
-    let mut write = store.begin(now()).await.expect("a write");
-    write.append(&About::Host(kiosk.clone()), &ordered(&kiosk, &release, What::Stage)).await.expect("kept");
-    write.commit().await.expect("on the disk");
-    let mut reading = store.reading().await.expect("it reads");
-    let mut mirror = Mirror::new(UnixMs::EPOCH);
-    mirror.take(News::all(&mut reading).await.expect("read"));
-    assert_eq!((mirror.snapshot.channels.len(), mirror.snapshot.homes.len()), (2, 2));
-
-    let mut draft = Draft::begin(&store, &root, now()).await.expect("a draft");
-    draft.root(&fleet.root_of(2, 0, &[channel()])).expect("a good root");
-    assert_eq!(draft.finish(&store, &root).await.expect("it is whole"), Taken::RootsOnly);
-    let newest = store.events(&EventFilter::default(), 100).await.expect("read").pop().expect("an event");
-    assert_eq!((newest.about, newest.fact), (About::Channel(edge()), Fact::ChannelRemoved { root: 2 }));
-    let touched = reading.touched(mirror.event).await.expect("read");
-    mirror.take(News::about(&mut reading, &touched).await.expect("read"));
-    drop(reading);
-    assert_eq!(mirror.snapshot.channels.keys().collect::<Vec<_>>(), [&channel()]);
-    assert_eq!(mirror.snapshot.homes.keys().collect::<Vec<_>>(), [&host_name("web-1")]);
-    let key = kiosks.hosts[&kiosk].public.id();
-    let is_gone = async || {
-        assert_eq!(store.newest_releases().await.expect("read").len(), 1);
-        assert_eq!(names_of(&store, &edge()).await, [""; 0]);
-        assert_eq!(store.orders(&kiosk, 0).await.expect("read"), []);
-        assert_eq!(store.host_of_key(&key).await.expect("read"), None);
-        let latest = nixfleet_core::model::layout::latest(&edge());
-        assert_eq!(store.document(&latest).await.expect("read"), None);
-        assert_eq!(names_of(&store, &channel()).await, ["web-1"]);
-    };
-    is_gone().await;
-    store.rebuild(now()).await.expect("it folds");
-    is_gone().await;
-    let later = now().plus(Secs(10));
-    store.retain(later, later).await.expect("asked");
-    let path = nixfleet_core::model::layout::release(&edge(), release.id.seq);
-    assert_eq!(store.document(&path).await.expect("read"), None, "its documents go with its events");
-    store.rebuild(later).await.expect("it folds");
-    is_gone().await;
-
-    let mut draft = Draft::begin(&store, &root, now()).await.expect("a draft");
-    draft.root(&fleet.root_of(3, 0, &[channel(), edge()])).expect("a good root");
-    draft.finish(&store, &root).await.expect("it is whole");
-    take(&store, &root, &kiosks.release_in(&edge(), 2, policy())).await;
-    assert_eq!(names_of(&store, &edge()).await, ["kiosk"], "it may come back");
-    assert_eq!(store.host_of_key(&key).await.expect("read"), Some(kiosk));
-}
-
-async fn a_number_that_is_used_again_after_a_reset_names_the_hosts_of_its_new_release_only(
-    database: Database,
-) {
-    let (store, mut fleet, root, _) = served(&database, &["web-1", "web-2"]).await;
-    let mut draft = Draft::begin(&store, &root, now()).await.expect("a draft");
-    draft.root(&fleet.root_after_resets(2, 1)).expect("a good root");
-    draft.finish(&store, &root).await.expect("it is whole");
-    let gone = fleet.hosts.remove(&host_name("web-2")).expect("it is there");
-    let again = fleet.release(1);
-    assert_eq!(take(&store, &root, &again).await, Taken::New(again.id.clone()));
-    assert_eq!(names_of(&store, &channel()).await, ["web-1"]);
-    assert_eq!(store.host_of_key(&gone.public.id()).await.expect("read"), None);
-    store.rebuild(now()).await.expect("it folds");
-    assert_eq!(names_of(&store, &channel()).await, ["web-1"]);
-}
-
-async fn a_clock_that_jumped_removes_nothing(database: Database) {
-    let (store, ..) = served(&database, &["web-1"]).await;
-    let mut write = store.begin(now()).await.expect("a write");
-    write.append(&About::Fleet, &filler("ann")).await.expect("kept");
-    write.commit().await.expect("on the disk");
-    let (keep, day) = (Duration::from_hours(24), Duration::from_hours(24));
-    let jumped = now().plus(Secs(400 * 86_400));
-    let mut believed = Believed::begin(&store, jumped).await.expect("read");
-    let run = async |believed: &mut Believed, now, up| {
-        retaining::run(&store, believed, keep, (now, up)).await.expect("asked")
-    };
-    assert_eq!(run(&mut believed, jumped, Duration::ZERO).await, Run::Doubted, "before it has run once");
-    let mut believed = Believed::begin(&store, now()).await.expect("read");
-    assert!(matches!(run(&mut believed, now(), Duration::ZERO).await, Run::Removed(_)));
-    assert_eq!(run(&mut believed, jumped, Duration::from_hours(6)).await, Run::Doubted);
-    let mut believed = Believed::begin(&store, jumped).await.expect("read");
-    assert_eq!(run(&mut believed, jumped, Duration::ZERO).await, Run::Doubted, "after a restart as well");
-    assert_eq!(store.newest_event().await.expect("read"), 2);
-    let events = store.events(&EventFilter::default(), 10).await.expect("read");
-    assert_eq!(events.len(), 2, "{events:?}");
-    let Run::Removed(removed) = run(&mut believed, jumped.plus(Secs(86_400)), day).await else {
-        panic!("it ran evenly for a day");
-    };
-    assert!(removed.events > 0, "{removed:?}");
 }
