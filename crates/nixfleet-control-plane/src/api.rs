@@ -34,6 +34,7 @@ use crate::planner::Planning;
 use crate::room::Room;
 use crate::store::Store;
 use crate::store::ingest::Ingest;
+use crate::tls::Certificate;
 use crate::wakes::Wakes;
 use problem::Problem;
 
@@ -72,6 +73,8 @@ pub struct Parts {
     pub strangers: Strangers,
     /// What is counted.
     pub metrics: Metrics,
+    /// The server's certificate.
+    pub certificate: Arc<Certificate>,
 }
 
 impl Deref for App {

@@ -125,7 +125,8 @@ async fn go(config: &Path, verb: Verb) -> Result<(), Refused> {
             backup::restore(&config.database, &from).await.map_err(refused("cannot restore"))
         }
         Verb::Rebuild => {
-            let count = open(&config).await?.rebuild(now()).await.map_err(refused("cannot rebuild"))?;
+            let store = Store::open(&config.database).await.map_err(refused("cannot open the database"))?;
+            let count = store.rebuild(now()).await.map_err(refused("cannot rebuild"))?;
             print(&format!("{count} events folded"));
             Ok(())
         }
@@ -142,8 +143,9 @@ fn read(path: &Path) -> Result<Config, Refused> {
     })
 }
 
+/// Opens the database as it is: a server of an older program may be serving it.
 async fn open(config: &Config) -> Result<Store, Refused> {
-    Store::open(&config.database).await.map_err(refused("cannot open the database"))
+    Store::open_as_it_is(&config.database).await.map_err(refused("cannot open the database"))
 }
 
 async fn run(config: &Config) -> Result<(), Refused> {

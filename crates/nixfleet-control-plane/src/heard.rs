@@ -67,7 +67,7 @@ impl Heard {
         // In one order, so that two replicas never wait for each other in a circle.
         heard.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (at, piece) in heard.chunks(PIECE).enumerate() {
-            if let Err(error) = store.note_heard(piece).await {
+            if let Err(error) = store.within(store.note_heard(piece)).await {
                 self.keep(&heard[at * PIECE..]);
                 return Err(error);
             }

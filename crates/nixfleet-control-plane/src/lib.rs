@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod planner;
 pub mod releases;
+pub mod retaining;
 pub mod room;
 pub mod say;
 pub mod serve;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::wire::people::{TroubleKind, TroubleView};
 
 /// Something counted since the process began.
@@ -68,7 +69,20 @@ pub struct Gauges {
     pub newest_event: u64,
     /// What keeps the database from being written.
     pub troubles: Vec<TroubleView>,
+    /// The newest rollout of each channel, and what it is, of [`ROLLOUT_STATUS`].
+    pub rollouts: Vec<(String, &'static str)>,
+    /// When the newest release of each channel ends.
+    pub releases_end: Vec<(String, UnixMs)>,
+    /// When the root in force ends.
+    pub root_ends: UnixMs,
+    /// When the server's certificate ends, if that is known.
+    pub certificate_ends: Option<UnixMs>,
+    /// When a plan was last made, if one was.
+    pub planned: Option<UnixMs>,
 }
+
+/// What a rollout may be.
+pub const ROLLOUT_STATUS: [&str; 5] = ["going", "converged", "paused", "halted", "aborted"];
 
 impl Metrics {
     /// All of it as text.
@@ -107,6 +121,7 @@ impl Metrics {
             let is_now = gauges.troubles.iter().any(|trouble| trouble.kind == kind);
             sample(&mut out, "database_trouble", &format!("{{kind=\"{}\"}}", name(kind)), u64::from(is_now));
         }
+        render_ends(&mut out, gauges);
         let single = [
             ("polls_waiting", "Hosts whose long polls wait in this process.", gauges.polling as u64),
             ("newest_event", "The newest event's number.", gauges.newest_event),
@@ -120,11 +135,42 @@ impl Metrics {
     }
 }
 
+/// How rollouts stand, and what ends when: Unix times, so that an alarm subtracts `time()`.
+fn render_ends(out: &mut String, gauges: &Gauges) {
+    family(out, "rollout", "1 for what the newest rollout of a channel is: alarm on halted.", "gauge");
+    for (channel, status) in &gauges.rollouts {
+        for one in ROLLOUT_STATUS {
+            let labels = format!("{{channel=\"{channel}\",status=\"{one}\"}}");
+            sample(out, "rollout", &labels, u64::from(one == *status));
+        }
+    }
+    let name = "release_expires_timestamp_seconds";
+    family(out, name, "When the newest release of a channel ends.", "gauge");
+    for (channel, ends) in &gauges.releases_end {
+        sample(out, name, &format!("{{channel=\"{channel}\"}}"), ends.get() / 1_000);
+    }
+    for (name, help, at) in [
+        ("root_expires_timestamp_seconds", "When the root in force ends.", Some(gauges.root_ends)),
+        (
+            "certificate_expires_timestamp_seconds",
+            "When the server's certificate ends.",
+            gauges.certificate_ends,
+        ),
+        ("planned_timestamp_seconds", "When a plan was last made.", gauges.planned),
+    ] {
+        if let Some(at) = at {
+            family(out, name, help, "gauge");
+            sample(out, name, "", at.get() / 1_000);
+        }
+    }
+}
+
 fn name(kind: TroubleKind) -> &'static str {
     match kind {
         TroubleKind::DatabaseFull => "full",
         TroubleKind::DatabaseAway => "away",
         TroubleKind::DatabaseFailing => "failing",
+        TroubleKind::RootEnding => "root-ending",
     }
 }
 

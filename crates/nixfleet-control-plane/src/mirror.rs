@@ -27,6 +27,7 @@ pub struct Mirror {
 #[derive(Debug, Default)]
 pub struct News {
     newest: u64,
+    removed: Vec<ChannelName>,
     released: Vec<(ChannelName, PlannedChannel, BTreeMap<HostName, PlannedHost>)>,
     progressed: Vec<(ChannelName, Progress)>,
     hosts: Vec<PlannedHost>,
@@ -43,16 +44,19 @@ impl News {
 
     /// The rows that a write has written, which ended with the event `newest`.
     pub fn written(newest: u64, (progressed, hosts): PlannedRows) -> Self {
-        Self { newest, released: Vec::new(), progressed, hosts }
+        Self { newest, progressed, hosts, ..Self::default() }
     }
 
     /// The rows that were touched.
     pub async fn about(reading: &mut Reading<'_>, touched: &Touched) -> Result<Self, StoreError> {
         let mut news = Self { newest: touched.newest, ..Self::default() };
         for name in touched.released.keys() {
-            if let Some(channel) = reading.channel(name).await? {
-                let hosts = reading.hosts_of(name).await?;
-                news.released.push((name.clone(), channel, hosts));
+            match reading.channel(name).await? {
+                Some(channel) => {
+                    let hosts = reading.hosts_of(name).await?;
+                    news.released.push((name.clone(), channel, hosts));
+                }
+                None => news.removed.push(name.clone()),
             }
         }
         for name in &touched.progressed {
@@ -76,7 +80,12 @@ impl Mirror {
 
     /// Takes rows in.
     pub fn take(&mut self, news: News) {
-        let News { newest, released, progressed, hosts } = news;
+        let News { newest, removed, released, progressed, hosts } = news;
+        for name in removed {
+            for gone in self.snapshot.channels.remove(&name).iter().flat_map(|channel| channel.hosts.keys()) {
+                self.snapshot.homes.remove(gone);
+            }
+        }
         for (name, channel, hosts) in released {
             self.take_channel(name, channel, hosts);
         }

@@ -296,11 +296,12 @@ impl Planner {
 
     async fn round(&mut self, is_due: bool) -> Result<(), StoreError> {
         self.changed.mark_unchanged();
-        let mut reading = self.tools.store.reading().await?;
-        let news = self.catch_up(&mut reading).await?;
+        let store = self.tools.store.clone();
+        let mut reading = store.within(store.reading()).await?;
+        let news = store.within(self.catch_up(&mut reading)).await?;
         drop(reading);
-        let leads = self.lead().await?;
-        let heard = self.hear().await?;
+        let leads = store.within(self.lead()).await?;
+        let heard = store.within(self.hear()).await?;
         self.now();
         if !(news || heard || is_due || leads == Leads::SinceNow) {
             return Ok(());
@@ -319,7 +320,7 @@ impl Planner {
             // Each part has fewer to give, so there is an end to it.
             let mut carried = Carried::Part;
             while carried == Carried::Part {
-                carried = self.carry_out().await?;
+                carried = store.within(self.carry_out()).await?;
             }
             if carried == Carried::Not {
                 return Ok(());

@@ -21,11 +21,14 @@ use nixfleet_trust::check::entry::{EntryRefused, entry};
 use nixfleet_trust::check::release::ReleaseRefused;
 use nixfleet_trust::check::root::RootRefused;
 use nixfleet_trust::envelope::{Envelope, EnvelopeFault, PayloadType};
+use nixfleet_trust::key::{KeyId, PublicKey};
 use nixfleet_trust::root::Root;
 use nixfleet_trust::trust::{Accepted, Trust, TrustUnreadable};
 use serde::Deserialize;
 
+use crate::say;
 use crate::store::fact::{About, Fact};
+use crate::store::write::{Elsewhere, Write};
 use crate::store::{Store, StoreError};
 
 /// Under which name the trust is saved.
@@ -86,12 +89,27 @@ pub enum IntakeRefused {
     /// Somebody else took a root or release in meanwhile.
     #[error("another release was taken in meanwhile; try again")]
     Overtaken,
+    /// A host or a key of another channel.
+    #[error("{} belongs to host {} of channel {}", .0.named, .0.host, .0.channel)]
+    Elsewhere(Elsewhere),
     /// What is trusted here cannot be told.
     #[error("what this server trusts cannot be told")]
     Trust(#[source] TrustUnreadable),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl IntakeRefused {
+    /// What can be done about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Elsewhere(Elsewhere { host, channel, .. }) => {
+                Some(format!("release channel {channel} without {host} first, if it is meant to move"))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A release was taken in.
@@ -118,8 +136,20 @@ pub async fn begin(store: &Store, first_root: &[u8], now: UnixMs) -> Result<Trus
     let mut write = store.begin(now).await?;
     write.put_document(&layout::root(first.root().version.get()), first_root).await?;
     write.set(TRUST, &trust.to_saved().to_bytes()).await?;
+    // Of a database that an older program wrote.
+    end_channels(&mut write, &trust).await?;
     write.commit().await?;
     Ok(trust)
+}
+
+/// Ends what is left of channels that the root in force does not name.
+async fn end_channels(write: &mut Write, trust: &Trust) -> Result<(), StoreError> {
+    let root = trust.root();
+    let named = root.channels.keys().cloned().collect();
+    for channel in write.remove_channels(&named, root.version.get()).await? {
+        say::line(&format!("channel {channel} is gone, as root {} does not name it", root.version.get()));
+    }
+    Ok(())
 }
 
 /// A release on its way in.
@@ -131,6 +161,7 @@ pub struct Draft {
     roots: Vec<(u64, Vec<u8>)>,
     release: Option<Fresh>,
     entries: BTreeMap<HostName, Vec<u8>>,
+    keys: Vec<KeyId>,
     /// By host: what selectors choose it by, and its wave.
     placed: BTreeMap<HostName, (BTreeSet<Tag>, WaveIndex)>,
     bytes: usize,
@@ -162,8 +193,8 @@ impl Draft {
     /// One by this trust, which is what was saved when [`Draft::finish`] compares them.
     pub fn of(begun: Trust, clock: UnixMs) -> Self {
         let trust = begun.clone();
-        let (roots, entries, placed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { begun, trust, roots, release: None, entries, placed, bytes: 0, clock }
+        let (roots, keys, entries, placed) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { begun, trust, roots, release: None, entries, keys, placed, bytes: 0, clock }
     }
 
     /// The root in force, with those that were taken so far.
@@ -214,11 +245,14 @@ impl Draft {
         let Some(fresh) = &self.release else { return Err(IntakeRefused::Order) };
         let number = self.entries.len() + 1;
         let refused = |refused| IntakeRefused::Entry { number, refused };
-        let Entry { host, tags, wave, .. } = entry(&fresh.release, envelope).map_err(refused)?.into_inner();
+        let Entry { host, keys, tags, wave, .. } =
+            entry(&fresh.release, envelope).map_err(refused)?.into_inner();
         self.bytes = self.bytes.saturating_add(envelope.len());
         if self.bytes > ENTRIES_BYTES_MAX {
             return Err(IntakeRefused::TooLarge);
         }
+        // A key that no host can have is in no entry that was checked.
+        self.keys.extend(keys.iter().filter_map(|key| Some(PublicKey::of_host(key).ok()?.id())));
         self.placed.insert(host.clone(), (tags, wave));
         match self.entries.insert(host.clone(), envelope.to_vec()) {
             None => Ok(()),
@@ -228,7 +262,7 @@ impl Draft {
 
     /// Writes all of it, if it is whole.
     pub async fn finish(self, store: &Store, first_root: &[u8]) -> Result<Taken, IntakeRefused> {
-        let Self { begun, trust, roots, release, entries, placed, bytes: _, clock } = self;
+        let Self { begun, trust, roots, release, entries, keys, placed, bytes: _, clock } = self;
         let whole = match &release {
             Some(fresh) if !fresh.is_known => usize::try_from(fresh.release.hosts).unwrap_or(usize::MAX),
             Some(_) | None => entries.len(),
@@ -249,11 +283,18 @@ impl Draft {
         for (version, envelope) in &roots {
             write.put_document(&layout::root(*version), envelope).await?;
         }
+        if !roots.is_empty() {
+            end_channels(&mut write, &trust).await?;
+        }
         let taken = match release {
             None => Taken::RootsOnly,
             Some(Fresh { release, is_known: true, .. }) => Taken::Known(release.id()),
             Some(Fresh { release, envelope, is_known: false }) => {
                 let id = release.id();
+                if let Some(elsewhere) = write.elsewhere(&id.channel, entries.keys(), &keys).await? {
+                    return Err(IntakeRefused::Elsewhere(elsewhere));
+                }
+                write.empty_release(&id.channel, id.seq).await?;
                 for (host, envelope) in &entries {
                     write.put_document(&layout::entry(&id.channel, id.seq, host), envelope).await?;
                 }

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
+use crate::say;
 use crate::store::board::Released;
 use crate::store::{Store, StoreError};
 
@@ -127,9 +128,13 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
             // Safe to cancel, as above.
             _ = ending.wait_for(|ending| *ending) => break,
         };
-        let Ok((stream, address)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                say::error_again("no connection can be taken", &error);
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         let connection =
             Connection { address, router: router.clone(), ending: ending.clone(), _permit: permit };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_sys::random;
+use nixfleet_sys::fs;
 use nixfleet_sys::text::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -23,15 +23,14 @@ use crate::releases::{self, IntakeRefused, Taken};
 use crate::room::Room;
 use crate::serve::{self, Handshakes, Serving, serve};
 use crate::store::ingest::Ingest;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, backup};
+use crate::tls::Certificate;
 use crate::trouble::Writer;
 use crate::wakes::Wakes;
-use crate::{say, tls};
+use crate::{certificate, retaining, say, tls};
 
 /// How often signs of life are written down.
 const HEARD_EVERY: Duration = Duration::from_secs(10);
-/// How often old events are removed.
-const RETAIN_EVERY: Duration = Duration::from_hours(6);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +70,8 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     planner_name: String,
     ingest: JoinHandle<()>,
+    /// The database is ours alone, if it is a file.
+    held: Option<fs::Lock>,
 }
 
 /// What tells a server to end.
@@ -93,7 +94,9 @@ impl Server {
     /// [`Server::start`], by another clock than the machine's.
     pub async fn start_by(config: &Config, clock: fn() -> UnixMs) -> Result<(Self, Ender), NotStarted> {
         let first_root: Arc<[u8]> = config.first_root()?.into();
-        let tls = Arc::new(tls::server(config.identity()?).map_err(NotStarted::Tls)?);
+        let certificate = Arc::new(Certificate::new(config.identity()?).map_err(NotStarted::Tls)?);
+        let tls = Arc::new(tls::server(Arc::clone(&certificate)).map_err(NotStarted::Tls)?);
+        let held = backup::hold(&config.database)?;
         let store = Store::open(&config.database).await?;
         releases::begin(&store, &first_root, clock()).await.map_err(NotStarted::Trust)?;
         let at = config.listen;
@@ -127,18 +130,20 @@ impl Server {
             heard,
             strangers: Strangers::default(),
             metrics,
+            certificate: Arc::clone(&certificate),
         });
         let mut tasks = vec![
             tokio::spawn(planner.run()),
             tokio::spawn(write_heard(app.clone())),
-            tokio::spawn(retain(app.clone(), config.keep_events)),
+            tokio::spawn(certificate::renew(config.clone(), certificate)),
+            tokio::spawn(retaining::go(app.store.clone(), clock, config.keep_events)),
         ];
         if let Some(folder) = &config.releases {
             tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
         }
         let handshakes = Handshakes::begin().map_err(NotStarted::Threads)?;
         let serving = Serving { tls, handshakes, connections_max: config.connections_max, ending };
-        Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting }, Ender(ender)))
+        Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting, held }, Ender(ender)))
     }
 
     /// The address that it listens at.
@@ -153,7 +158,7 @@ impl Server {
 
     /// Serves until the end is announced, answers what is being asked, and writes what is in memory.
     pub async fn run(self) {
-        let Self { listener, app, serving, tasks, planner_name, ingest } = self;
+        let Self { listener, app, serving, tasks, planner_name, ingest, held } = self;
         serve(listener, router(app.clone()), serving).await;
         for task in tasks {
             task.abort();
@@ -171,6 +176,7 @@ impl Server {
             say::error("the lease of the planner could not be given back; it ends by itself", &error);
         }
         store.close().await;
+        drop(held);
     }
 }
 
@@ -180,33 +186,8 @@ async fn write_heard(app: App) {
         let flushed = app.heard.flush(&app.store).await;
         app.store.troubles().note(Writer::SignsOfLife, &flushed, (app.clock)());
         if app.store.troubles().has(Writer::People) {
-            let tried = app.store.try_room((app.clock)()).await;
+            let tried = app.store.within(app.store.try_room((app.clock)())).await;
             app.store.troubles().note(Writer::People, &tried, (app.clock)());
-        }
-    }
-}
-
-async fn retain(app: App, keep: Duration) {
-    loop {
-        // Spread, so that replicas do not do it at the same time.
-        sleep(
-            RETAIN_EVERY
-                .mul_f64(0.5 + f64::from(u16::try_from(random::number() >> 48).unwrap_or(0)) / 65_536.0),
-        )
-        .await;
-        let now = (app.clock)();
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before =
-            UnixMs::new(now.ms_since(UnixMs::EPOCH).saturating_sub(keep_ms)).unwrap_or(UnixMs::EPOCH);
-        match app.store.retain(now, before).await {
-            Ok(removed) if removed.events > 0 => {
-                say::line(&format!(
-                    "removed {} old events and {} releases",
-                    removed.events, removed.releases
-                ));
-            }
-            Ok(_) => {}
-            Err(error) => say::error("old events could not be removed", &error),
         }
     }
 }
@@ -236,7 +217,7 @@ async fn watch_folder(app: App, path: PathBuf) {
             say::line(trouble.trim_end());
         }
         said = trouble;
-        match app.store.newest_event().await {
+        match app.store.within(app.store.newest_event()).await {
             Ok(newest) => app.tell(newest),
             Err(error) => say::error("the log cannot be read", &error),
         }
@@ -245,5 +226,6 @@ async fn watch_folder(app: App, path: PathBuf) {
 }
 
 fn say_refused(refused: &FolderRefused) -> String {
-    format!("error: {}\n", chain(refused))
+    let hint = refused.hint().map(|hint| format!("\nhint: {hint}\n")).unwrap_or_default();
+    format!("error: {}\n{hint}", chain(refused))
 }

@@ -7,7 +7,7 @@
 //! Readers do not wait for writers.
 //!
 //! [`schema`] has the tables, [`rows`] writes many of their rows with one statement, [`fact`] what an event says, [`mod@write`] the one way to add events and what each does to the
-//! projections, [`board`] keeps in memory what polls ask for, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
+//! projections, [`patience`] how long each waits for the other, [`board`] keeps in memory what polls ask for, [`ingest`] takes in what agents report, many hosts in one transaction, [`planned`] reads what the planner needs, the
 //! others read.
 
 pub mod backup;
@@ -17,6 +17,7 @@ pub mod fact;
 pub mod fleet;
 pub mod ingest;
 pub mod lease;
+pub mod patience;
 pub mod planned;
 pub mod retention;
 mod rows;
@@ -38,9 +39,8 @@ use crate::trouble::Troubles;
 use board::Board;
 use nixfleet_core::wire::people::TroubleKind;
 use nixfleet_sys::fs::{self, FsError};
+use patience::{POOL_WAIT, Patience};
 
-/// How long a query waits for a connection of the pool before it is an error: longer than any write of ours takes.
-const POOL_WAIT: Duration = Duration::from_secs(30);
 /// How long a readiness check waits: who asks would not wait for longer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 /// The setting with the name of the log.
@@ -100,9 +100,15 @@ pub enum StoreError {
     /// What was decided or asked for does not fit to how things are. Nothing was written.
     #[error(transparent)]
     Unfit(#[from] nixfleet_core::rollout::NotFolded),
+    /// It did not answer in time.
+    #[error("the database did not answer within {0:?}")]
+    Late(Duration),
     /// The task that writes is gone; the process is ending.
     #[error("nothing is written any more: the process is ending")]
     Ending,
+    /// Another process has it.
+    #[error("a server serves the database `{0}`: end it first")]
+    InUse(String),
     /// A verb that only one engine has.
     #[error("{0}")]
     OtherEngine(&'static str),
@@ -117,13 +123,18 @@ impl StoreError {
                 Some("13" | "53100") => TroubleKind::DatabaseFull,
                 // Connections that are refused or ended by a server that starts or ends.
                 Some(code) if code.starts_with("57P") || code.starts_with("08") => TroubleKind::DatabaseAway,
+                // What PostgreSQL gave up: a wait for a lock, a statement that took too long, a transaction that stood still.
+                Some("55P03" | "57014" | "25P03") => TroubleKind::DatabaseAway,
                 Some(_) | None => TroubleKind::DatabaseFailing,
             }),
             Self::Sql(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_)) => {
                 Some(TroubleKind::DatabaseAway)
             }
+            Self::Late(_) => Some(TroubleKind::DatabaseAway),
             Self::Sql(_) | Self::File(_) | Self::Corrupt { .. } => Some(TroubleKind::DatabaseFailing),
-            Self::Newer { .. } | Self::Unfit(_) | Self::Ending | Self::OtherEngine(_) => None,
+            Self::Newer { .. } | Self::Unfit(_) | Self::Ending | Self::InUse(_) | Self::OtherEngine(_) => {
+                None
+            }
         }
     }
 
@@ -149,25 +160,44 @@ pub struct Store {
     reads: Arc<AtomicU64>,
     board: Board,
     troubles: Troubles,
+    patience: Patience,
 }
 
 impl Store {
     /// Opens it, making it where there is none, and brings its tables to the newest form.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        Self::open_with(database, Patience::default()).await
+    }
+
+    /// [`Store::open`], with other limits.
+    pub async fn open_with(database: &Database, patience: Patience) -> Result<Self, StoreError> {
+        let store = Self::connect(database, patience).await?;
+        schema::migrate(&store.writer, store.engine).await?;
+        Ok(store)
+    }
+
+    /// Opens it as it is, also in the form of an older program, which may be serving it. One that is new gets its tables.
+    pub async fn open_as_it_is(database: &Database) -> Result<Self, StoreError> {
+        let store = Self::connect(database, Patience::default()).await?;
+        if schema::steps(&store.writer, store.engine).await? == 0 {
+            schema::migrate(&store.writer, store.engine).await?;
+        }
+        Ok(store)
+    }
+
+    async fn connect(database: &Database, patience: Patience) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let store = match database {
+        let mut store = match database {
             Database::Sqlite(path) => Self::open_sqlite(path).await?,
             Database::Postgres(address) => {
-                let pool = |connections: u32| {
-                    AnyPoolOptions::new().acquire_timeout(POOL_WAIT).max_connections(connections)
-                };
+                let pool = |connections: u32| patience::postgres(connections, patience);
                 // Apart, so that who writes does not wait behind a fleet that reads.
                 let (writer, readers) =
                     (pool(WRITERS).connect(address).await?, pool(READERS).connect(address).await?);
                 Self::new(Engine::Postgres, writer, readers, pool(1).connect_lazy(address)?)
             }
         };
-        schema::migrate(&store.writer, store.engine).await?;
+        store.patience = patience;
         Ok(store)
     }
 
@@ -214,7 +244,8 @@ impl Store {
 
     fn new(engine: Engine, writer: AnyPool, readers: AnyPool, asking: AnyPool) -> Self {
         let (reads, board, troubles) = Default::default();
-        Self { engine, writer, readers, asking, reads, board, troubles }
+        let patience = Patience::default();
+        Self { engine, writer, readers, asking, reads, board, troubles, patience }
     }
 
     /// What keeps it from being written.

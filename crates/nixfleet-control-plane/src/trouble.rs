@@ -114,5 +114,8 @@ pub fn text(kind: TroubleKind) -> &'static str {
         TroubleKind::DatabaseFailing => {
             "the database refuses what is written, and the log of the server says why; hosts keep their reports and go on"
         }
+        TroubleKind::RootEnding => {
+            "the root ends within 30 days: sign and push the next one, or no release is taken after that"
+        }
     }
 }

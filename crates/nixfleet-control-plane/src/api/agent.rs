@@ -102,7 +102,7 @@ pub(super) async fn hello(
     State(app): State<App>,
     SentBy { host, sent: hello, .. }: SentBy<Hello, HELLO_BYTES_MAX>,
 ) -> Result<Json<EventsTaken>, Problem> {
-    let Some((known, fault)) = app.store.state(&host).await? else {
+    let Some((known, told, fault)) = app.store.followed(&host).await? else {
         return Err(Problem::unknown_host("the release that named this host is gone"));
     };
     if let Some(state) = hello.state {
@@ -117,12 +117,13 @@ pub(super) async fn hello(
         let sent = Sent::State { state, agent: hello.agent };
         return app.ingest.take(host, sent).await.map(Json).map_err(|error| not_taken(&error));
     }
-    let next = known.seq + 1;
+    let next = told + 1;
     let is_followed = fault.is_none()
-        && match known.seq.cmp(&hello.seq) {
+        && match told.cmp(&hello.seq) {
             std::cmp::Ordering::Equal => digest_of(&state_bytes(&known)) == hello.digest,
-            // It sends what is missing, if it still has it.
-            std::cmp::Ordering::Less => hello.oldest <= next,
+            // It sends what is missing. Of what is gone there it tells the numbers, and later its state: with the state at once
+            // it would take the verdicts between for acknowledged. Of whom nothing is known, a state is less than a whole log.
+            std::cmp::Ordering::Less => hello.oldest <= next || told > 0,
             // It was set up anew, or its disk was put back.
             std::cmp::Ordering::Greater => false,
         };

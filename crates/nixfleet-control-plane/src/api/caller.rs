@@ -82,7 +82,8 @@ fn clock_of(headers: &HeaderMap) -> Option<UnixMs> {
     UnixMs::new(text.parse().ok()?).ok()
 }
 
-async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
+/// Whose token it is.
+pub(super) async fn person(headers: &HeaderMap, app: &App) -> Result<Person, Problem> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
         return Err(

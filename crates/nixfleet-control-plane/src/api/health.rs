@@ -4,10 +4,15 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::rollout::{Rollout, Status};
+use nixfleet_core::wire::people::{TroubleKind, TroubleView};
+
 use super::App;
 use super::caller::Viewer;
 use super::problem::Problem;
 use crate::metrics::Gauges;
+use crate::trouble::text;
 
 /// It runs. Nothing else is asked, so that a database that is away does not get it restarted.
 pub(super) async fn healthz() -> &'static str {
@@ -29,6 +34,39 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Probl
     }
 }
 
+/// How long before its end a root is trouble: whoever signs the next one may be away for weeks.
+const ROOT_ENDING_MS: u64 = 30 * 86_400_000;
+
+/// When the root in force ends.
+async fn root_ends(app: &App) -> Result<UnixMs, Problem> {
+    let trust = crate::releases::trust(&app.store, &app.first_root).await;
+    Ok(trust.map_err(|error| Problem::ours(&error))?.root().expires_ms)
+}
+
+/// What is wrong now: with the database, and with the root, which is no reason not to be ready.
+pub(super) async fn troubles(app: &App) -> Result<Vec<TroubleView>, Problem> {
+    let now = (app.clock)();
+    let mut troubles = app.store.troubles().now(now);
+    let ends = root_ends(app).await?;
+    let since_ms = UnixMs::new(ends.get().saturating_sub(ROOT_ENDING_MS)).unwrap_or(UnixMs::EPOCH);
+    if now >= since_ms {
+        let kind = TroubleKind::RootEnding;
+        troubles.push(TroubleView { kind, since_ms, text: text(kind).to_owned() });
+    }
+    Ok(troubles)
+}
+
+/// What a rollout is, of [`crate::metrics::ROLLOUT_STATUS`].
+fn status(rollout: &Rollout) -> &'static str {
+    match &rollout.status {
+        Status::Going if rollout.converged_ms.is_some() => "converged",
+        Status::Going => "going",
+        Status::Paused(_) => "paused",
+        Status::Halted { .. } => "halted",
+        Status::Aborted(_) => "aborted",
+    }
+}
+
 /// What can be asked here.
 pub(super) async fn description() -> Response {
     let kind = HeaderValue::from_static("application/json");
@@ -37,12 +75,27 @@ pub(super) async fn description() -> Response {
 
 /// How much of everything there is.
 pub(super) async fn metrics(_: Viewer, State(app): State<App>) -> Result<Response, Problem> {
+    let root_ends = root_ends(&app).await?;
+    let (hosts, newest_event) = (app.store.counts().await?, app.store.newest_event().await?);
+    let guard = app.planning.read();
+    let (mirror, outlook) = &*guard;
+    let channels = &mirror.snapshot.channels;
+    let rollouts = channels
+        .iter()
+        .filter_map(|(name, channel)| Some((name.to_string(), status(channel.rollout.as_ref()?))));
+    let ends = channels.iter().map(|(name, channel)| (name.to_string(), channel.current.expires_ms));
     let gauges = Gauges {
-        hosts: app.store.counts().await?,
+        hosts,
         polling: app.wakes.waiting(),
-        newest_event: app.store.newest_event().await?,
+        newest_event,
         troubles: app.store.troubles().now((app.clock)()),
+        rollouts: rollouts.collect(),
+        releases_end: ends.collect(),
+        root_ends,
+        certificate_ends: app.certificate.expires(),
+        planned: Some(outlook.at).filter(|at| *at != UnixMs::EPOCH),
     };
+    drop(guard);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], app.metrics.render(&gauges)).into_response())
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::asked::Wanted;
-use super::caller::Viewer;
+use super::caller::{Viewer, person};
 use super::people::event_view;
 use super::problem::Problem;
 use crate::say;
@@ -58,12 +58,18 @@ pub(super) async fn live(
         None => app.store.newest_event().await?,
     };
     let (pieces, taken) = mpsc::channel(PIECES_MAX);
-    tokio::spawn(stream(app, after, pieces, turn));
+    tokio::spawn(stream(app, headers, after, pieces, turn));
     let kind = HeaderValue::from_static("text/event-stream");
     Ok(([(header::CONTENT_TYPE, kind)], Body::new(Pieces(taken))).into_response())
 }
 
-async fn stream(app: App, mut after: u64, pieces: mpsc::Sender<Bytes>, _turn: SemaphorePermit<'static>) {
+async fn stream(
+    app: App,
+    headers: HeaderMap,
+    mut after: u64,
+    pieces: mpsc::Sender<Bytes>,
+    _turn: SemaphorePermit<'static>,
+) {
     let (mut changed, mut ending) = (app.changed.clone(), app.ending.clone());
     loop {
         changed.mark_unchanged();
@@ -71,6 +77,10 @@ async fn stream(app: App, mut after: u64, pieces: mpsc::Sender<Bytes>, _turn: Se
             Ok(page) => page,
             Err(error) => return say::error("a live stream ends", &error),
         };
+        // A stream may go on for months, and a token be removed meanwhile. Who was passed over by a fault comes back.
+        if person(&headers, &app).await.is_err() {
+            return;
+        }
         if !piece.is_empty() {
             if !matches!(timeout(TAKEN_WITHIN, pieces.send(piece.into())).await, Ok(Ok(()))) {
                 return;

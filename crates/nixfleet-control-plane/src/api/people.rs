@@ -99,7 +99,7 @@ async fn fleet(_: Viewer, State(app): State<App>) -> Result<Json<FleetView>, Pro
     }
     let releases = app.store.newest_releases().await?;
     let newest_event = app.store.newest_event().await?;
-    let troubles = app.store.troubles().now((app.clock)());
+    let troubles = super::health::troubles(&app).await?;
     Ok(Json(FleetView { releases, hosts, newest_event, troubles }))
 }
 

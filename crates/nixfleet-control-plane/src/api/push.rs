@@ -99,6 +99,10 @@ fn refused(error: &IntakeRefused) -> Problem {
         | IntakeRefused::Order
         | IntakeRefused::Incomplete { .. }
         | IntakeRefused::Stuck(_)
-        | IntakeRefused::TooLarge => Problem::refused(chain(error)),
+        | IntakeRefused::Elsewhere(_)
+        | IntakeRefused::TooLarge => {
+            let problem = Problem::refused(chain(error));
+            error.hint().into_iter().fold(problem, Problem::hint)
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! so it is as of one event of the log, and costs the database nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
@@ -17,12 +18,15 @@ use nixfleet_core::wire::rollouts::{
     RolloutView, WaveView, WhyView,
 };
 use serde::Deserialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::App;
 use super::asked::{Named, Sent, Wanted, limit};
 use super::caller::Viewer;
 use super::problem::Problem;
 use super::verbs::BYTES_MAX;
+use crate::mirror::Mirror;
 use crate::planner::{LEASE, Outlook, looked_at};
 
 /// The most orders of a plan that are shown.
@@ -47,13 +51,27 @@ struct HostQuery {
     limit: Option<u32>,
 }
 
-async fn rollouts(_: Viewer, State(app): State<App>) -> Json<Page<RolloutView>> {
+/// What `look` sees in what is known and planned. On a thread that may take its time: it may go through the whole fleet.
+async fn looked<T: Send + 'static>(
+    app: &App,
+    look: impl FnOnce(&Mirror, &Outlook) -> T + Send + 'static,
+) -> Result<T, Problem> {
     app.planned().await;
-    let guard = app.planning.read();
-    let (mirror, outlook) = &*guard;
-    let channels = mirror.snapshot.channels.values();
-    let items = channels.filter_map(|channel| rollout_view(channel, &outlook.report)).collect();
-    Json(Page { items, next: None })
+    let planning = app.planning.clone();
+    let seen = tokio::task::spawn_blocking(move || {
+        let guard = planning.read();
+        let (mirror, outlook) = &*guard;
+        look(mirror, outlook)
+    });
+    seen.await.map_err(|_| Problem::unavailable("the server is ending"))
+}
+
+async fn rollouts(_: Viewer, State(app): State<App>) -> Result<Json<Page<RolloutView>>, Problem> {
+    let seen = looked(&app, |mirror, outlook| {
+        let channels = mirror.snapshot.channels.values();
+        channels.filter_map(|channel| rollout_view(channel, &outlook.report)).collect()
+    });
+    Ok(Json(Page { items: seen.await?, next: None }))
 }
 
 async fn rollout(
@@ -61,14 +79,13 @@ async fn rollout(
     State(app): State<App>,
     Named(name): Named<ChannelName>,
 ) -> Result<Json<RolloutView>, Problem> {
-    app.planned().await;
-    let guard = app.planning.read();
-    let (mirror, outlook) = &*guard;
-    let channel = channel_of(&mirror.snapshot, &name)?;
-    let view = rollout_view(channel, &outlook.report);
-    let missing =
-        || Problem::not_found(format!("the newest release of channel {name} is not rolled out yet"));
-    view.map(Json).ok_or_else(missing)
+    let seen = looked(&app, move |mirror, outlook| {
+        let view = rollout_view(channel_of(&mirror.snapshot, &name)?, &outlook.report);
+        let missing =
+            || Problem::not_found(format!("the newest release of channel {name} is not rolled out yet"));
+        view.map(Json).ok_or_else(missing)
+    });
+    seen.await?
 }
 
 async fn hosts(
@@ -107,12 +124,25 @@ async fn why(
 
 async fn plan(_: Viewer, State(app): State<App>) -> Result<Json<PlanView>, Problem> {
     let leader = leader(&app).await?;
-    app.planned().await;
-    let guard = app.planning.read();
-    let Outlook { event, at, plan, report, objections } = &guard.1;
-    let empty = Plan { at_ms: *at, decisions: Vec::new(), orders: Vec::new() };
-    let plan = plan.as_deref().unwrap_or(&empty);
-    Ok(Json(plan_view((*event, leader), plan, report, objections.clone())))
+    let seen = looked(&app, |_, outlook| {
+        let Outlook { event, at, plan, report, objections } = outlook;
+        let empty = Plan { at_ms: *at, decisions: Vec::new(), orders: Vec::new() };
+        let plan = plan.as_deref().unwrap_or(&empty);
+        plan_view((*event, leader), plan, report, objections.clone())
+    });
+    seen.await.map(Json)
+}
+
+/// Copies of the fleet at the same time: one of 100,000 hosts takes some hundred MB.
+const COPIES_MAX: usize = 2;
+/// How long somebody waits for a turn: a plan over 100,000 hosts takes a tenth of a second.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+static COPIES: Semaphore = Semaphore::const_new(COPIES_MAX);
+
+/// A turn to copy the fleet, which ends when the copy is gone.
+async fn turn(copies: &Semaphore, within: Duration) -> Result<SemaphorePermit<'_>, Problem> {
+    let turn = timeout(within, copies.acquire()).await.ok().and_then(Result::ok);
+    turn.ok_or_else(|| Problem::unavailable(format!("{COPIES_MAX} such plans are being made already")))
 }
 
 /// The plan as if a verb had been asked for. Nothing is changed.
@@ -123,17 +153,20 @@ async fn plan_if(
 ) -> Result<Json<PlanView>, Problem> {
     let leader = leader(&app).await?;
     app.planned().await;
+    let turn = turn(&COPIES, TURN_WITHIN).await?;
     let now = (app.clock)();
     // A copy of the fleet, and on a thread that may take its time.
     let planned = tokio::task::spawn_blocking(move || {
+        // Here, since this goes on when whoever asked has gone.
+        let _turn = turn;
         let mut mirror = app.planning.read().0.clone();
         let (who, why) = (String::new(), String::new());
         mirror.snapshot.fold(&PlanFact::Asked { verb, who, why }, now)?;
-        Ok((mirror.event, looked_at(&mirror.snapshot, now, usize::MAX)))
+        let (plan, report, objections) = looked_at(&mirror.snapshot, now, usize::MAX);
+        Ok(plan_view((mirror.event, leader), &plan, &report, objections))
     });
     let planned = planned.await.map_err(|_| Problem::unavailable("the server is ending"))?;
-    let (event, (plan, report, objections)) = planned.map_err(|unfit| Problem::unfit(&unfit))?;
-    Ok(Json(plan_view((event, leader), &plan, &report, objections)))
+    planned.map(Json).map_err(|unfit| Problem::unfit(&unfit))
 }
 
 async fn leader(app: &App) -> Result<Option<LeaderView>, Problem> {
@@ -322,5 +355,23 @@ fn plan_view(
         objections,
         held: reasons(report.held.iter()),
         again_ms: report.again_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_finds_no_turn_is_told_to_come_again_and_a_turn_that_ends_is_the_next_ones() {
+        let copies = Semaphore::new(1);
+        let within = Duration::from_millis(20);
+        let first = turn(&copies, within).await.expect("a turn");
+        assert!(turn(&copies, within).await.is_err());
+        let (waited, ()) = tokio::join!(turn(&copies, Duration::from_mins(1)), async {
+            tokio::task::yield_now().await;
+            drop(first);
+        });
+        drop(waited.expect("the next turn"));
     }
 }

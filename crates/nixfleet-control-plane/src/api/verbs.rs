@@ -112,7 +112,8 @@ fn reason(why: String) -> Result<String, Problem> {
 
 async fn act(app: &App, person: Person, verb: Verb, why: String) -> Answer {
     let why = reason(why)?;
-    let noted = note(app, Fact::Acted { by: person.name, verb: verb.clone(), why }, &verb).await;
+    let act = Fact::Acted { by: person.name, verb: verb.clone(), why };
+    let noted = app.store.within(note(app, act, &verb)).await;
     app.store.troubles().note(Writer::People, &noted, (app.clock)());
     Ok((StatusCode::ACCEPTED, Json(Noted { event: noted? })))
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::model::names::{ChannelName, HostName, Seq, Sha256};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs::{self, FsError};
 use nixfleet_sys::watch::FolderWatch;
-use nixfleet_trust::envelope::ENVELOPE_SIZE_MAX;
+use nixfleet_trust::envelope::{ENVELOPE_SIZE_MAX, Envelope, PayloadType};
 use tokio::time::sleep;
 
 use super::{Draft, IntakeRefused, Needs, Taken};
@@ -64,6 +64,15 @@ impl FolderRefused {
         match refused {
             IntakeRefused::Store(error) => Some(error),
             _ => None,
+        }
+    }
+
+    /// What can be done about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(_) | Self::Latest { .. } => None,
+            Self::Release { refused, .. } => refused.hint(),
+            Self::Intake(refused) => refused.hint(),
         }
     }
 }
@@ -125,11 +134,16 @@ async fn one(
         .map_err(|why| FolderRefused::Latest { channel: channel.clone(), why })?;
     let mut draft = Draft::begin(store, first_root, now).await?;
     let floor = draft.trust().floor(channel);
-    if floor.is_some_and(|floor| floor.digest.is_some() && floor.seq >= seq) {
-        // What is served already is not read again; an older one moves nothing (lesson 34).
+    if floor.is_some_and(|floor| floor.digest.is_some() && floor.seq > seq) {
+        // An older one moves nothing (lesson 34).
         return Ok(None);
     }
     let Some(release) = read(&folder.join(layout::release(channel, seq))).await? else { return Ok(None) };
+    let served = floor.filter(|floor| floor.seq == seq).and_then(|floor| floor.digest);
+    if served.is_some() && served == digest_of(&release) {
+        // It is not checked again, as it may have expired since. Another one under its number is, and is refused aloud.
+        return Ok(None);
+    }
     let refused =
         |refused| FolderRefused::Release { channel: channel.clone(), seq, refused: Box::new(refused) };
     if draft.release(&release).map_err(refused)? == Needs::Entries {
@@ -141,6 +155,10 @@ async fn one(
         }
     }
     draft.finish(store, first_root).await.map(Some).map_err(refused)
+}
+
+fn digest_of(release: &[u8]) -> Option<Sha256> {
+    Some(Envelope::read(release, PayloadType::Release).ok()?.digest())
 }
 
 /// The hosts that have a file in the folder; files of other names are not ours.

@@ -31,13 +31,23 @@ impl Store {
     }
 }
 
+/// Takes the database for this process alone, until what is returned is dropped; nothing for PostgreSQL, which many may serve.
+pub fn hold(database: &Database) -> Result<Option<fs::Lock>, StoreError> {
+    let Database::Sqlite(file) = database else { return Ok(None) };
+    match fs::Lock::try_take(&beside(file, ".lock"))? {
+        Some(lock) => Ok(Some(lock)),
+        None => Err(StoreError::InUse(file.display().to_string())),
+    }
+}
+
 /// Puts the backup `from` in the place of the database, which no process may have open. What was there is kept beside
-/// it. The copy is opened and brought to the newest form before anything is replaced.
+/// it, under a name that no older one has. The copy is opened and brought to the newest form before anything is replaced.
 pub async fn restore(database: &Database, from: &Path) -> Result<(), StoreError> {
     let file = match database {
         Database::Postgres(_) => return Err(StoreError::OtherEngine(ASK_POSTGRES)),
         Database::Sqlite(file) => file,
     };
+    let _held = hold(database)?;
     let fresh = file.with_extension("restored");
     for name in [fresh.clone(), beside(&fresh, "-wal"), beside(&fresh, "-shm")] {
         fs::remove(&name)?;
@@ -52,14 +62,23 @@ pub async fn restore(database: &Database, from: &Path) -> Result<(), StoreError>
         return Err(StoreError::corrupt(format!("the backup: {whole}")));
     }
     fs::sync_file_system(&fresh)?;
+    let before = free(file);
     for suffix in ["", "-wal", "-shm"] {
-        let (old, kept) = (beside(file, suffix), beside(&file.with_extension("before-restore"), suffix));
+        let (old, kept) = (beside(file, suffix), beside(&before, suffix));
         if old.exists() {
             std::fs::rename(&old, &kept).map_err(|source| renaming(&old, source))?;
         }
     }
     std::fs::rename(&fresh, file).map_err(|source| renaming(file, source))?;
     fs::sync_parent(file).map_err(|source| renaming(file, source))
+}
+
+/// Where what was there is kept: nobody restores so often that this would not end.
+fn free(file: &Path) -> std::path::PathBuf {
+    let first = file.with_extension("before-restore");
+    let others = (2_u32..).map(|number| file.with_extension(format!("before-restore-{number}")));
+    let taken = |name: &std::path::PathBuf| ["", "-wal", "-shm"].iter().any(|end| beside(name, end).exists());
+    std::iter::once(first.clone()).chain(others).find(|name| !taken(name)).unwrap_or(first)
 }
 
 fn beside(file: &Path, suffix: &str) -> std::path::PathBuf {

@@ -153,14 +153,23 @@ impl Store {
         rows.iter().map(count).collect()
     }
 
-    /// How far a host's events were taken in, and its state.
-    pub async fn state(&self, name: &HostName) -> Result<Option<(HostState, Option<String>)>, StoreError> {
-        let row = sql("SELECT state, fault FROM hosts WHERE name = $1")
+    /// A host's state as it was followed, up to which of its records everything was taken in or is lost, and why they cannot be
+    /// followed at the moment.
+    pub async fn followed(
+        &self,
+        name: &HostName,
+    ) -> Result<Option<(HostState, u64, Option<String>)>, StoreError> {
+        let row = sql("SELECT seq, state, fault FROM hosts WHERE name = $1")
             .bind(name.to_string())
             .fetch_optional(self.readers())
             .await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some((state_of(&row)?, row.try_get("fault")?)))
+        Ok(Some((state_of(&row)?, uint(row.try_get("seq")?), row.try_get("fault")?)))
+    }
+
+    /// A host's state, and why its events cannot be followed at the moment.
+    pub async fn state(&self, name: &HostName) -> Result<Option<(HostState, Option<String>)>, StoreError> {
+        Ok(self.followed(name).await?.map(|(state, _, fault)| (state, fault)))
     }
 
     /// What is asked of a host, from memory if it is there.
@@ -250,6 +259,13 @@ impl Store {
             .fetch_one(self.readers())
             .await?;
         Ok(uint(newest))
+    }
+
+    /// When the newest event was written.
+    pub async fn newest_event_at(&self) -> Result<Option<UnixMs>, StoreError> {
+        let row =
+            sql("SELECT at_ms FROM events ORDER BY id DESC LIMIT 1").fetch_optional(self.readers()).await?;
+        row.as_ref().map(|row| time(row, "at_ms")).transpose()
     }
 
     /// Notes that hosts were heard of, each named once, in one transaction for all of them: never a row for each sign of

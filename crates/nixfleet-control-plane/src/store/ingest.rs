@@ -2,9 +2,10 @@
 //!
 //! A commit waits for the disk, so its cost is shared by all that wait for one: while a transaction goes on, the next
 //! batches gather. A batch is answered after the commit (lesson 24). When the queue is full, whoever sends waits for a while,
-//! and is then refused: it keeps its reports and comes again.
+//! and is then refused: it keeps its reports and comes again. That is trouble of the database if nothing was written meanwhile.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nixfleet_core::host::Record;
 use nixfleet_core::host::saved::SavedState;
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::fact::{About, Fact};
 use super::write::{Folding, Write};
 use super::{Store, StoreError};
-use crate::trouble::Writer;
+use crate::trouble::{Troubles, Writer};
 
 /// Batches that wait. A restart of the control plane brings one of each host over some minutes; 1,024 are a second's
 /// work, and the rest wait in their connections.
@@ -55,6 +56,10 @@ struct Waiting {
 pub struct Ingest {
     queue: mpsc::Sender<Waiting>,
     within: Duration,
+    troubles: Troubles,
+    clock: fn() -> UnixMs,
+    /// When something was last written.
+    written: Arc<Mutex<Instant>>,
 }
 
 /// Why a batch was not taken in.
@@ -94,7 +99,10 @@ impl Ingest {
         changed: watch::Sender<u64>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, receiver) = mpsc::channel(places);
-        (Self { queue, within }, tokio::spawn(run(store, clock, changed, receiver)))
+        let written = Arc::new(Mutex::new(Instant::now()));
+        let troubles = store.troubles().clone();
+        let writing = Writing { store, clock, changed, written: Arc::clone(&written) };
+        (Self { queue, within, troubles, clock, written }, tokio::spawn(writing.run(receiver)))
     }
 
     /// Hands in what `host` sent; returns when it is on the disk.
@@ -102,34 +110,50 @@ impl Ingest {
         let (reply, answer) = oneshot::channel();
         let queued = self.queue.send_timeout(Waiting { host, sent, reply }, self.within).await;
         queued.map_err(|not| match not {
-            SendTimeoutError::Timeout(_) => NotTaken::Full,
+            SendTimeoutError::Timeout(_) => self.full(),
             SendTimeoutError::Closed(_) => NotTaken::Ending,
         })?;
         answer.await.map_err(|_| NotTaken::Ending)?
     }
+
+    /// The queue is full: because much is sent at once, or because what is being written does not come to an end.
+    fn full(&self) -> NotTaken {
+        let since = self.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if since >= self.within {
+            self.troubles.met(Writer::Reports, &StoreError::Late(since), (self.clock)());
+        }
+        NotTaken::Full
+    }
 }
 
-async fn run(
+/// The task.
+struct Writing {
     store: Store,
     clock: fn() -> UnixMs,
     changed: watch::Sender<u64>,
-    mut receiver: mpsc::Receiver<Waiting>,
-) {
-    let mut batches = Vec::with_capacity(TOGETHER);
-    while receiver.recv_many(&mut batches, TOGETHER).await > 0 {
-        let (work, replies): (Vec<_>, Vec<_>) =
-            batches.drain(..).map(|Waiting { host, sent, reply }| ((host, sent), reply)).unzip();
-        let answers = together(&store, clock(), work, &changed).await;
-        store.troubles().note(Writer::Reports, &answers, clock());
-        match answers {
-            Ok(answers) => {
-                // Nobody waiting any more means that the sender went away and will ask again.
-                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))));
-            }
-            Err(error) => {
-                let not_taken = NotTaken::Store { kind: error.trouble(), why: chain(&error) };
-                for reply in replies {
-                    drop(reply.send(Err(not_taken.clone())));
+    written: Arc<Mutex<Instant>>,
+}
+
+impl Writing {
+    async fn run(self, mut receiver: mpsc::Receiver<Waiting>) {
+        let Self { store, clock, changed, written } = self;
+        let mut batches = Vec::with_capacity(TOGETHER);
+        while receiver.recv_many(&mut batches, TOGETHER).await > 0 {
+            let (work, replies): (Vec<_>, Vec<_>) =
+                batches.drain(..).map(|Waiting { host, sent, reply }| ((host, sent), reply)).unzip();
+            let answers = store.within(together(&store, clock(), work, &changed)).await;
+            store.troubles().note(Writer::Reports, &answers, clock());
+            match answers {
+                Ok(answers) => {
+                    *written.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                    // Nobody waiting any more means that the sender went away and will ask again.
+                    replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))));
+                }
+                Err(error) => {
+                    let not_taken = NotTaken::Store { kind: error.trouble(), why: chain(&error) };
+                    for reply in replies {
+                        drop(reply.send(Err(not_taken.clone())));
+                    }
                 }
             }
         }
@@ -177,6 +201,6 @@ async fn one(write: &mut Write, host: &HostName, sent: Sent) -> Result<EventsTak
             }
         }
     }
-    let next = write.host(host).await?.map_or(1, |row| row.state().seq + 1);
+    let next = write.host(host).await?.map_or(1, |row| row.told() + 1);
     Ok(EventsTaken { next, then })
 }

@@ -45,7 +45,7 @@ pub struct Touched {
     pub newest: u64,
     /// Whether there may be more.
     pub more: bool,
-    /// Channels with a new release, and its event: everything of them may be another.
+    /// Channels with a new release, or that are gone, and the event: everything of them may be another.
     pub released: BTreeMap<ChannelName, u64>,
     /// Channels of which the rollout changed.
     pub progressed: BTreeSet<ChannelName>,
@@ -229,7 +229,7 @@ impl Touched {
             (None, Some(channel)) => {
                 let channel = name(&channel, "channel")?;
                 match kind.as_str() {
-                    "release-taken" => drop(self.released.insert(channel, id)),
+                    "release-taken" | "channel-removed" => drop(self.released.insert(channel, id)),
                     _ => drop(self.progressed.insert(channel)),
                 }
             }

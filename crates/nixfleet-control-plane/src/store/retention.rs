@@ -14,7 +14,7 @@ use sqlx::Row;
 
 use super::fact::{About, Fact};
 use super::write::Write;
-use super::{Store, StoreError, int, sql};
+use super::{Engine, Store, StoreError, int, sql};
 
 /// Hosts that are compacted in one transaction, so that reports do not wait long.
 const STRIDE: i64 = 200;
@@ -42,6 +42,9 @@ impl Store {
             }
         }
         let mut write = self.begin(now).await?;
+        if self.engine == Engine::Postgres {
+            super::patience::unhurried(write.raw()).await?;
+        }
         keep_rollouts(&mut write, before).await?;
         write.flush_events().await?;
         for statement in [
@@ -65,6 +68,7 @@ impl Store {
                 sql(statement).bind(int(before.get())).execute(write.raw()).await?.rows_affected();
         }
         removed.releases = forget_releases(&mut write, before).await?;
+        removed.events += forget_channels(&mut write, before).await?;
         write.commit().await?;
         Ok(removed)
     }
@@ -93,7 +97,8 @@ impl Store {
             let Some(row) = write.host(&host).await? else { continue };
             let state = Box::new(SavedState(row.state().clone()));
             let remembered = Box::new(row.remembered().clone());
-            write.append(&About::Host(host), &Fact::Compacted { state, remembered }).await?;
+            let told = row.told_ahead();
+            write.append(&About::Host(host), &Fact::Compacted { state, told, remembered }).await?;
             count += 1;
         }
         write.commit().await?;
@@ -118,6 +123,34 @@ async fn keep_rollouts(write: &mut Write, before: UnixMs) -> Result<(), StoreErr
         }
     }
     Ok(())
+}
+
+/// Removes what is left of channels that a root before `before` ended: first their events, as a rebuild needs both.
+async fn forget_channels(write: &mut Write, before: UnixMs) -> Result<u64, StoreError> {
+    let rows =
+        sql("SELECT channel, MAX(id) AS id FROM events AS g WHERE at_ms < $1 AND kind = 'channel-removed' \
+                    AND NOT EXISTS (SELECT 1 FROM events AS e WHERE e.channel = g.channel AND e.id > g.id \
+                                    AND e.kind = 'release-taken') GROUP BY channel ORDER BY channel")
+        .bind(int(before.get()))
+        .fetch_all(write.raw())
+        .await?;
+    let mut events = 0;
+    for row in &rows {
+        let (channel, id): (String, i64) = (row.try_get("channel")?, row.try_get("id")?);
+        events += sql("DELETE FROM events WHERE channel = $1 AND id <= $2")
+            .bind(channel.clone())
+            .bind(id)
+            .execute(write.raw())
+            .await?
+            .rows_affected();
+        // From the slash to the character after it, so that no other channel's name fits.
+        sql("DELETE FROM documents WHERE part_of >= $1 AND part_of < $2")
+            .bind(format!("channels/{channel}/"))
+            .bind(format!("channels/{channel}0"))
+            .execute(write.raw())
+            .await?;
+    }
+    Ok(events)
 }
 
 /// Removes the releases of which the next was taken in before `before`.

@@ -67,12 +67,31 @@ pub(super) const PROJECTIONS: [&str; 6] = [
     "DELETE FROM rollouts",
 ];
 
+/// How many steps this database has; none if it is new, and an error if it is a newer program's.
+pub(super) async fn steps(pool: &sqlx::AnyPool, engine: Engine) -> Result<usize, StoreError> {
+    let there = match engine {
+        Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = 'schema_steps'",
+        Engine::Postgres => {
+            "SELECT COUNT(*) FROM pg_catalog.pg_tables WHERE tablename = 'schema_steps' AND schemaname = current_schema()"
+        }
+    };
+    if sqlx::query_scalar::<_, i64>(there).fetch_one(pool).await? == 0 {
+        return Ok(0);
+    }
+    let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM schema_steps").fetch_one(pool).await?;
+    match usize::try_from(found) {
+        Ok(steps) if steps <= STEPS.len() => Ok(steps),
+        Ok(_) | Err(_) => Err(StoreError::Newer { found, known: STEPS.len() }),
+    }
+}
+
 /// Brings the tables to the newest form; refuses those of a newer program.
 pub(super) async fn migrate(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), StoreError> {
     sql("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)").execute(pool).await?;
     loop {
         let mut tx = pool.begin().await?;
         if engine == Engine::Postgres {
+            super::patience::unhurried(&mut tx).await?;
             // Two replicas that start at once; the second waits and then finds it done.
             sql("LOCK TABLE schema_steps IN EXCLUSIVE MODE").execute(&mut *tx).await?;
         }

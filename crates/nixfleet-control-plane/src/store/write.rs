@@ -8,6 +8,7 @@ mod host;
 mod orders;
 mod plan;
 mod release;
+mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,7 @@ pub use host::{Folding, HostRow};
 pub(super) use host::{read_placed, read_remembered};
 use plan::ChannelRow;
 use release::KnownRelease;
+pub use removal::Elsewhere;
 
 /// How many events `rebuild` folds between two writes of the hosts: a few MB of them.
 const REBUILD_STRIDE: i64 = 2_000;
@@ -176,11 +178,15 @@ impl Write {
     async fn project(&mut self, id: u64, at: UnixMs, about: &About, fact: &Fact) -> Result<(), StoreError> {
         match fact {
             Fact::ReleaseTaken { release } => self.project_release(id, at, release).await,
+            Fact::ChannelRemoved { root: _ } => self.project_removal(about).await,
             Fact::Reported { record } => self.project_report(at, about, record).await,
-            Fact::StateSent { state, agent: _ } => self.project_state(at, about, &state.0).await,
+            Fact::StateSent { state, agent: _ } => {
+                self.project_state(at, about, (&state.0, state.0.seq)).await
+            }
             // What is folded already, and where a rebuild begins. That it was written says nothing of the host.
-            Fact::Compacted { state, remembered } => {
-                self.project_state(UnixMs::EPOCH, about, &state.0).await?;
+            Fact::Compacted { state, told, remembered } => {
+                let told = told.unwrap_or(state.0.seq);
+                self.project_state(UnixMs::EPOCH, about, (&state.0, told)).await?;
                 self.project_remembered(about, remembered).await
             }
             Fact::Ordered { order } => self.project_order((id, at), order).await,

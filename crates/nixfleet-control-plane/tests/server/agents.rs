@@ -2,7 +2,7 @@
 
 use nixfleet_control_plane::config::Database;
 use nixfleet_control_plane::store::fact::{About, Fact};
-use nixfleet_core::host::Event;
+use nixfleet_core::host::{Event, Record};
 use nixfleet_core::rollout::Verb;
 use nixfleet_core::wire::{Then, Wish};
 use reqwest::StatusCode;
@@ -100,6 +100,56 @@ async fn hello_tells_by_the_digest_whether_both_know_the_same() {
     let fresh = Host::started("web-1");
     assert_eq!(web_1.hello(&fresh, 1, false).await.then, Then::SendState);
     assert_eq!(web_1.hello(&fresh, 1, true).await.next, fresh.state.seq + 1);
+}
+
+#[tokio::test]
+async fn a_verdict_behind_lost_reports_is_in_the_log_and_the_state_is_known_when_it_is_told() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let mut host = Host::started("web-1");
+    while host.log.len() < 21 {
+        host.take(&Event::Held { by: "ann".into(), why: "audit".into(), until_ms: None }, None);
+        host.take(&Event::Unheld { by: "ann".into() }, None);
+    }
+    let log = host.log.clone();
+    let told = Box::new(host.state.clone());
+    host.take(&Event::StateTold { state: told }, None);
+    let newest = host.state.seq;
+    let verdict = log.last().expect("they are there").clone();
+    let lost = Record { fact: Event::ReportsLost { from: 6 }, ..log[log.len() - 2].clone() };
+    let web_1 = running.host(&fleet.hosts[&host.name]);
+    assert_eq!(web_1.report(&log[..5]).await.next, 6);
+    // Its outbox ran over: whole it is only from the verdict on.
+    let hello = web_1.hello(&host, verdict.seq, false).await;
+    assert_eq!((hello.next, hello.then), (6, Then::GoOn), "what was not sent is not passed over");
+    let taken = web_1.report(&[lost.clone(), verdict.clone()]).await;
+    assert_eq!((taken.next, taken.then), (verdict.seq + 1, Then::GoOn));
+    // Where it stands is not known until it tells, also after old events went and the rest was folded again.
+    let as_before = async |what: &str| {
+        let followed = running.store.followed(&host.name).await.expect("kept").expect("named");
+        assert_eq!((followed.0.seq, followed.1, followed.2), (5, verdict.seq, None), "{what}");
+    };
+    as_before("told").await;
+    running.store.rebuild(now()).await.expect("it folds");
+    as_before("rebuilt").await;
+    let (_, events) = running.person(&running.viewer).get("/v1/events?host=web-1").await;
+    let items = events["items"].as_array().expect("a list");
+    let newest_report = items.iter().rfind(|event| event["fact"] == "reported").expect("one");
+    assert_eq!(newest_report["record"]["seq"], json!(verdict.seq), "{events}");
+    let later = now().plus(nixfleet_core::model::time::Secs(10));
+    assert_eq!(running.store.retain(later, later).await.expect("kept").compacted, 1);
+    running.store.rebuild(now()).await.expect("it folds");
+    as_before("compacted").await;
+    let taken = web_1.report(&host.log[host.log.len() - 1..]).await;
+    assert_eq!((taken.next, taken.then), (newest + 1, Then::GoOn));
+    for _ in 0..2 {
+        let (state, fault) = running.store.state(&host.name).await.expect("kept").expect("named");
+        assert_eq!((state, fault), (host.state.clone(), None));
+        running.store.rebuild(now()).await.expect("it folds");
+    }
+    assert_eq!(web_1.hello(&host, verdict.seq, false).await.then, Then::GoOn);
+    assert_eq!(web_1.report(&[lost]).await.next, newest + 1, "a repeat is harmless");
 }
 
 #[tokio::test]

@@ -148,6 +148,22 @@ impl Cluster {
         .expect("it ends them");
     }
 
+    /// Returns when somebody waits for a lock in this database.
+    #[allow(dead_code, reason = "the benchmark has no need of it")]
+    pub(crate) async fn until_somebody_waits(&self, database: &str) {
+        let mut connection = sqlx::AnyConnection::connect(&self.address(database)).await.expect("it is up");
+        loop {
+            let waiting: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM pg_locks WHERE NOT granted")
+                .fetch_one(&mut connection)
+                .await
+                .expect("read");
+            if waiting > 0 {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// An empty database in it.
     pub(crate) async fn database(&self, name: &str) -> Database {
         let mut connection = sqlx::AnyConnection::connect(&self.address("postgres")).await.expect("it is up");

@@ -66,6 +66,8 @@ impl HostKeys {
 pub(crate) struct Fleet {
     signer: PrivateKey,
     pub(crate) hosts: BTreeMap<HostName, HostKeys>,
+    /// For how long its roots count.
+    pub(crate) root_days: u32,
 }
 
 /// The documents of one release.
@@ -82,7 +84,14 @@ pub(crate) struct Documents {
 impl Fleet {
     pub(crate) fn of(names: &[&str]) -> Self {
         let hosts = names.iter().map(|name| (host_name(name), HostKeys::new())).collect();
-        Self { signer: PrivateKey::generate().expect("randomness"), hosts }
+        Self { signer: PrivateKey::generate().expect("randomness"), hosts, root_days: 400 }
+    }
+
+    /// Other hosts of the same owner.
+    pub(crate) fn with_hosts(&self, names: &[&str]) -> Self {
+        let signer =
+            PrivateKey::read(&self.signer.to_openssh("fleet").expect("randomness")).expect("its own form");
+        Self { signer, ..Self::of(names) }
     }
 
     fn seal(&self, envelope: &Envelope) -> Vec<u8> {
@@ -100,6 +109,11 @@ impl Fleet {
 
     /// Root `version`, in which the channel's owner has set the floor back so often.
     pub(crate) fn root_after_resets(&self, version: u64, resets: u32) -> Vec<u8> {
+        self.root_of(version, resets, &[channel()])
+    }
+
+    /// Root `version`, with these channels.
+    pub(crate) fn root_of(&self, version: u64, resets: u32, channels: &[ChannelName]) -> Vec<u8> {
         let key = self.signer.public_key();
         let rules =
             ChannelRules { release: self.role(), seq_floor: Seq::ZERO, resets, not_before_ms: UnixMs::EPOCH };
@@ -107,10 +121,10 @@ impl Fleet {
             fleet: "acme".parse().expect("a name"),
             version: RootVersion::new(version).expect("a version"),
             created_ms: UnixMs::new(now().get() - 1_000_000 + version).expect("a time"),
-            expires_ms: now().plus(Secs(10 * 86_400)),
+            expires_ms: now().plus(Secs(self.root_days * 86_400)),
             keys: BTreeMap::from([(key.id(), key.clone())]),
             root: self.role(),
-            channels: BTreeMap::from([(channel(), rules)]),
+            channels: channels.iter().map(|channel| (channel.clone(), rules.clone())).collect(),
             info: BTreeMap::new(),
         };
         self.seal(&author::root(&root).expect("a sound root"))
@@ -122,12 +136,17 @@ impl Fleet {
     }
 
     pub(crate) fn release_with(&self, seq: u64, policy: Policy) -> Documents {
+        self.release_in(&channel(), seq, policy)
+    }
+
+    /// Release `seq` of a channel over all hosts.
+    pub(crate) fn release_in(&self, channel: &ChannelName, seq: u64, policy: Policy) -> Documents {
         let entries: Vec<Entry> =
             self.hosts.iter().enumerate().map(|(at, (host, keys))| entry(at, host, keys, seq)).collect();
         let assembly = Assembly::new(entries.clone(), &policy).expect("sound entries");
         let release = Release {
             fleet: "acme".parse().expect("a name"),
-            channel: channel(),
+            channel: channel.clone(),
             seq: Seq::new(seq).expect("a number"),
             created_ms: now(),
             expires_ms: now().plus(Secs(10 * 86_400)),
@@ -139,7 +158,7 @@ impl Fleet {
             info: BTreeMap::new(),
         };
         let envelope = author::release(&release).expect("a sound release");
-        let id = ReleaseId { channel: channel(), seq: release.seq, digest: envelope.digest() };
+        let id = ReleaseId { channel: channel.clone(), seq: release.seq, digest: envelope.digest() };
         let terms = entries
             .iter()
             .map(|entry| (entry.host.clone(), Terms::new(id.clone(), &release, entry).expect("terms")));

@@ -1,11 +1,15 @@
 //! Releases come in by a push or by a folder, and are served byte for byte.
 
+use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::releases::folder::look;
+use nixfleet_control_plane::releases::{self, Taken};
+use nixfleet_control_plane::store::Store;
 use nixfleet_core::model::layout;
 use nixfleet_core::model::policy::{Edge, Policy};
 use nixfleet_core::model::select::Selector;
 use reqwest::{Method, StatusCode};
 
-use crate::fleet::{Fleet, channel, host_name, policy};
+use crate::fleet::{Fleet, channel, host_name, now, policy};
 use crate::running::{Running, SOON};
 
 #[tokio::test]
@@ -128,4 +132,31 @@ async fn a_folder_is_followed_with_its_roots_and_an_older_release_in_it_moves_no
     latest(5).await.expect("it is found");
     let (status, _) = viewer.get("/root/2.json").await;
     assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn two_releases_with_one_number_in_a_folder_are_refused_aloud_and_the_first_is_served() {
+    let (fleet, folder) = (Fleet::of(&["web-1"]), tempfile::tempdir().expect("a folder"));
+    let store = Store::open(&Database::Sqlite(folder.path().join("fleet.db"))).await.expect("a database");
+    let root = fleet.root(1);
+    releases::begin(&store, &root, now()).await.expect("a root");
+    let look = async || look(folder.path(), &store, &root, now()).await;
+    let first = fleet.release(1);
+    first.publish(folder.path());
+    assert!(matches!(look().await.as_slice(), [Ok(Taken::New(id))] if *id == first.id));
+    assert!(look().await.is_empty(), "it is known");
+    let other = fleet.release_with(1, Policy { max_failures: 1, ..policy() });
+    other.publish(folder.path());
+    let outcomes = look().await;
+    let [Err(refused)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    let said = nixfleet_sys::text::chain(refused);
+    assert!(
+        said.contains("release 1 of channel stable is refused")
+            && said.contains("an earlier one with that number was"),
+        "{said}"
+    );
+    assert_eq!(store.newest_releases().await.expect("read"), std::slice::from_ref(&first.id));
+    first.publish(folder.path());
+    assert!(look().await.is_empty());
+    store.close().await;
 }

@@ -2,6 +2,7 @@
 
 mod acting;
 mod agents;
+mod channels;
 mod cluster;
 mod described;
 mod doors;
@@ -14,11 +15,13 @@ mod patience;
 mod people;
 mod plans;
 mod program;
+mod renewed;
 mod replicas;
 mod restarts;
 mod running;
 mod schema;
 mod shortages;
+mod stalls;
 mod stores;
 mod storms;
 mod wire;

@@ -149,3 +149,36 @@ async fn the_live_stream_brings_what_happens_and_goes_on_where_it_was() {
     let mut running = running;
     tokio::time::timeout(Duration::from_mins(1), running.stop()).await.expect("it ends");
 }
+
+#[tokio::test]
+async fn the_live_stream_of_a_token_that_was_removed_ends_and_brings_nothing_more() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    settled(&running).await;
+    let viewer = running.person(&running.viewer);
+    let mut stream = viewer.request(Method::GET, "/v1/events/live").send().await.expect("an answer");
+    assert!(running.store.remove_token("vic", now()).await.expect("kept"));
+    let mut host = Host::started("web-1");
+    host.take(&Event::Held { by: "ann".into(), why: "x".into(), until_ms: None }, None);
+    running.host(&fleet.hosts[&host.name]).report(&host.log).await;
+    let ended = async {
+        let mut text = String::new();
+        while let Some(chunk) = stream.chunk().await.expect("it ends in order") {
+            text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        }
+        text
+    };
+    let text = tokio::time::timeout(SOON, ended).await.expect("it ends");
+    assert!(!text.contains("held"), "{text}");
+}
+
+#[tokio::test]
+async fn a_root_that_ends_within_a_month_is_trouble_and_the_server_is_ready_all_the_same() {
+    let mut fleet = Fleet::of(&["web-1"]);
+    fleet.root_days = 29;
+    let running = Running::start(&fleet).await;
+    let (_, seen) = running.person(&running.viewer).get("/v1/fleet").await;
+    assert_eq!(seen["troubles"][0]["kind"], "root-ending", "{seen}");
+    assert_eq!(running.anybody().get("/readyz").await.0, StatusCode::OK);
+}

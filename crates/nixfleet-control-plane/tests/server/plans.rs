@@ -200,6 +200,16 @@ async fn a_canary_that_fails_halts_the_rollout_and_a_fix_takes_its_place() {
     story.outside.is_bad(bad.clone());
     story.release(2, policy()).await;
     let events = story.until("the halt", |events| decided(events, 2, "halted").is_some()).await;
+    let halted = "nixfleet_rollout{channel=\"stable\",status=\"halted\"} 1\n";
+    let metrics =
+        story.until_seen("/metrics", |seen| seen.as_str().is_some_and(|text| text.contains(halted))).await;
+    let metrics = metrics.as_str().unwrap_or_default();
+    assert!(metrics.contains("nixfleet_rollout{channel=\"stable\",status=\"going\"} 0\n"), "{metrics}");
+    for series in ["release_expires_timestamp_seconds{channel=\"stable\"}", "root_expires_timestamp_seconds"]
+    {
+        assert!(metrics.contains(&format!("nixfleet_{series} ")), "{metrics}");
+    }
+    assert!(metrics.contains("nixfleet_planned_timestamp_seconds "), "{metrics}");
     let quarantined = decided(&events, 2, "quarantined").expect("its system is quarantined");
     assert_eq!(events[quarantined]["decision"]["becomes"]["system"], bad.to_string());
     assert_eq!(story.stands("canary").await.0, "reverted");
@@ -494,4 +504,30 @@ async fn a_lease_that_a_wrong_clock_took_for_a_day_keeps_nobody_from_planning() 
     let story = Story::over(fleet, running, &NAMES);
     story.release(1, policy()).await;
     story.until_converged(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_ask_for_a_plan_at_once_are_answered_or_told_to_come_again() {
+    let fleet = Fleet::of(&NAMES);
+    let running = Running::start(&fleet).await;
+    running.push(&fleet.release(1)).await;
+    let asked = json!({ "verb": { "verb": "hold", "host": "web-1", "until_ms": null } });
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let request = running.person(&running.viewer).request(reqwest::Method::POST, "/v1/plan");
+        let request = request.header("content-type", "application/json").body(asked.to_string());
+        asking.spawn(async move { request.send().await.expect("an answer") });
+    }
+    let mut answered = 0;
+    while let Some(answer) = asking.join_next().await {
+        let answer = answer.expect("no panic");
+        match answer.status() {
+            StatusCode::OK => answered += 1,
+            status => {
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+                assert!(answer.headers().contains_key("retry-after"));
+            }
+        }
+    }
+    assert!(answered > 0, "two at a time");
 }

@@ -1,5 +1,7 @@
 //! What was acknowledged is there after a restart, and what is derived is derived again.
 
+use nixfleet_control_plane::config::Database;
+use nixfleet_control_plane::store::{Store, StoreError, backup};
 use reqwest::StatusCode;
 
 use crate::fleet::{Fleet, Host, now};
@@ -86,4 +88,30 @@ async fn a_backup_taken_while_hosts_report_is_whole_and_can_be_put_back() {
     let taken = web_1.hello(&host, 1, false).await;
     assert_eq!(taken.next, known + 1);
     assert_eq!(web_1.report(&host.log).await.next, host.state.seq + 1);
+}
+
+#[tokio::test]
+async fn a_backup_is_not_put_back_under_a_server_that_runs_and_what_was_there_is_kept_each_time() {
+    let fleet = Fleet::of(&["web-1"]);
+    let mut running = Running::start(&fleet).await;
+    let copy = running.dir.path().join("copy.db");
+    running.store.backup(&copy).await.expect("it copies");
+    let restore = async |running: &Running| backup::restore(&running.config.database, &copy).await;
+    let refused = restore(&running).await.expect_err("it is served");
+    assert!(
+        matches!(refused, StoreError::InUse(_)) && refused.to_string().contains("end it first"),
+        "{refused}"
+    );
+    running.push(&fleet.release(1)).await;
+    running.stop().await;
+    restore(&running).await.expect("it is put back");
+    restore(&running).await.expect("and once more");
+    let kept = |name: &str| Database::Sqlite(running.dir.path().join(name));
+    let first = Store::open(&kept("control-plane.before-restore")).await.expect("it is kept");
+    assert_eq!(first.newest_releases().await.expect("read").len(), 1, "it is what the server left");
+    first.close().await;
+    let second = Store::open(&kept("control-plane.before-restore-2")).await.expect("it is kept");
+    assert_eq!(second.newest_releases().await.expect("read").len(), 0);
+    second.close().await;
+    running.again().await;
 }

@@ -66,6 +66,11 @@ impl Running {
         Self { dir, config, authority, server: None, store, address, operator, viewer }
     }
 
+    /// Puts another certificate in the place of the server's; clients that are made from now on trust that one only.
+    pub(crate) fn renew_certificate(&mut self) {
+        self.authority = certificate(self.dir.path()).1;
+    }
+
     /// Ends it in order.
     pub(crate) async fn stop(&mut self) {
         let (ender, serving) = self.server.take().expect("it runs");

@@ -26,6 +26,12 @@ use nixfleet_core::wire::Wish;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::channels::{
+    a_channel_that_the_root_no_longer_names_is_gone_with_all_that_it_had,
+    a_clock_that_jumped_removes_nothing,
+    a_number_that_is_used_again_after_a_reset_names_the_hosts_of_its_new_release_only,
+    what_another_channel_names_is_refused_until_that_lets_it_go,
+};
 use crate::cluster::Cluster;
 use crate::fleet::{Documents, Fleet, Host, channel, host_name, kept_orders, now};
 use planned::{
@@ -63,8 +69,13 @@ stories![
     reports_in_any_order_and_number_fold_to_the_state_of_the_host,
     rebuild_and_retention_keep_what_is_known,
     a_schema_of_a_newer_program_is_refused,
+    what_only_looks_leaves_the_tables_of_an_older_program_as_they_are,
     a_channel_that_was_set_back_goes_on_from_the_lower_number,
     two_drafts_at_once_do_not_overwrite_each_other,
+    what_another_channel_names_is_refused_until_that_lets_it_go,
+    a_channel_that_the_root_no_longer_names_is_gone_with_all_that_it_had,
+    a_number_that_is_used_again_after_a_reset_names_the_hosts_of_its_new_release_only,
+    a_clock_that_jumped_removes_nothing,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,21 +107,29 @@ async fn every_story_holds_on_postgresql() {
     }
 }
 
-async fn open(database: &Database) -> Store {
+pub(crate) async fn open(database: &Database) -> Store {
     Store::open(database).await.expect("it opens")
 }
 
-async fn take(store: &Store, root: &[u8], documents: &Documents) -> Taken {
+pub(crate) async fn take(store: &Store, root: &[u8], documents: &Documents) -> Taken {
+    try_take(store, root, documents).await.expect("it is whole")
+}
+
+pub(crate) async fn try_take(
+    store: &Store,
+    root: &[u8],
+    documents: &Documents,
+) -> Result<Taken, releases::IntakeRefused> {
     let mut draft = Draft::begin(store, root, now()).await.expect("a draft");
     draft.release(&documents.release).expect("a good release");
     for (_, entry) in &documents.entries {
         draft.entry(entry).expect("a good entry");
     }
-    draft.finish(store, root).await.expect("it is whole")
+    draft.finish(store, root).await
 }
 
 /// A store that serves release 1 of a fleet with these hosts.
-async fn served(database: &Database, names: &[&str]) -> (Store, Fleet, Vec<u8>, Documents) {
+pub(crate) async fn served(database: &Database, names: &[&str]) -> (Store, Fleet, Vec<u8>, Documents) {
     let (store, fleet) = (open(database).await, Fleet::of(names));
     let root = fleet.root(1);
     releases::begin(&store, &root, now()).await.expect("a root");
@@ -120,12 +139,12 @@ async fn served(database: &Database, names: &[&str]) -> (Store, Fleet, Vec<u8>, 
 }
 
 /// What a plan orders.
-fn ordered(host: &HostName, documents: &Documents, what: What) -> Fact {
+pub(crate) fn ordered(host: &HostName, documents: &Documents, what: What) -> Fact {
     Fact::Ordered { order: Order { host: host.clone(), release: documents.id.clone(), what } }
 }
 
 /// An event that leads to nothing.
-fn filler(name: &str) -> Fact {
+pub(crate) fn filler(name: &str) -> Fact {
     Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made }
 }
 
@@ -566,14 +585,42 @@ async fn a_schema_of_a_newer_program_is_refused(database: Database) {
     sqlx::any::install_default_drivers();
     let store = open(&database).await;
     store.close().await;
-    let address = match &database {
-        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
-        Database::Postgres(address) => address.clone(),
-    };
-    let pool = sqlx::AnyPool::connect(&address).await.expect("it is there");
+    let pool = raw(&database).await;
     sqlx::query("INSERT INTO schema_steps (step) VALUES (99)").execute(&pool).await.expect("kept");
     pool.close().await;
     assert!(matches!(Store::open(&database).await, Err(StoreError::Newer { .. })));
+    assert!(matches!(Store::open_as_it_is(&database).await, Err(StoreError::Newer { .. })));
+}
+
+/// The database without us.
+async fn raw(database: &Database) -> sqlx::AnyPool {
+    let address = match database {
+        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+        Database::Postgres(address) => address.clone(),
+    };
+    sqlx::AnyPool::connect(&address).await.expect("it is there")
+}
+
+async fn what_only_looks_leaves_the_tables_of_an_older_program_as_they_are(database: Database) {
+    // One that is not there yet is made whole, so that a token may come before the first start.
+    let new = Store::open_as_it_is(&database).await.expect("it opens");
+    assert!(matches!(new.make_token("ann", Role::Viewer, now()).await.expect("kept"), Made::Token(_)));
+    new.close().await;
+    let pool = raw(&database).await;
+    let last = "DELETE FROM schema_steps WHERE step = (SELECT MAX(step) FROM schema_steps)";
+    sqlx::query(last).execute(&pool).await.expect("kept");
+    let steps = async || {
+        let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM schema_steps");
+        count.fetch_one(&pool).await.expect("read")
+    };
+    let before = steps().await;
+    assert!(before > 0);
+    let looking = Store::open_as_it_is(&database).await.expect("it opens");
+    assert_eq!(looking.people().await.expect("read").len(), 1);
+    looking.answers().await.expect("it answers");
+    looking.close().await;
+    assert_eq!(steps().await, before);
+    pool.close().await;
 }
 
 async fn a_channel_that_was_set_back_goes_on_from_the_lower_number(database: Database) {

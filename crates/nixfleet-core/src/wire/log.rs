@@ -24,6 +24,11 @@ pub enum Fact {
         /// Which one.
         release: ReleaseId,
     },
+    /// A newer root has no such channel any more: its hosts, what was asked of them and its rollout are gone.
+    ChannelRemoved {
+        /// The root's version.
+        root: u64,
+    },
     /// A host reported an event of its own.
     Reported {
         /// Its record.
@@ -40,6 +45,9 @@ pub enum Fact {
     Compacted {
         /// Its state.
         state: Box<SavedState>,
+        /// Up to which of its records everything was taken in or lost, if that is further than the state.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        told: Option<u64>,
         /// What was remembered of it besides.
         #[serde(default)]
         remembered: Box<Remembered>,
@@ -106,6 +114,7 @@ impl Fact {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ReleaseTaken { .. } => "release-taken",
+            Self::ChannelRemoved { .. } => "channel-removed",
             Self::Reported { .. } => "reported",
             Self::StateSent { .. } => "state-sent",
             Self::Compacted { .. } => "compacted",
@@ -124,11 +133,12 @@ impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ReleaseTaken { release } => write!(f, "release {release} is served"),
+            Self::ChannelRemoved { root } => write!(f, "root {root} has no such channel any more"),
             Self::Reported { record } => record.fact.fmt(f),
             Self::StateSent { state, agent } => {
                 write!(f, "agent {agent} sent its whole state: {}", state.0.phase.name())
             }
-            Self::Compacted { state, remembered: _ } => {
+            Self::Compacted { state, told: _, remembered: _ } => {
                 write!(f, "older events were removed; it was {}", state.0.phase.name())
             }
             Self::Ordered { order } => write!(f, "plan: {order}"),

@@ -52,6 +52,8 @@ pub enum TroubleKind {
     DatabaseAway,
     /// It answers, and refuses.
     DatabaseFailing,
+    /// The root that is in force ends soon.
+    RootEnding,
 }
 
 /// A host, as the control plane knows it: `GET /v1/hosts/HOST`, and in pages `GET /v1/hosts`.

@@ -6,7 +6,7 @@ use nixfleet_core::host::Phase;
 use nixfleet_core::host::Terms;
 use nixfleet_core::host::follow::Taken;
 use nixfleet_core::host::retry::seed_of;
-use nixfleet_core::host::{Follower, HostState, Record};
+use nixfleet_core::host::{Event, Follower, HostState, Record};
 use nixfleet_core::model::layout;
 use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq};
 use nixfleet_core::model::policy::WaveIndex;
@@ -79,6 +79,16 @@ impl HostRow {
         self.follower.state()
     }
 
+    /// The number up to which every record was taken in or is lost: what may be acknowledged.
+    pub fn told(&self) -> u64 {
+        self.follower.told()
+    }
+
+    /// [`HostRow::told`], while reports are lost and the host has not told its state since.
+    pub(in crate::store) fn told_ahead(&self) -> Option<u64> {
+        self.follower.is_behind().then(|| self.told())
+    }
+
     /// What the planner remembers of it.
     pub fn remembered(&self) -> &Remembered {
         &self.remembered
@@ -86,7 +96,7 @@ impl HostRow {
 
     /// What the host finds when it asks.
     fn asked(&self) -> Result<board::Asked, StoreError> {
-        self.desk.asked(self.state().seq > 0 && self.fault.is_none())
+        self.desk.asked(self.told() > 0 && self.fault.is_none())
     }
 
     /// Orders that a whole state shows to have been noted.
@@ -136,7 +146,7 @@ pub(in crate::store) fn read_remembered(text: Option<&str>) -> Result<Remembered
 }
 
 const HOSTS: Among = Among {
-    head: "SELECT name, channel, release_seq, wave, tags, system, state, reported_ms, fault, \
+    head: "SELECT name, channel, release_seq, wave, tags, system, seq, state, reported_ms, fault, \
            (SELECT body FROM remembered WHERE remembered.host = hosts.name) AS remembered FROM hosts WHERE name IN",
 };
 /// Each of them is there, since it was read in the same transaction; what releases say of it stays as it is.
@@ -213,15 +223,19 @@ impl Write {
         let Some(row) = self.host(host).await? else {
             return Ok(Folding::Diverged("no release that is served names this host".to_owned()));
         };
-        let next = row.state().seq + 1;
-        if record.seq != next {
-            return Ok(if record.seq < next { Folding::Repeat } else { Folding::Gap });
+        let next = row.told() + 1;
+        if record.seq < next {
+            return Ok(Folding::Repeat);
+        }
+        // One that says what is lost begins before its own number.
+        if record.first_seq() > next {
+            return Ok(Folding::Gap);
         }
         let was_to_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
         let find = |wanted: &ReleaseId| terms.as_ref().filter(|terms| terms.release == *wanted);
         match row.follower.take(record.clone(), seed_of(host), &find) {
             Ok(Taken::Folded(_)) => {}
-            // The number was compared above.
+            // The numbers were compared above.
             Ok(Taken::Repeat | Taken::Early(_) | Taken::TooEarly(_)) => return Ok(Folding::Gap),
             Err(diverged) => return Ok(Folding::Diverged(chain(&diverged))),
         }
@@ -229,6 +243,10 @@ impl Write {
         row.stands();
         let stages = row.state().phase.target().map(|terms| terms.release.clone());
         let may_be_retried = matches!(row.state().phase, Phase::Failed(_) | Phase::Reverted(_));
+        if let Event::StateTold { state } = &record.fact {
+            // It may have noted orders in records that are lost.
+            row.forget_heeded(state);
+        }
         if let Some(noted) = Wish::noted_by(&record.fact) {
             // An order that the host noted is done with (lesson 25).
             row.desk.drop_this(&noted);
@@ -260,16 +278,16 @@ impl Write {
         Ok(())
     }
 
-    /// Puts a state that a host sent in the place of what was followed.
+    /// Puts a state that a host sent, or that was kept, in the place of what was followed; records up to `told` were taken in.
     pub(super) async fn project_state(
         &mut self,
         at: UnixMs,
         about: &About,
-        state: &HostState,
+        (state, told): (&HostState, u64),
     ) -> Result<(), StoreError> {
         let Some(host) = about.host().cloned() else { return Err(StoreError::corrupt("a state of nobody")) };
         if let Some(row) = self.host(&host).await? {
-            row.follower = Follower::from(state.clone());
+            row.follower = Follower::resume(state.clone(), told);
             (row.is_changed, row.reported_ms, row.fault) = (true, row.reported_ms.max(at), None);
             row.stands();
             row.forget_heeded(state);
@@ -356,7 +374,7 @@ impl Write {
 fn fill_host(query: Filled, name: &HostName, row: &HostRow) -> Filled {
     let state = row.follower.state();
     let query = query.bind(name.to_string());
-    let query = query.bind(int(state.seq)).bind(state.phase.name().to_string()).bind(json(state));
+    let query = query.bind(int(row.told())).bind(state.phase.name().to_string()).bind(json(state));
     query.bind(int(row.reported_ms.get())).bind(row.fault.clone())
 }
 
@@ -378,7 +396,7 @@ fn read_host(row: &sqlx::any::AnyRow) -> Result<(HostName, HostRow), StoreError>
             tags: row.try_get("tags")?,
             system: row.try_get("system")?,
         },
-        follower: Follower::from(state),
+        follower: Follower::resume(state, uint(row.try_get("seq")?)),
         reported_ms: UnixMs::new(uint(row.try_get("reported_ms")?)).map_err(|_| bad("time"))?,
         remembered: read_remembered(row.try_get("remembered")?)?,
         fault: row.try_get("fault")?,
