@@ -1,6 +1,6 @@
 //! One activation on one host: its facts, what they mean, and what to do next. Pure; the agent gathers and acts.
 //!
-//! - [`outcome`]: how an activation ended, and why, as types with the facts in them.
+//! - [`outcome`]: how an activation ended, as types with the facts in them; [`failure`]: why.
 //! - [`record`]: the lines of the activation journal, and [`record::Activation`], what they fold to.
 //! - [`end`]: how a detached run ended, as its own record says.
 //! - [`units`]: what became of the units that were running before.
@@ -15,6 +15,7 @@
 pub mod boot_space;
 pub mod end;
 pub mod events;
+pub mod failure;
 pub mod inhibit;
 pub mod judge;
 pub mod outcome;

@@ -5,14 +5,12 @@ use nixfleet_control_plane::mirror::{Mirror, News};
 use nixfleet_control_plane::store::Store;
 use nixfleet_control_plane::store::fact::{About, Fact};
 use nixfleet_control_plane::store::write::Folding;
-use nixfleet_core::host::{Event, Record};
-use nixfleet_core::model::names::{HostName, ReleaseId, Seq};
+use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::rollout::{Decision, Order, RolloutId, Transition, What};
-use nixfleet_core::wire::Wish;
 
-use super::{ordered, served, take};
+use super::{ordered, served};
 use crate::fleet::{Host, channel, host_name, kept_orders, now};
 
 /// What the planner knows, read anew.
@@ -83,39 +81,4 @@ pub(super) async fn the_orders_of_a_plan_are_what_a_rebuild_makes_of_them(databa
     let mut write = store.begin(now()).await.expect("a write");
     let nobody = Order { host: host_name("web-9"), release: release.id.clone(), what: What::Go };
     assert!(write.order(Vec::new(), &[nobody]).await.is_err(), "no release names it");
-}
-
-/// Whoever held the control plane told a host to go to the newest release, and then to one that never was. Its owner, who has it
-/// again, tells it to go before it reports either: by the first report it looks as if the host had heard of that.
-pub(super) async fn what_a_thief_ordered_in_its_place_is_ordered_once_more(database: Database) {
-    let (store, fleet, root, first) = served(&database, &["web-1"]).await;
-    let mut host = Host::started("web-1");
-    host.verified(&first);
-    host.staged(&first);
-    // Where it waits for something else it has not begun.
-    host.take(&Event::Held { by: "ann".to_owned(), why: "a demo".to_owned(), until_ms: None }, None);
-    let mut write = store.begin(now()).await.expect("a write");
-    for record in host.log.clone() {
-        write.report(&host.name, record).await.expect("asked");
-    }
-    let fact = ordered(&host.name, &first, What::Go);
-    write.append(&About::Host(host.name.clone()), &fact).await.expect("kept");
-    write.commit().await.expect("on the disk");
-    let report = async |record: Record| {
-        let mut write = store.begin(now()).await.expect("a write");
-        assert_eq!(write.report(&host_name("web-1"), record).await.expect("asked"), Folding::Taken);
-        write.commit().await.expect("on the disk");
-        let orders = kept_orders(&store, &host_name("web-1"), 0).await;
-        orders.into_iter().map(|order| order.what).collect::<Vec<_>>()
-    };
-    let never_was = ReleaseId { seq: Seq::MAX, ..first.id.clone() };
-    host.take(&Event::OrderedToGo { release: first.id.clone() }, None);
-    assert_eq!(report(host.log.last().expect("new").clone()).await, [], "it seems to have it");
-    host.take(&Event::OrderedToGo { release: never_was }, None);
-    let go = Wish::Go { release: first.id.clone() };
-    assert_eq!(report(host.log.last().expect("new").clone()).await, [go], "it does not");
-    take(&store, &root, &fleet.release(2)).await;
-    host.take(&Event::Unheld { by: "ann".to_owned() }, None);
-    let after = report(host.log.last().expect("new").clone()).await;
-    assert_eq!(after, [], "what was ordered for an older release is not ordered again");
 }
