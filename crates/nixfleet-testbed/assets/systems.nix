@@ -20,6 +20,8 @@ let
   switchProgram = asset "switch.sh" "switch-to-configuration-ng";
   bootLoader = asset "bootloader.sh" "systemd-boot-builder";
   preCheck = asset "precheck.sh" "pre-switch-checks";
+  setUpEtc = asset "etc.pl" "setup-etc.pl";
+  updateUsers = asset "users.pl" "update-users-groups.pl";
   script = name: text: drv name { inherit text; } ''printf '#!/bin/bash\n%s\n' "$text" > $out; chmod +x $out'';
 
   # A package with one program; the body of the program is of no interest.
@@ -141,8 +143,8 @@ let
     "web.service" = web (site version);
   };
 
-  etcOf = { label, units, systemConf }: drv "etc" {
-    inherit label;
+  etcOf = { label, units, systemConf, files }: drv "etc" {
+    inherit label files;
     # A store path of its own, so that it differs only if it does.
     systemConf = drv "etc-systemd-system.conf" { text = systemConf; } ''printf '%s\n' "$text" > $out'';
     unitNames = names units;
@@ -164,6 +166,10 @@ let
     ln -s $systemConf $out/etc/systemd/system.conf
     printf 'ID=nixos\nNAME=NixOS\nVERSION_ID="25.11"\nPRETTY_NAME="NixOS 25.11 (testbed %s)"\n' "$label" > $out/etc/os-release
     echo "$label" > $out/etc/testbed-label
+    [ -z "$files" ] || for folder in $files/*; do
+      mkdir -p $out/etc/''${folder##*/}
+      for file in $folder/*; do ln -s $file $out/etc/''${folder##*/}/''${file##*/}; done
+    done
   '';
   systemPath = label: packages: drv "system-path" { inherit packages; } ''
     mkdir -p $out/bin $out/lib/systemd
@@ -185,6 +191,8 @@ let
         arch = "x86_64-linux"; initInterface = "2";
         inhibitors = ''{"dbus-implementation":"dbus"}'';
         systemConf = "[Manager]";
+        # A folder of folders, whose files the system has in /etc beside its own.
+        files = "";
         # Shell, run by `activate` before the links move, between /etc and current-system, and at the end.
         before = ""; between = ""; after = "";
         flipTo = "$systemConfig"; flip = atomicFlip;
@@ -194,7 +202,7 @@ let
       } // overrides;
       kernelDrv = kernel a.kernel; systemdDrv = systemd a.systemd; dbusDrv = dbus a.dbus;
       sw = systemPath label (a.packages ++ [ a.agentPackage systemdDrv dbusDrv ]);
-      etc = etcOf { inherit label; inherit (a) units systemConf; };
+      etc = etcOf { inherit label; inherit (a) units systemConf files; };
     in drv "nixos-system-testhost-25.11.${label}" {
       inherit label etc sw kernelDrv systemdDrv switchProgram firmware;
       inherit (a) kernelParams arch initInterface inhibitors bootLoader preCheck;
@@ -297,8 +305,24 @@ let
   # The aggregate keeps every output alive by name: `out` lists its siblings.
   bigUnits = version: builtins.listToAttrs (map
     (i: { name = "big-${i}.service"; value = service "big-${i}" version ""; }) (numbers 20));
+  # What a switch of NixOS does on a host of the usual size beside starting what has changed: files in /etc, users and
+  # groups, and the service manager's look at many units that stay as they are.
+  usualFiles = drv "etc-files" { } ''
+    for folder in pam.d ssl terminfo udev zoneinfo; do mkdir -p $out/testbed-$folder
+      for i in $(seq 50); do echo "$folder $i" > $out/testbed-$folder/file-$i; done; done
+  '';
+  usualUsers = drv "users-groups" { } ''
+    for i in $(seq 40); do echo "group testbed-$i"; echo "user testbed-$i"; done > $out
+    for i in $(seq 20); do echo "group shared-$i testbed-$i,testbed-$((i + 20))"; done >> $out
+  '';
+  steadyUnits = builtins.listToAttrs (map (i: { name = "steady-${i}.service"; value = lines [
+    "[Unit]" "Description=steady ${i}" "After=network.target"
+    "[Service]" "Type=oneshot" "RemainAfterExit=yes" "ExecStart=/bin/true" ]; }) (numbers 200));
   big = label: version: system label {
-    units = baseUnits // bigUnits version;
+    units = baseUnits // steadyUnits // bigUnits version;
+    files = usualFiles;
+    before = "perl ${updateUsers} ${usualUsers}";
+    between = "perl ${setUpEtc}";
     packages = [ (package "hello" "2.12.${version}") ] ++ libraries;
   };
 

@@ -37,12 +37,14 @@ const STORE_USES_MAX: u64 = 40;
 /// The files that a prepared layer is made from.
 const ASSETS: &[(&str, &str)] = &[
     ("bootloader.sh", include_str!("../assets/bootloader.sh")),
+    ("etc.pl", include_str!("../assets/etc.pl")),
     ("keeper.sh", include_str!("../assets/keeper.sh")),
     ("precheck.sh", include_str!("../assets/precheck.sh")),
     ("prepare.sh", include_str!("../assets/prepare.sh")),
     ("stage2.sh", include_str!("../assets/stage2.sh")),
     ("switch.sh", include_str!("../assets/switch.sh")),
     ("systems.nix", include_str!("../assets/systems.nix")),
+    ("users.pl", include_str!("../assets/users.pl")),
 ];
 
 /// Which Debian, and with it which Nix and which systemd, a host runs.
