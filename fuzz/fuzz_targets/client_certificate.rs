@@ -1,0 +1,8 @@
+#![no_main]
+//! Noise as the certificate of whoever connects to the server.
+
+#[allow(dead_code, reason = "each target uses one of its functions")]
+#[path = "../../crates/nixfleet-control-plane/tests/inputs/mod.rs"]
+mod inputs;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| inputs::client_certificate(bytes));
