@@ -3,13 +3,14 @@
 //! NixOS writes the kind into the file `system` of its systems. Nix's own `system` is that of its build and its
 //! configuration (`armv7l-linux`, `powerpc64le-linux`), and `extra-platforms` names what the machine runs beside it
 //! (`i686-linux` on `x86_64`, what an emulator was registered for). What a program of ours was compiled for is a guess at
-//! the same, which counts where it fits, and where Nix does not say.
+//! the same, which counts where it fits. A Nix that does not answer is asked again later.
 
 use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::ids::StorePath;
 use nixfleet_sys::text;
 
 use super::host::system_text;
+use super::realise::not_asked;
 use crate::tools::Tools;
 use crate::tools::nix::NixSettings;
 
@@ -22,7 +23,9 @@ pub async fn runs_here(tools: &Tools, target: &StorePath, own: &str) -> Result<(
     if got.is_empty() || got == own {
         return Ok(());
     }
-    let kinds = kinds(tools.nix_settings().await.ok(), own);
+    let settings = tools.nix_settings().await;
+    let settings = settings.map_err(|error| not_asked("cannot ask Nix for the kinds of machine", &error))?;
+    let kinds = kinds(settings);
     if kinds.iter().any(|kind| kind == got) {
         return Ok(());
     }
@@ -31,8 +34,7 @@ pub async fn runs_here(tools: &Tools, target: &StorePath, own: &str) -> Result<(
 }
 
 /// All kinds of machine that this host is, its own first.
-fn kinds(settings: Option<NixSettings>, own: &str) -> Vec<String> {
-    let Some(settings) = settings else { return vec![own.to_owned()] };
+fn kinds(settings: NixSettings) -> Vec<String> {
     let NixSettings { system, extra_platforms, substituters: _, trusted_keys: _, require_sigs: _ } = settings;
     let mut kinds = vec![system];
     kinds.extend(extra_platforms);
@@ -44,20 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_what_nix_says_and_without_nix_what_its_agent_was_compiled_for() {
-        assert_eq!(kinds(None, "x86_64-linux"), ["x86_64-linux"]);
+    fn a_host_is_what_nix_says() {
         let settings = |system: &str, more: &[&str]| NixSettings {
             system: system.to_owned(),
             extra_platforms: more.iter().map(|kind| (*kind).to_owned()).collect(),
             ..NixSettings::default()
         };
-        assert_eq!(
-            kinds(Some(settings("armv7l-linux", &["armv6l-linux"])), "armv7l-linux")[1],
-            "armv6l-linux"
-        );
-        assert_eq!(kinds(Some(settings("loongarch64-linux", &[])), "x"), ["loongarch64-linux"]);
-        assert!(
-            kinds(Some(settings("x86_64-linux", &["i686-linux"])), "x").contains(&"i686-linux".to_owned())
-        );
+        assert_eq!(kinds(settings("armv7l-linux", &["armv6l-linux"])), ["armv7l-linux", "armv6l-linux"]);
+        assert_eq!(kinds(settings("loongarch64-linux", &[])), ["loongarch64-linux"]);
+        assert!(kinds(settings("x86_64-linux", &["i686-linux"])).contains(&"i686-linux".to_owned()));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Activation, ConfirmBy, Fired, Line, Reached, Run as RunKind};
-use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume};
+use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume, taken_over};
 use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::clock;
 use nixfleet_sys::fs::{self, Lock};
@@ -476,9 +476,12 @@ async fn await_newest<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verd
     }
 }
 
-/// Writing boot entries twice is harmless; the profile is set first, as the entries take their number from it.
+/// Writing boot entries twice is harmless; the profile is set first, as the entries take their number from it. Whoever has
+/// switched to a third system keeps both.
 async fn commit_again<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    set_target(run).await?;
+    if taken_over(&run.activation, run.backend.host().current().as_ref()).is_none() {
+        set_target(run).await?;
+    }
     commit(run, Vec::new()).await
 }
 

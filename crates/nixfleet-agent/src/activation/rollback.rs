@@ -73,11 +73,15 @@ pub fn rollback_target<B: ActivationBackend>(
 /// written.
 ///
 /// Both become what they were, which need not be what runs: somebody may have written another system for the next boot.
-/// A profile that names a third system by now is somebody's, and stays.
+/// A profile that names a third system by now is somebody's, and stays; where that system runs as well, so do the boot entries.
 pub async fn put_back<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
     let Began { target, previous, previous_generation, .. } = run.began().clone();
     let before = previous_generation.as_ref().map_or(&previous, |generation| &generation.system);
-    let is_ours = run.backend.host().profile_system().is_none_or(|named| named == target);
+    let (named, current) = (run.backend.host().profile_system(), run.backend.host().current());
+    let is_ours = named.as_ref().is_none_or(|named| *named == target);
+    // Whoever has switched to a third system has made it the boot default, or is about to.
+    let is_theirs =
+        named == current && named.is_some_and(|named| ![&target, &previous, before].contains(&&named));
     if run.activation.profile_touched() && is_ours {
         let recorded = previous_generation.as_ref();
         if let Err(why) = profile::put_back(Some(run.tools), run.backend.host(), before, recorded).await {
@@ -85,7 +89,7 @@ pub async fn put_back<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failu
         }
     }
     run.generation = None;
-    if let Err(why) = restore_boot(run, before).await {
+    if !is_theirs && let Err(why) = restore_boot(run, before).await {
         return Verdict::RevertFailed { failure, revert: why };
     }
     failpoint::hit("after-put-back");

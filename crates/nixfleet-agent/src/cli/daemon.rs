@@ -9,6 +9,7 @@ use std::time::Duration;
 use nixfleet_agent::activation::recovery;
 use nixfleet_agent::activation::types::{Failure, Observer};
 use nixfleet_agent::activation::unfinished::is_unfinished;
+use nixfleet_agent::config::state_dir_in;
 use nixfleet_agent::runtime::notify;
 use nixfleet_agent::runtime::rescue::{self, Left, Trouble};
 use nixfleet_agent::runtime::start::{self, Ended, NotStarted, Orders};
@@ -68,7 +69,9 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
     let orders = orders::read(&args, state_dir);
     let state = match &orders {
         Ok(Some((_, state))) => state.clone(),
-        Ok(None) | Err(_) => usual.to_owned(),
+        Ok(None) => usual.to_owned(),
+        // What was cut off lies where the file says, whatever else is wrong in it.
+        Err(_) => named_state(&args, state_dir).unwrap_or_else(|| usual.to_owned()),
     };
     let backend: B = match ready(&state) {
         Ok(backend) => backend,
@@ -91,6 +94,11 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
             give_up(&backend, (&refused.trouble(), code), &voice, stop).await
         }
     }
+}
+
+/// The state folder by the command line, or by a configuration that may have faults.
+fn named_state(args: &ConfigArgs, state_dir: Option<&PathBuf>) -> Option<PathBuf> {
+    state_dir.cloned().or_else(|| state_dir_in(&args.file()).ok().flatten())
 }
 
 async fn follow<B: ActivationBackend + Send + 'static>(

@@ -91,8 +91,8 @@ impl Handover {
         let successor = match program.filter(|other| *other != self.own) {
             Some(other) => Successor::Program(other),
             None if now == self.told.then() || self.useless.as_ref() == Some(&now) => return Due::No,
-            // On trial they are part of what is tried.
-            None if flight.is_some() || self.told.is_usable() => Successor::Reader,
+            // On trial they are part of what is tried. Before the reboot into a target they are not yet: nobody reverts them.
+            None if is_tried(&state.phase) || self.told.is_usable() => Successor::Reader,
             None => {
                 self.useless = Some(now);
                 return Due::Unreadable;
@@ -125,6 +125,10 @@ fn pair(own: (&Path, &str), other: (&Path, &str)) -> String {
 }
 
 /// Whether nothing is under way that this process carries out, or that would begin anew at a high price.
+fn is_tried(phase: &Phase) -> bool {
+    matches!(phase, Phase::Confirming(_))
+}
+
 fn may_end(phase: &Phase) -> bool {
     match phase {
         Phase::Converged | Phase::Staged(_) | Phase::Soaking(_) | Phase::Reverted(_) | Phase::Failed(_) => {
@@ -147,7 +151,9 @@ mod tests {
     use super::*;
     use crate::runtime::reducer::tests::disk::{system, terms};
     use nixfleet_core::host::UpMs;
-    use nixfleet_core::host::phase::{Confirming, Flight, Hooks, Rebooted, SourceNeed};
+    use nixfleet_core::host::phase::{
+        AwaitingReboot, Confirming, Flight, Hooks, Reboot, RebootCause, Rebooted, SourceNeed,
+    };
     use nixfleet_core::host::probing::{Watch, WatchId};
     use nixfleet_core::ids::ActivationId;
 
@@ -209,6 +215,26 @@ mod tests {
             },
         });
         state
+    }
+
+    /// The same release, before the reboot into it.
+    fn before_its_reboot(flight: u32) -> HostState {
+        let mut state = on_trial(flight);
+        let Phase::Confirming(Confirming { flight, .. }) = state.phase else { panic!("on trial") };
+        state.phase = Phase::AwaitingReboot(AwaitingReboot {
+            cause: RebootCause::Deferred { flight, inhibitors: Vec::new() },
+            reboot: Reboot::Waiting { trouble: None, hooks: Hooks::NotDue },
+        });
+        state
+    }
+
+    #[test]
+    fn a_configuration_that_a_person_damaged_before_a_reboot_is_not_tried_by_it() {
+        let host = Scene { usable: false, ..Scene::new() };
+        host.carries("old");
+        let mut handover = host.begins("old");
+        host.configures("damaged");
+        assert_eq!(handover.due(&before_its_reboot(5)), Due::Unreadable, "nobody would revert it");
     }
 
     #[test]
