@@ -100,7 +100,7 @@ impl ConfigRefused {
     /// folder that is mounted late), one that others can write, or that means nothing, stays so.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::File(error) => error.action == "trust",
+            Self::File(error) => error.is_untrusted(),
             Self::NotText(_) | Self::Faults(..) => true,
         }
     }
@@ -108,7 +108,7 @@ impl ConfigRefused {
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::File(error) if error.action == "trust" => {
+            Self::File(error) if error.is_untrusted() => {
                 "it decides what runs on this host: make it root's, and writable by root only (`chown root`, `chmod go-w`)"
             }
             Self::File(error) if error.is_not_found() => {

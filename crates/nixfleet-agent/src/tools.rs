@@ -152,11 +152,10 @@ impl Tools {
     /// The tools from the first folder that has each; an error names all that are missing.
     pub fn find(search: &[&Path]) -> Result<Self, MissingTools> {
         // The folder is resolved, the name is not: see the type.
-        let folders: Vec<PathBuf> = search.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let folders = resolved(search);
         let mut missing = Vec::new();
         let mut look = |name: &'static str| {
-            let found = folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path));
-            found.unwrap_or_else(|| {
+            first_of(&folders, name).unwrap_or_else(|| {
                 missing.push(name);
                 PathBuf::new()
             })
@@ -187,10 +186,8 @@ impl Tools {
             Ok(tools) => Ok(tools),
             Err(missing) if missing.names.iter().any(|name| name.starts_with("nix")) => Err(missing),
             Err(missing) => {
-                let nix = |name: &str| {
-                    let folders = missing.looked_in.iter().filter_map(|folder| folder.canonicalize().ok());
-                    folders.map(|folder| folder.join(name)).find(|path| is_program(path)).unwrap_or_default()
-                };
+                let folders = resolved(&missing.looked_in);
+                let nix = |name: &str| first_of(&folders, name).unwrap_or_default();
                 Ok(Self {
                     nix_store: nix("nix-store"),
                     nix_env: nix("nix-env"),
@@ -223,11 +220,7 @@ impl Tools {
     /// (`/run/current-system` leads nowhere for an instant in some switches) is the old path, whose start then fails, and
     /// that is asked again.
     pub fn here(&self, program: &Path) -> PathBuf {
-        let found = || {
-            let name = program.file_name()?;
-            let folders = self.search.iter().filter_map(|folder| folder.canonicalize().ok());
-            folders.map(|folder| folder.join(name)).find(|path| is_program(path))
-        };
+        let found = || first_of(&resolved(&self.search), program.file_name()?);
         if is_program(program) { program.to_owned() } else { found().unwrap_or_else(|| program.to_owned()) }
     }
 
@@ -261,6 +254,16 @@ fn bare(program: &Path) -> Cmd {
         .env("NO_COLOR", "1")
         .env("TERM", "dumb")
         .env("SYSTEMD_COLORS", "0")
+}
+
+/// Where the folders really are; one that leads nowhere is left out.
+fn resolved<P: AsRef<Path>>(folders: &[P]) -> Vec<PathBuf> {
+    folders.iter().filter_map(|folder| folder.as_ref().canonicalize().ok()).collect()
+}
+
+/// The program of this name in the first folder that has it.
+fn first_of(folders: &[PathBuf], name: impl AsRef<Path>) -> Option<PathBuf> {
+    folders.iter().map(|folder| folder.join(&name)).find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {

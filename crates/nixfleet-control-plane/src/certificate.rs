@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs::{self, FsError};
 use nixfleet_sys::pin::Pin;
@@ -91,23 +93,15 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 /// A time of a certificate: two digits of the year until 2049, four from then on, and always UTC.
 fn time_of(kind: u8, text: &str) -> Option<UnixMs> {
     let text = text.strip_suffix('Z').filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let (century, text) = match (kind, text.len()) {
-        (0x17, 12) if text < "50" => (2000, text),
-        (0x17, 12) => (1900, text),
-        (0x18, 14) => (text[..2].parse::<u64>().ok()? * 100, &text[2..]),
+    let century = match (kind, text.len()) {
+        (0x17, 12) if text < "50" => "20",
+        (0x17, 12) => "19",
+        (0x18, 14) => "",
         _ => return None,
     };
-    let part = |at: usize| text[at * 2..at * 2 + 2].parse::<u64>().ok();
-    let (year, month, day) = (century + part(0)?, part(1)?, part(2)?);
-    if !(1970..).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years that begin in March, so that the day that is put in comes last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
-    // Days from the first of March of the year 0 to 1970.
-    let secs = days.checked_sub(719_468)? * 86_400 + part(3)? * 3_600 + part(4)? * 60 + part(5)?;
-    UnixMs::new(secs * 1_000).ok()
+    let time = DateTime::strptime("%Y%m%d%H%M%S", format!("{century}{text}")).ok()?;
+    let since = TimeZone::UTC.to_timestamp(time).ok()?.as_millisecond();
+    UnixMs::new(u64::try_from(since).ok()?).ok()
 }
 
 /// Why none was made.

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 
+/// The action of [`read_guarded`] that fails when others could have written the file.
+const TRUST: &str = "trust";
+
 /// What could not be done to which path.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{path}`")]
@@ -38,6 +41,11 @@ impl FsError {
     /// Whether we may not.
     pub fn is_not_permitted(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// Whether others than root and we could have written it, as [`read_guarded`] finds: only a person changes that.
+    pub fn is_untrusted(&self) -> bool {
+        self.action == TRUST
     }
 
     /// Whether there was no such file.
@@ -204,7 +212,7 @@ pub fn read_guarded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
     let (file, meta) = open_regular(path)?;
     if let Some(who) = others_who_write(&meta) {
         let why = io::Error::new(io::ErrorKind::PermissionDenied, who.to_string());
-        return Err(failed("trust", path)(why));
+        return Err(failed(TRUST, path)(why));
     }
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", path))?;

@@ -327,4 +327,4 @@ fn cut(file: &File, path: &Path, bytes: usize) -> Result<(), FsError> {
 
 #[cfg(test)]
 #[path = "journal_tests.rs"]
-mod tests;
+pub(crate) mod tests;

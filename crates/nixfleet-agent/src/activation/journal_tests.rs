@@ -14,7 +14,12 @@ fn system(name: &str) -> StorePath {
 }
 
 fn began() -> Line {
-    Line::Began(Began {
+    Line::Began(beginning())
+}
+
+/// A system that is confirmed by its probes.
+pub(crate) fn beginning() -> Began {
+    Began {
         target: system("new"),
         previous: system("old"),
         previous_generation: None,
@@ -29,7 +34,7 @@ fn began() -> Line {
         digest: None,
         rescue: "/nix/store/agent".into(),
         purpose: Purpose::Activate,
-    })
+    }
 }
 
 fn entries(count: u64) -> Vec<Entry> {

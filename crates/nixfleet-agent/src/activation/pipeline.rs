@@ -266,8 +266,9 @@ async fn fetch<B: ActivationBackend>(run: &mut Run<'_, B>, seen: &Seen) -> Resul
 /// beginning would be a way back over theirs. Where nothing was fetched, who is busy was asked a moment ago: asking makes the
 /// kernel wait for all its processors (14 ms to read `/proc/locks`).
 async fn undisturbed<B: ActivationBackend>(run: &Run<'_, B>, seen: &Seen) -> Result<(), Failure> {
-    let was_fetched = !matches!(seen, Seen::Trusted(_));
-    if let Some(with) = if was_fetched { run.backend.busy().await } else { None } {
+    if *seen == Seen::Unknown
+        && let Some(with) = run.backend.busy().await
+    {
         return Err(Failure::Busy { with });
     }
     let current = run.backend.host().current();

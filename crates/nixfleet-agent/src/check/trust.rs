@@ -74,7 +74,7 @@ fn no_trust(config: &Config, refused: &NotReady) -> Finding {
             let fix = format!("put the fleet's root document at `{}`, or set `root`", config.root.display());
             Finding::problem(about, what, fix)
         }
-        NotReady::File(error) if error.action == "trust" => Finding::problem(
+        NotReady::File(error) if error.is_untrusted() => Finding::problem(
             about,
             what,
             "make it root's, and writable by root only: it decides whom the host trusts",

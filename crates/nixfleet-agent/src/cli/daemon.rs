@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_agent::activation::recovery;
-use nixfleet_agent::activation::types::{Failure, Observer};
+use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Observer};
 use nixfleet_agent::activation::unfinished::is_unfinished;
 use nixfleet_agent::config::state_dir_in;
 use nixfleet_agent::runtime::notify;
@@ -170,18 +170,16 @@ async fn give_up<B: ActivationBackend>(
         // Whoever ends the trial may bring back what can be read, and must not find that nobody is started any more.
         Ok(Left::Tried | Left::WentBack(_)) => true,
     };
-    match tidied {
-        Ok(Left::Settled(Some(outcome)) | Left::WentBack(outcome)) => {
-            ui::say(&format!("{}: {}", outcome.verdict, outcome.target));
-        }
-        Ok(Left::Settled(None) | Left::Tried) | Err(Failure::Busy { .. }) => {}
-        Err(failure) => ui::say(&format!("error: {failure}")),
-    }
+    tell(tidied.map(|left| match left {
+        Left::Settled(outcome) => outcome.map(|outcome| *outcome),
+        Left::WentBack(outcome) => Some(*outcome),
+        Left::Tried => None,
+    }));
     if !again {
         return code;
     }
     // Nobody is served by a line every second.
-    if std::env::var_os("INVOCATION_ID").is_some() {
+    if notify::is_a_unit() {
         let _ = timeout(AGAIN_AFTER, stop.wanted()).await;
     }
     ExitCode::FAILURE
@@ -210,7 +208,7 @@ async fn alone<B: ActivationBackend>(
             () = tell_alive(&mut alive) => {}
             () = stop.wanted() => return ExitCode::SUCCESS,
         }
-        if std::env::var_os("INVOCATION_ID").is_some() && !orders::says_nothing(args) {
+        if notify::is_a_unit() && !orders::says_nothing(args) {
             ui::say("there is a configuration now; starting anew with it");
             return ExitCode::SUCCESS;
         }
@@ -234,7 +232,12 @@ async fn tell_alive(every: &mut Option<Duration>) {
 }
 
 async fn look(backend: &impl ActivationBackend, observer: &Arc<dyn Observer>) {
-    match recovery::recover(backend, observer).await {
+    tell(recovery::recover(backend, observer).await);
+}
+
+/// Says what became of what was cut off.
+fn tell(taken_up: Result<Option<ActivationOutcome>, Failure>) {
+    match taken_up {
         Ok(Some(outcome)) => ui::say(&format!("{}: {}", outcome.verdict, outcome.target)),
         Ok(None) | Err(Failure::Busy { .. }) => {}
         Err(failure) => ui::say(&format!("error: {failure}")),

@@ -80,7 +80,7 @@ impl NotReady {
     /// a host makes its keys while the agent starts.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::File(error) => error.action == "trust",
+            Self::File(error) => error.is_untrusted(),
             Self::HostKey { .. } | Self::Identity { .. } | Self::NoAuthority(_) => false,
             Self::HostKeyWantsTouch(_) | Self::NoPrivateHalf(_) | Self::Trust(_) => true,
         }

@@ -19,6 +19,7 @@ use nixfleet_core::host::HostState;
 use nixfleet_core::host::phase::{Confirmer, Phase, Reboot};
 use nixfleet_sys::fs;
 
+use super::notify;
 use super::told::Told;
 use crate::activation::host::HostPaths;
 
@@ -70,7 +71,9 @@ impl fmt::Display for Successor {
 impl Handover {
     /// For this process, which was `told` this; nothing when no service manager would start another.
     pub fn of(host: &HostPaths, told: Told) -> Option<Self> {
-        std::env::var_os("INVOCATION_ID")?;
+        if !notify::is_a_unit() {
+            return None;
+        }
         Some(Self {
             own: fs::resolve(&std::env::current_exe().ok()?).ok()?,
             told,

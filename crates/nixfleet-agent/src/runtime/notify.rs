@@ -9,6 +9,11 @@ use nixfleet_core::host::state::{Contact, Refused, Source};
 use nixfleet_core::host::{HostState, Now};
 use sd_notify::NotifyState;
 
+/// Whether a service manager started this process, and would start it again.
+pub fn is_a_unit() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some()
+}
+
 /// Says that the agent is up.
 pub fn ready() {
     let _ = sd_notify::notify(&[NotifyState::Ready]);

@@ -123,48 +123,21 @@ fn whose<E>(it: &Activation, saved: Result<Option<super::state_file::Saved>, E>)
         (Err(_), ConfirmBy::Person) => Whose::Unknown,
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::journal::tests::beginning;
     use crate::runtime::reducer::tests::disk::{system, terms};
     use crate::runtime::state_file::Saved;
-    use nixfleet_core::activation::events::CommitPolicy;
-    use nixfleet_core::activation::inhibit::InhibitPolicy;
-    use nixfleet_core::activation::record::{Began, OnFailedUnits, Purpose, Run, Unsigned};
+    use nixfleet_core::activation::record::{Began, Entry, Line, Run, fold};
     use nixfleet_core::host::phase::{Activating, Flight, Phase, SourceNeed};
 
     fn activation(reached: Reached, confirm_by: ConfirmBy) -> Activation {
-        Activation {
-            id: ActivationId::new(1, 1),
-            began_at_ms: 0,
-            last_boot: BootId::new("a"),
-            last_at_ms: 0,
-            began: Began {
-                target: system("new"),
-                previous: system("old"),
-                previous_generation: None,
-                commit: CommitPolicy::AfterConfirm,
-                confirm_by,
-                confirm_within_secs: 60,
-                observe_secs: 0,
-                probes: vec![],
-                inhibit: InhibitPolicy::BuiltIn,
-                on_failed_units: OnFailedUnits::Revert,
-                unsigned: Unsigned::Refuse,
-                digest: None,
-                rescue: String::new(),
-                purpose: Purpose::Activate,
-            },
-            confirmed: reached == Reached::Confirmed,
-            reverting: None,
-            reached,
-            inhibitors: vec![],
-            deadline: None,
-            runs: vec![],
-            units_before: None,
-            reachable: vec![],
-            outcome: None,
-        }
+        let began = Began { target: system("new"), previous: system("old"), confirm_by, ..beginning() };
+        let (id, boot, line) = (ActivationId::new(1, 1), BootId::new("a"), Line::Began(began));
+        let started = fold(&[Entry { v: 1, seq: 1, at_ms: 0, boot, id, line }]).pop().expect("one began");
+        Activation { confirmed: reached == Reached::Confirmed, reached, ..started }
     }
 
     fn tried(reached: Reached, boot: &str, current: &str) -> bool {
