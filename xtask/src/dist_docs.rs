@@ -13,11 +13,15 @@ use crate::{
 };
 
 /// What is printed by which program when it is called how, and the file name that packagers expect.
-const DOCUMENTS: [(&str, [&str; 2], &str); 7] = [
+const DOCUMENTS: [(&str, [&str; 2], &str); 11] = [
     ("nixfleet-agent", ["generate", "man"], "nixfleet-agent.1"),
     ("nixfleet-agent", ["generate", "bash"], "nixfleet-agent.bash"),
     ("nixfleet-agent", ["generate", "zsh"], "_nixfleet-agent"),
     ("nixfleet-agent", ["generate", "fish"], "nixfleet-agent.fish"),
+    ("nixfleet-control-plane", ["generate", "man"], "nixfleet-control-plane.1"),
+    ("nixfleet-control-plane", ["generate", "bash"], "nixfleet-control-plane.bash"),
+    ("nixfleet-control-plane", ["generate", "zsh"], "_nixfleet-control-plane"),
+    ("nixfleet-control-plane", ["generate", "fish"], "nixfleet-control-plane.fish"),
     ("nixfleet", ["completions", "bash"], "nixfleet.bash"),
     ("nixfleet", ["completions", "zsh"], "_nixfleet"),
     ("nixfleet", ["completions", "fish"], "nixfleet.fish"),
@@ -37,7 +41,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut report = Report::default();
-    report.step("build the programs", || programs::build(&["nixfleet-agent", "nixfleet"]))?;
+    report.step("build the programs", || {
+        programs::build(&["nixfleet-agent", "nixfleet-control-plane", "nixfleet"])
+    })?;
     // A page for each verb: nixfleet.1, nixfleet-release-build.1, …
     Run::new(programs::built("nixfleet")).arg("man").arg(&out).go()?;
     for (program, words, name) in DOCUMENTS {

@@ -27,7 +27,7 @@ fn named(row: &str) -> (Vec<&str>, Vec<&str>) {
     (tests.into_iter().map(|(_, name)| name).collect(), stories.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Every function, and every row of a table of tests, of the sources below `folder`.
+/// Every test, and every row of a table of tests, of the sources below `folder`.
 fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -35,18 +35,43 @@ fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
             names_below(&path, names);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
-            names.extend(text.lines().filter_map(defined).map(str::to_owned));
+            names.extend(tests_in(&text).into_iter().map(str::to_owned));
         }
     }
 }
 
-/// What a line defines: `fn NAME(` or, in a table, `NAME: …` or `NAME,`.
-fn defined(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let line = line.strip_prefix("async ").unwrap_or(line);
-    let start = line.strip_prefix("fn ").unwrap_or(line);
-    let end = start.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))?;
-    let name = &start[..end];
+/// The names that a source gives to tests: a function behind `#[test]` or `#[tokio::test…]`, or a row of a table, which is a
+/// macro of ours that begins and ends at the margin. Any other function may have such a name and is run by nobody.
+fn tests_in(source: &str) -> Vec<&str> {
+    let (mut names, mut is_test, mut in_table) = (Vec::new(), false, false);
+    for line in source.lines() {
+        let word = line.trim_start();
+        let word = word.strip_prefix("async ").unwrap_or(word);
+        if word == "#[test]" || word.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some(function) = word.strip_prefix("fn ") {
+            names.extend(name_in(function).filter(|_| std::mem::take(&mut is_test)));
+        } else if begins_table(line) {
+            in_table = true;
+        } else if line.starts_with(['}', ']']) {
+            in_table = false;
+        } else if in_table && let Some(row) = line.strip_prefix("    ") {
+            names.extend(name_in(row).filter(|name| row[name.len()..].starts_with([':', ','])));
+        }
+    }
+    names
+}
+
+/// `outcomes! {` or `stories![`, but for the one macro of others that holds functions.
+fn begins_table(line: &str) -> bool {
+    let called = line.strip_suffix("! {").or_else(|| line.strip_suffix("!["));
+    called.is_some_and(|name| name != "proptest" && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
+/// The name at the beginning of a text: a sentence, of three words at least.
+fn name_in(text: &str) -> Option<&str> {
+    let end = text.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))?;
+    let name = &text[..end];
     (name.matches('_').count() >= 2).then_some(name)
 }
 
@@ -79,10 +104,30 @@ fn a_row_is_taken_apart() {
     let rows = rows(document);
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].0, named(rows[0].1)), (7, (vec!["a_b_c", "d_e_f"], vec!["x-y"])));
-    assert_eq!(defined("    async fn a_b_c() {"), Some("a_b_c"));
-    assert_eq!(
-        defined("    a_foreign_architecture_is_refused: Row::x();"),
-        Some("a_foreign_architecture_is_refused")
-    );
-    assert_eq!(defined("    short(x)"), None);
+}
+
+#[test]
+fn only_what_is_run_as_a_test_counts_as_one() {
+    let source = "\
+#[test]
+fn a_b_c() {
+    d_e_f(g_h_i);
+}
+fn d_e_f(x: u8) {}
+#[tokio::test(flavor = \"multi_thread\")]
+#[allow(
+    clippy::x_y_z,
+)]
+async fn j_k_l() {
+fn m_n_o() {
+outcomes! {
+    p_q_r: Row::s_t_u();
+        v_w_x: of_a_row;
+}
+stories![
+    y_z_a,
+];
+    b_c_d,
+";
+    assert_eq!(tests_in(source), ["a_b_c", "j_k_l", "p_q_r", "y_z_a"]);
 }

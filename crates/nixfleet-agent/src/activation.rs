@@ -8,6 +8,7 @@ pub mod backend;
 pub mod boot_space;
 pub mod confirm;
 pub mod darwin;
+pub mod deadman;
 pub mod host;
 pub mod journal;
 pub mod linux;

@@ -8,11 +8,12 @@ mod host;
 mod trust;
 
 use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::activation::ActivationBackend;
-use crate::config::{Config, ConfigFile, ConfigRefused};
+use crate::config::{Config, ConfigFile, ConfigRefused, ENVIRONMENT_FILE};
 use nixfleet_sys::text::chain;
 
 /// What a finding is about.
@@ -107,19 +108,21 @@ pub fn is_good(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.grade != Grade::Problem)
 }
 
-/// Everything that can be found with this configuration, on this host.
+/// Everything that can be found with this configuration, on this host. The state folder is the backend's: it is known also
+/// where the configuration is wrong.
 pub async fn check(
     file: &ConfigFile,
     config: &Result<Config, ConfigRefused>,
     backend: &impl ActivationBackend,
 ) -> Vec<Finding> {
     let mut findings = config_findings(file, config);
+    findings.extend(host::environment(Path::new(ENVIRONMENT_FILE)));
     if let Ok(config) = config {
         findings.extend(trust::findings(config).await);
-        findings.extend(host::state(&config.state_dir));
     }
+    findings.extend(host::state(&backend.host().state));
     findings.extend(host::nix(backend).await);
-    findings.extend(host::system(backend));
+    findings.extend(host::system(backend).await);
     findings.sort_by_key(|finding| finding.about);
     findings
 }

@@ -14,6 +14,8 @@ mod dry_run;
 mod followed;
 mod inside;
 mod orders;
+mod priority;
+mod refusal;
 mod show;
 mod ui;
 mod watch;
@@ -23,11 +25,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use nixfleet_agent::activation::deadman::Deadline;
 use nixfleet_agent::activation::host::STATE_DIR;
-use nixfleet_agent::activation::recovery::Deadline;
 use nixfleet_agent::activation::{ActivationBackend, DefaultBackend};
 use nixfleet_agent::config::{ConfigFile, state_dir_in};
-use nixfleet_sys::text::chain;
+use nixfleet_sys::text::{chain, first_paragraph};
+use refusal::{Done, Kind, Refusal};
 
 /// Activate signed NixOS systems so that nothing can leave this host broken
 #[derive(Debug, Parser)]
@@ -45,7 +48,7 @@ struct Cli {
 enum Verb {
     /// Fetch, verify and switch to a system; revert by itself if it is not well
     Activate(ActivateArgs),
-    /// Make the system on trial the boot default
+    /// Make the system on trial the boot default, if its probes pass
     Confirm(JsonArg),
     /// Go back to the system that ran before
     Rollback(JsonArg),
@@ -72,10 +75,10 @@ enum Verb {
     Generate(GenerateArgs),
     /// Run a switch program and record how it ended
     #[command(hide = true)]
-    RunRecorded { file: PathBuf, program: PathBuf, action: String },
+    RunRecorded { marks: PathBuf, file: PathBuf, program: PathBuf, action: String },
     /// Record how a run ended; systemd calls it
     #[command(hide = true)]
-    RecordEnd { file: PathBuf },
+    RecordEnd { marks: PathBuf, file: PathBuf },
     /// Revert an activation that nobody confirmed; its timer calls it
     #[command(hide = true)]
     Deadman {
@@ -108,9 +111,37 @@ enum Verb {
     Failpoints,
 }
 
+impl Verb {
+    /// Whether a script reads what it prints.
+    fn is_json(&self) -> bool {
+        match self {
+            Self::Activate(ActivateArgs { json, .. })
+            | Self::Confirm(json)
+            | Self::Rollback(json)
+            | Self::Recover(json)
+            | Self::Status(json)
+            | Self::History(json)
+            | Self::Logs(LogsArgs { json, .. })
+            | Self::Check(CheckArgs { json, .. }) => json.json,
+            Self::Run(_)
+            | Self::Hold(_)
+            | Self::Unhold(_)
+            | Self::Retry(_)
+            | Self::Generate(_)
+            | Self::RunRecorded { .. }
+            | Self::RecordEnd { .. }
+            | Self::Deadman { .. }
+            | Self::Leash { .. }
+            | Self::DarwinRun(_) => false,
+            #[cfg(feature = "failpoints")]
+            Self::Attempt(_) | Self::Failpoints => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct JsonArg {
-    /// Print JSON (version 1) on stdout
+    /// Print JSON (version 1) on stdout; what is refused is an object with `error` in it (`kind`, `code`, `message`, `hint`)
     #[arg(long)]
     json: bool,
 }
@@ -163,13 +194,13 @@ struct LogsArgs {
 struct ActivateArgs {
     /// The system: /nix/store/<hash>-nixos-system-<name>
     path: String,
-    /// Leave it on trial until `confirm`; without it the previous system comes back in time
+    /// Leave it on trial until `confirm`, which asks the probes; without it the previous system comes back in time
     #[arg(long, conflicts_with = "immediately")]
     trial: bool,
     /// Make it the boot default at once; nothing is on trial
     #[arg(long)]
     immediately: bool,
-    #[arg(long = "probe", value_name = "PROBE", help = PROBE_HELP)]
+    #[arg(long = "probe", value_name = "PROBE", conflicts_with = "immediately", help = PROBE_HELP)]
     probes: Vec<String>,
     /// Believe the servers of https probes by the certificate authorities in this file (PEM) alone
     #[arg(long, value_name = "FILE", requires = "probes")]
@@ -180,8 +211,9 @@ struct ActivateArgs {
     /// From the switch to the confirmation; then it is reverted
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
     confirm_within: Duration,
-    /// How long the probes must keep passing
+    /// How long the probes must keep passing; `confirm` asks them once
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    #[arg(conflicts_with_all = ["immediately", "trial"])]
     observe_for: Duration,
     /// Keep the system even if units are worse off (exit 4) instead of reverting
     #[arg(long)]
@@ -248,18 +280,42 @@ fn long_duration(text: &str) -> Result<Duration, String> {
 const PROBE_HELP: &str =
     "What must pass: tcp:HOST:PORT, http[s]://HOST[:PORT]/PATH, exec:/PROGRAM or unit:NAME (repeatable)";
 
+/// Refused or failed; nothing was changed.
+const REFUSED: u8 = 1;
 /// Refused because of how it was called.
 const USAGE: u8 = 2;
 /// The configuration or the state cannot be read: starting again does not help, a person must look.
 const UNREADABLE: u8 = 8;
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let runtime = nixfleet_agent::runtime::one_thread();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return ui::refuse(1, &format!("cannot start: {error}"), None),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
     };
+    let as_json = cli.verb.is_json();
+    act(cli).unwrap_or_else(|refusal| refusal.show(as_json))
+}
+
+/// What clap has to say: help and version, or what is wrong with the command line. In the words of clap, but a script that
+/// asked for JSON gets it here, too.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let asked = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+    if error.use_stderr() && asked {
+        ui::json(&Refusal::usage(in_a_line(error)).versioned());
+    }
+    // Nobody may be there to read it, which changes nothing.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+}
+
+/// The first paragraph of what clap says is what is wrong.
+fn in_a_line(error: &clap::Error) -> String {
+    first_paragraph(&error.render().to_string()).trim_start_matches("error: ").to_owned()
+}
+
+fn act(cli: Cli) -> Done {
+    let runtime = nixfleet_agent::runtime::one_thread();
+    let runtime = runtime.map_err(|error| Refusal::new(Kind::Internal, format!("cannot start: {error}")))?;
     #[cfg(feature = "failpoints")]
     if nixfleet_agent::failpoint::wants_darwin() {
         return runtime.block_on(dispatch::<nixfleet_agent::activation::darwin::DarwinBackend>(cli));
@@ -267,30 +323,29 @@ pub(crate) fn main() -> ExitCode {
     runtime.block_on(dispatch::<DefaultBackend>(cli))
 }
 
-async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
+async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> Done {
     if cli.state_dir.as_ref().is_some_and(|state| !state.is_absolute()) {
-        return ui::refuse(USAGE, "--state-dir must be an absolute path", None);
+        return Err(Refusal::usage("--state-dir must be an absolute path"));
     }
-    let state = match state_dir(cli.state_dir.clone(), &cli.verb) {
-        Ok(state) => state,
-        Err(code) => return code,
-    };
-    match cli.verb {
-        Verb::Activate(args) => activate::activate::<B>(&state, args).await,
-        Verb::Confirm(json) => activate::confirm::<B>(&state, json.json).await,
-        Verb::Rollback(json) => activate::rollback::<B>(&state, json.json).await,
-        Verb::Recover(json) => activate::recover::<B>(&state, json.json).await,
-        Verb::Status(json) => show::status(&state, json.json),
-        Verb::History(json) => show::history(&state, json.json),
-        Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await,
-        Verb::Hold(args) => followed::hold(&state, args).await,
-        Verb::Unhold(by) => followed::unhold(&state, by).await,
-        Verb::Retry(by) => followed::retry(&state, by).await,
+    let state = state_dir(cli.state_dir.clone(), &cli.verb)?;
+    Ok(match cli.verb {
+        Verb::Activate(args) => activate::activate::<B>(&state, args).await?,
+        Verb::Confirm(json) => activate::confirm::<B>(&state, json.json).await?,
+        Verb::Rollback(json) => activate::rollback::<B>(&state, json.json).await?,
+        Verb::Recover(json) => activate::recover::<B>(&state, json.json).await?,
+        Verb::Status(json) => show::status(&state, json.json)?,
+        Verb::History(json) => show::history(&state, json.json)?,
+        Verb::Logs(args) => show::logs::<B>(&state, &args.id, args.json.json).await?,
+        Verb::Hold(args) => followed::hold(&state, args).await?,
+        Verb::Unhold(by) => followed::unhold(&state, by).await?,
+        Verb::Retry(by) => followed::retry(&state, by).await?,
         Verb::Check(args) => check::run::<B>(args.config, cli.state_dir.as_ref(), args.json.json).await,
         Verb::Run(args) => daemon::run::<B>(args.config, cli.state_dir.as_ref(), &state).await,
         Verb::Generate(args) => generate(args.what),
-        Verb::RunRecorded { file, program, action } => inside::run_recorded(&file, &program, action),
-        Verb::RecordEnd { file } => inside::record_end(&file),
+        Verb::RunRecorded { marks, file, program, action } => {
+            inside::run_recorded((marks, &file), &program, action)
+        }
+        Verb::RecordEnd { marks, file } => inside::record_end(marks, &file),
         Verb::Deadman { id, next_boot, wait_until_ms, armed_file } => {
             let deadline = if next_boot { Deadline::Passed } else { Deadline::AsWritten };
             inside::deadman::<B>(&state, (&id, deadline), wait_until_ms.zip(armed_file)).await
@@ -306,12 +361,12 @@ async fn dispatch<B: ActivationBackend + Send + 'static>(cli: Cli) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-    }
+    })
 }
 
 /// The state folder: the flag's, the configuration's, or the usual one. Verbs that units run are told by a flag; they and
 /// `check` do not stumble over a configuration that cannot be read.
-fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
+fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, Refusal> {
     let asks = match verb {
         Verb::Activate(_)
         | Verb::Confirm(_)
@@ -342,7 +397,7 @@ fn state_dir(flag: Option<PathBuf>, verb: &Verb) -> Result<PathBuf, ExitCode> {
             Ok(named) => Ok(named.unwrap_or_else(usual)),
             Err(refused) => {
                 let why = format!("the configuration does not say where state is kept: {}", chain(&refused));
-                Err(ui::refuse(1, &why, Some("mend it, or give --state-dir")))
+                Err(Refusal::new(Kind::Configuration, why).hint("mend it, or give --state-dir"))
             }
         },
         None => Ok(usual()),
@@ -373,6 +428,36 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let activate = |flags: &[&str]| {
+            let path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-a";
+            Cli::try_parse_from([&["nixfleet-agent", "activate", path], flags].concat())
+                .map(|_| ())
+                .map_err(|error| error.kind())
+        };
+        let refused = Err(clap::error::ErrorKind::ArgumentConflict);
+        assert_eq!(activate(&["--immediately", "--probe", "tcp:localhost:1"]), refused);
+        assert_eq!(activate(&["--immediately", "--observe-for", "5s"]), refused);
+        assert_eq!(activate(&["--trial", "--observe-for", "5s"]), refused);
+        assert_eq!(activate(&["--trial", "--probe", "tcp:localhost:1"]), Ok(()));
+        assert_eq!(activate(&["--observe-for", "5s", "--probe", "tcp:localhost:1"]), Ok(()));
+        assert_eq!(activate(&["--immediately"]), Ok(()), "a default is nobody's wish");
+    }
+
+    #[test]
+    fn what_the_parser_refuses_is_a_line() {
+        let refused = |words: &[&str]| {
+            let error = Cli::try_parse_from([&["nixfleet-agent"], words].concat()).expect_err("refused");
+            in_a_line(&error)
+        };
+        assert_eq!(
+            refused(&["activate", "--json"]),
+            "the following required arguments were not provided: <PATH>"
+        );
+        assert!(refused(&["logs", "--jason", "x"]).starts_with("unexpected argument '--jason' found"));
     }
 
     #[test]

@@ -30,6 +30,8 @@ use written::{Fault, Written};
 
 /// Where the file usually is.
 pub const CONFIG_FILE: &str = "/etc/nixfleet/agent.toml";
+/// The environment of the shipped unit: the credentials of caches, and the way out.
+pub const ENVIRONMENT_FILE: &str = "/etc/nixfleet/agent.env";
 /// The largest file that is read, in bytes; one with every key has some 500.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The root document, if the configuration does not name one.

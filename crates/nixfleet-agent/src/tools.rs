@@ -58,6 +58,8 @@ pub const CREDENTIALS_KEPT: [&str; 1] = ["NIX_SSHOPTS"];
 /// How all variables begin that tell Nix who it is to an object store (`s3://`).
 pub const CREDENTIALS_PREFIX: &str = "AWS_";
 
+const JOURNALCTL: &str = "journalctl";
+
 /// The programs by their absolute paths, and the settings that every Nix command is given.
 ///
 /// The folder of each is resolved when it is found: `/run/current-system` changes under our feet in every switch. The
@@ -98,10 +100,18 @@ pub struct MissingTools {
 }
 
 impl MissingTools {
+    /// Those of Nix, and those of systemd, each if there are any.
+    pub fn by_package(self) -> (Option<Self>, Option<Self>) {
+        let Self { names, looked_in } = self;
+        let (nix, systemd): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_of_nix(name));
+        let one = |names: Vec<_>| (!names.is_empty()).then(|| Self { names, looked_in: looked_in.clone() });
+        (one(nix), one(systemd))
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
-        let nix = self.names.iter().any(|name| name.starts_with("nix"));
-        let systemd = self.names.iter().any(|name| !name.starts_with("nix"));
+        let nix = self.names.iter().any(|name| is_of_nix(name));
+        let systemd = self.names.iter().any(|name| !is_of_nix(name));
         let mut packages = Vec::new();
         if nix {
             packages.push("Nix (`nix.enable = true`, or the package `nix-bin`)");
@@ -151,6 +161,11 @@ impl Tools {
 
     /// The tools from the first folder that has each; an error names all that are missing.
     pub fn find(search: &[&Path]) -> Result<Self, MissingTools> {
+        Self::find_those(search, |_| true)
+    }
+
+    /// The tools with the names that are `wanted`; the paths of others may stay empty, and cannot be run.
+    fn find_those(search: &[&Path], wanted: impl Fn(&str) -> bool) -> Result<Self, MissingTools> {
         // The folder is resolved, the name is not: see the type.
         let folders = resolved(search);
         let mut missing = Vec::new();
@@ -166,12 +181,13 @@ impl Tools {
             nix: look("nix"),
             systemctl: look("systemctl"),
             systemd_run: look("systemd-run"),
-            journalctl: look("journalctl"),
+            journalctl: look(JOURNALCTL),
             busctl: look("busctl"),
             search: search.iter().map(|folder| folder.to_path_buf()).collect(),
             manager: PathBuf::from(bus::SOCKET),
             nix_options: Vec::new(),
         };
+        missing.retain(|name| wanted(name));
         if missing.is_empty() {
             Ok(tools)
         } else {
@@ -180,28 +196,14 @@ impl Tools {
         }
     }
 
-    /// Nix alone in [`SEARCH_PATH`], for platforms without systemd; the other paths stay empty and cannot be run.
+    /// Nix alone in [`SEARCH_PATH`], for platforms without systemd.
     pub fn find_nix_here() -> Result<Self, MissingTools> {
-        match Self::find(&SEARCH_PATH.map(Path::new)) {
-            Ok(tools) => Ok(tools),
-            Err(missing) if missing.names.iter().any(|name| name.starts_with("nix")) => Err(missing),
-            Err(missing) => {
-                let folders = resolved(&missing.looked_in);
-                let nix = |name: &str| first_of(&folders, name).unwrap_or_default();
-                Ok(Self {
-                    nix_store: nix("nix-store"),
-                    nix_env: nix("nix-env"),
-                    nix: nix("nix"),
-                    systemctl: PathBuf::new(),
-                    systemd_run: PathBuf::new(),
-                    journalctl: PathBuf::new(),
-                    busctl: PathBuf::new(),
-                    search: missing.looked_in.clone(),
-                    manager: PathBuf::new(),
-                    nix_options: Vec::new(),
-                })
-            }
-        }
+        Self::find_those(&SEARCH_PATH.map(Path::new), is_of_nix)
+    }
+
+    /// What reads the journal in [`SEARCH_PATH`]: what a switch printed can be read without Nix.
+    pub fn find_journal_here() -> Result<Self, MissingTools> {
+        Self::find_those(&SEARCH_PATH.map(Path::new), |name| name == JOURNALCTL)
     }
 
     /// The tools in [`SEARCH_PATH`].
@@ -241,6 +243,11 @@ impl Tools {
         let one = |(name, value): &(String, String)| ["--option".to_owned(), name.clone(), value.clone()];
         self.nix_options.iter().flat_map(one).collect()
     }
+}
+
+/// Whether the program comes with Nix; all others come with systemd.
+fn is_of_nix(name: &str) -> bool {
+    name.starts_with("nix")
 }
 
 fn is_credential(key: &OsStr) -> bool {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use nixfleet_control_plane::config::{CONFIG_BYTES_MAX, Config};
 use nixfleet_control_plane::say;
-use nixfleet_control_plane::server::Server;
+use nixfleet_control_plane::server::{Means, Server};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::{clock, fs};
 
@@ -45,7 +45,7 @@ fn run(hours: &str, config: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::read(&text).map_err(|faults| format!("{faults:?}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (server, _ender) = Server::start_by(&config, skewed).await?;
+        let (server, _ender) = Server::start_by(&config, Means { clock: skewed, ..Means::default() }).await?;
         say::line(&format!("serving at {}, with a clock that is {hours} hours ahead", server.address()?));
         server.run().await;
         Ok(())

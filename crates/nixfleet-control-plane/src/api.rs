@@ -18,6 +18,7 @@ mod verbs;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub ingest: Ingest,
     /// How much of them there may be.
     pub room: Room,
+    /// How long a body may take to come.
+    pub body_within: Duration,
     /// Which log the numbers of events are of.
     pub log: Arc<str>,
     /// The polls that wait.

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use nixfleet_control_plane::config::ready::now;
 use nixfleet_control_plane::config::{CONFIG_BYTES_MAX, CONFIG_FILE, Config};
 use nixfleet_control_plane::server::Server;
@@ -50,8 +51,22 @@ enum Verb {
         /// The backup
         from: PathBuf,
     },
-    /// Make everything that is derived from the event log again
+    /// Make everything that is derived from the event log again; of SQLite, while no server runs
     Rebuild,
+    /// Write the manual page or a shell's completions
+    #[command(hide = true)]
+    Generate {
+        /// Which
+        what: Generated,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Generated {
+    Man,
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,8 +122,13 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn go(config: &Path, verb: Verb) -> Result<(), Refused> {
+    // It needs no configuration.
+    if let Verb::Generate { what } = verb {
+        return generate(what);
+    }
     let config = read(config)?;
     match verb {
+        Verb::Generate { what } => generate(what),
         Verb::Run => run(&config).await,
         Verb::Check => check(&config).await,
         Verb::Certificate { names } => {
@@ -125,12 +145,28 @@ async fn go(config: &Path, verb: Verb) -> Result<(), Refused> {
             backup::restore(&config.database, &from).await.map_err(refused("cannot restore"))
         }
         Verb::Rebuild => {
+            let _held = backup::hold(&config.database).map_err(refused("cannot rebuild"))?;
             let store = Store::open(&config.database).await.map_err(refused("cannot open the database"))?;
             let count = store.rebuild(now()).await.map_err(refused("cannot rebuild"))?;
             print(&format!("{count} events folded"));
             Ok(())
         }
     }
+}
+
+fn generate(what: Generated) -> Result<(), Refused> {
+    let (mut command, mut out) = (Cli::command(), std::io::stdout());
+    let shell = match what {
+        Generated::Man => {
+            let page = clap_mangen::Man::new(command).render(&mut out);
+            return page.map_err(refused("cannot write the manual page"));
+        }
+        Generated::Bash => Shell::Bash,
+        Generated::Zsh => Shell::Zsh,
+        Generated::Fish => Shell::Fish,
+    };
+    clap_complete::generate(shell, &mut command, "nixfleet-control-plane", &mut out);
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Config, Refused> {

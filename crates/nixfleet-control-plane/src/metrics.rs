@@ -79,6 +79,8 @@ pub struct Gauges {
     pub certificate_ends: Option<UnixMs>,
     /// When a plan was last made, if one was.
     pub planned: Option<UnixMs>,
+    /// Channels that stand still, since what is planned for them is objected to.
+    pub withheld: usize,
 }
 
 /// What a rollout may be.
@@ -125,6 +127,11 @@ impl Metrics {
         let single = [
             ("polls_waiting", "Hosts whose long polls wait in this process.", gauges.polling as u64),
             ("newest_event", "The newest event's number.", gauges.newest_event),
+            (
+                "channels_withheld",
+                "Channels that stand still, since what is planned for them breaks rules: alarm on any.",
+                gauges.withheld as u64,
+            ),
             ("planner_leads", "Whether this process plans for all.", leads.get()),
         ];
         for (name, help, value) in single {
@@ -171,6 +178,7 @@ fn name(kind: TroubleKind) -> &'static str {
         TroubleKind::DatabaseAway => "away",
         TroubleKind::DatabaseFailing => "failing",
         TroubleKind::RootEnding => "root-ending",
+        TroubleKind::PlanObjected => "plan-objected",
     }
 }
 

@@ -155,14 +155,16 @@ impl Mirror {
         changed
     }
 
-    /// Takes in that these hosts wait for orders at this time. Those that were just ordered something are left out: that an
-    /// order was sent does not say that it arrived.
+    /// Takes in that these hosts wait for orders at this time. Those that were just ordered something and do not say that they
+    /// have it are left out: that an order was sent does not say that it arrived. One that has it, and waits for a window or a
+    /// fetch before it begins, says nothing else for as long as its poll is held.
     pub fn waiting(&mut self, hosts: Vec<HostName>, at: UnixMs) -> bool {
-        let is_free =
-            |name: &HostName| self.snapshot.host(name).is_some_and(|(_, host)| host.ordered.is_none());
-        let free: Vec<(HostName, UnixMs)> =
-            hosts.into_iter().filter(is_free).map(|name| (name, at)).collect();
-        self.heard(free)
+        let is_there = |name: &HostName| {
+            self.snapshot.host(name).is_some_and(|(_, host)| !host.may_not_have_its_order())
+        };
+        let there: Vec<(HostName, UnixMs)> =
+            hosts.into_iter().filter(is_there).map(|name| (name, at)).collect();
+        self.heard(there)
     }
 }
 

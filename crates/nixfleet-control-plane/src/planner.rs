@@ -8,12 +8,14 @@
 //!
 //! Nothing is kept here that cannot be read again. A round that fails is made again at the next tick.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use nixfleet_core::model::names::HostName;
+use nixfleet_core::model::names::{ChannelName, HostName};
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_core::rollout::{Plan, PlanReport, Reason, Snapshot, What, plan, sound_part};
+use nixfleet_core::rollout::reason::in_short;
+use nixfleet_core::rollout::{Opinion, Plan, PlanReport, Reason, Snapshot, Sound, What, plan, sound_part};
 use nixfleet_sys::random;
 use nixfleet_sys::text::chain;
 use tokio::sync::watch;
@@ -72,6 +74,10 @@ pub struct Outlook {
     pub report: Arc<PlanReport>,
     /// What the second opinion has against the rest, which is withheld.
     pub objections: Vec<String>,
+    /// The channels that stand still by that.
+    pub withheld: BTreeSet<ChannelName>,
+    /// Since when there is something that is objected to.
+    pub objected_since: Option<UnixMs>,
 }
 
 /// What a plan is made from, and what was planned: read by whoever answers people. Cheap to clone.
@@ -80,12 +86,19 @@ pub struct Planning {
     known: Arc<RwLock<(Mirror, Outlook)>>,
     /// The newest event that a round has looked at.
     seen: watch::Sender<u64>,
+    /// Who looks at plans.
+    opinion: Opinion,
 }
 
 impl Planning {
-    fn new(listening_since: UnixMs) -> Self {
+    fn new(listening_since: UnixMs, opinion: Opinion) -> Self {
         let known = (Mirror::new(listening_since), Outlook::default());
-        Self { known: Arc::new(RwLock::new(known)), seen: watch::Sender::new(0) }
+        Self { known: Arc::new(RwLock::new(known)), seen: watch::Sender::new(0), opinion }
+    }
+
+    /// What would be planned with this fleet.
+    pub fn looked_at(&self, snapshot: &Snapshot, now: UnixMs) -> Looked {
+        looked_at(snapshot, now, usize::MAX, self.opinion)
     }
 
     /// Returns when the event `newest` is in what is known and planned, or after a while without it: who reads what they
@@ -110,8 +123,12 @@ impl Planning {
     /// Plans, on a thread that may take its time, with so many orders at most.
     async fn plan(&self, now: UnixMs, orders_max: usize) -> Planned {
         let planning = self.clone();
-        let planned =
-            tokio::task::spawn_blocking(move || Planned::of(&planning.read().0, now, orders_max)).await;
+        let planned = tokio::task::spawn_blocking(move || {
+            let (mirror, _) = &*planning.read();
+            let looked = looked_at(&mirror.snapshot, now, orders_max, planning.opinion);
+            Planned { event: mirror.event, looked }
+        });
+        let planned = planned.await;
         // It is cancelled only when the process ends; pure code does not panic.
         planned.unwrap_or_else(|_| Planned::nothing(now))
     }
@@ -120,42 +137,60 @@ impl Planning {
 /// A plan, as it was just made.
 struct Planned {
     event: u64,
-    plan: Plan,
-    report: PlanReport,
-    objections: Vec<String>,
+    looked: Looked,
 }
 
 impl Planned {
-    fn of(mirror: &Mirror, now: UnixMs, orders_max: usize) -> Self {
-        let (plan, report, objections) = looked_at(&mirror.snapshot, now, orders_max);
-        Self { event: mirror.event, plan, report, objections }
-    }
-
     fn nothing(now: UnixMs) -> Self {
         let plan = Plan { at_ms: now, decisions: Vec::new(), orders: Vec::new() };
-        Self { event: 0, plan, report: PlanReport::default(), objections: Vec::new() }
+        Self { event: 0, looked: Looked::whole(plan, PlanReport::default()) }
     }
 
-    fn outlook(self) -> Outlook {
-        let Self { event, plan, report, objections } = self;
+    /// What is planned now, where `before` was.
+    fn outlook(self, before: &Outlook) -> Outlook {
+        let Self { event, looked: Looked { plan, report, objections, withheld } } = self;
         let (at, plan) = (plan.at_ms, (!plan.is_empty()).then(|| Arc::new(plan)));
-        Outlook { event, at, plan, report: Arc::new(report), objections }
+        let objected_since = (!objections.is_empty()).then(|| before.objected_since.unwrap_or(at));
+        Outlook { event, at, plan, report: Arc::new(report), objections, withheld, objected_since }
+    }
+}
+
+/// A plan that the second opinion has looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// The part that it has nothing against.
+    pub plan: Plan,
+    /// Why nothing is done with everybody else.
+    pub report: PlanReport,
+    /// What it says of the rest.
+    pub objections: Vec<String>,
+    /// The channels that stand still by that.
+    pub withheld: BTreeSet<ChannelName>,
+}
+
+impl Looked {
+    fn whole(plan: Plan, report: PlanReport) -> Self {
+        Self { plan, report, objections: Vec::new(), withheld: BTreeSet::new() }
     }
 }
 
 /// The part of a plan that the second opinion has nothing against, with so many orders at most, and what it says of the rest.
 /// Whoever is left out waits a moment longer. What must not begin is taken back before anybody else is told anything.
-pub fn looked_at(snapshot: &Snapshot, now: UnixMs, orders_max: usize) -> (Plan, PlanReport, Vec<String>) {
-    let (plan, report) = plan(snapshot, now);
+pub fn looked_at(snapshot: &Snapshot, now: UnixMs, orders_max: usize, opinion: Opinion) -> Looked {
+    let (plan, mut report) = plan(snapshot, now);
     if plan.is_empty() {
-        return (plan, report, Vec::new());
+        return Looked::whole(plan, report);
     }
-    let (mut plan, objections) = sound_part(plan, snapshot);
+    let Sound { mut plan, objections, withheld } = sound_part(plan, snapshot, opinion);
     if plan.orders.len() > orders_max {
         plan.orders.sort_by_key(|order| order.what != What::Withdraw);
         plan.orders.truncate(orders_max);
     }
-    (plan, report, objections.iter().map(ToString::to_string).collect())
+    for (channel, objections) in &withheld {
+        report.held.withhold(channel, objections);
+    }
+    let objections = objections.iter().map(ToString::to_string).collect();
+    Looked { plan, report, objections, withheld: withheld.into_keys().collect() }
 }
 
 /// What the planner needs.
@@ -173,6 +208,8 @@ pub struct Tools {
     pub clock: fn() -> UnixMs,
     /// The newest event's number, which this tells as well.
     pub committed: watch::Sender<u64>,
+    /// Who looks at plans.
+    pub opinion: Opinion,
 }
 
 /// The task.
@@ -213,7 +250,7 @@ impl Planner {
     /// A planner that has not read anything yet, and where it leaves what it knows.
     pub fn new(tools: Tools, changed: watch::Receiver<u64>) -> (Self, Planning) {
         let listening_since = (tools.clock)();
-        let planning = Planning::new(listening_since);
+        let planning = Planning::new(listening_since, tools.opinion);
         let me = format!("{:016x}", random::number());
         let planner = Self {
             tools,
@@ -308,12 +345,11 @@ impl Planner {
         }
         let mut rounds = 0;
         while rounds < ROUNDS_MAX {
-            let now = self.now();
-            let planned = self.plan(now, usize::MAX).await;
-            let is_empty = planned.plan.is_empty() && planned.objections.is_empty();
-            let outlook = planned.outlook();
-            self.tools.metrics.plans.add(1);
-            self.planning.change(|_, known| *known = outlook);
+            let is_empty = self.look_ahead().await;
+            if is_empty {
+                // What is objected to later is another matter, also if it reads the same.
+                self.objected.clear();
+            }
             if is_empty || leads == Leads::No {
                 return Ok(());
             }
@@ -323,11 +359,23 @@ impl Planner {
                 carried = store.within(self.carry_out()).await?;
             }
             if carried == Carried::Not {
+                // There may be more to see than before: the log was read on.
+                self.look_ahead().await;
                 return Ok(());
             }
             rounds += 1;
         }
         Ok(())
+    }
+
+    /// Plans all that there is, for people to see. Says whether there is nothing.
+    async fn look_ahead(&mut self) -> bool {
+        let now = self.now();
+        let planned = self.plan(now, usize::MAX).await;
+        self.tools.metrics.plans.add(1);
+        let is_empty = planned.looked.plan.is_empty() && planned.looked.objections.is_empty();
+        self.planning.change(|_, known| *known = planned.outlook(known));
+        is_empty
     }
 
     async fn plan(&mut self, now: UnixMs, orders_max: usize) -> Planned {
@@ -352,8 +400,9 @@ impl Planner {
             if touched.newest > event {
                 let news = News::about(reading, &touched).await?;
                 any |= !touched.is_empty();
-                self.planning.change(|mirror, _| mirror.take(news));
+                // First, as it is read again by the next round if this fails.
                 self.note_asked(reading, &touched).await?;
+                self.planning.change(|mirror, _| mirror.take(news));
                 self.tell(touched.newest);
             }
             if !touched.more {
@@ -449,14 +498,17 @@ impl Planner {
 
     /// Plans within a write, and writes what comes out.
     async fn carry_out(&mut self) -> Result<Carried, StoreError> {
+        let asked = self.now();
+        let mut write = self.tools.store.begin(asked).await?;
+        // Others may have written for long.
         let now = self.now();
-        let mut write = self.tools.store.begin(now).await?;
+        write.begun_at(now);
         if !write.still_mine(LEASE, &self.me).await? {
             self.lease_until = UnixMs::EPOCH;
             return Ok(Carried::Not);
         }
         self.catch_up(&mut Reading::Within(&mut write)).await?;
-        let Planned { event: _, plan, report: _, objections } = self.plan(now, ORDERS_AT_ONCE).await;
+        let Looked { plan, report: _, objections, withheld: _ } = self.plan(now, ORDERS_AT_ONCE).await.looked;
         self.alarm(&mut write, &objections).await?;
         let known = self.planning.read().0.hosts(plan.orders.iter().map(|order| &order.host));
         note(&mut write, known, &plan).await?;
@@ -490,7 +542,7 @@ impl Planner {
         say::line(&format!(
             "ALARM: channels stand still, since what is planned for them breaks rules that it must keep; this is a \
              mistake in this program: {}",
-            objections.join("; ")
+            in_short(objections, "; ", None)
         ));
         let fact = Fact::Objected { objections: objections.to_vec() };
         write.append(&About::Fleet, &fact).await?;

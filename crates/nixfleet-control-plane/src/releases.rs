@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::model::circles::{self, Member, Stuck};
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Tag};
+use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, RootVersion, Tag};
 use nixfleet_core::model::policy::WaveIndex;
 use nixfleet_core::model::release::{Entry, Release};
 use nixfleet_core::model::time::UnixMs;
@@ -112,6 +112,15 @@ impl IntakeRefused {
     }
 }
 
+/// What was taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intake {
+    /// The roots that were new, oldest first.
+    pub roots: Vec<RootVersion>,
+    /// What became of the release.
+    pub taken: Taken,
+}
+
 /// A release was taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taken {
@@ -146,8 +155,8 @@ pub async fn begin(store: &Store, first_root: &[u8], now: UnixMs) -> Result<Trus
 async fn end_channels(write: &mut Write, trust: &Trust) -> Result<(), StoreError> {
     let root = trust.root();
     let named = root.channels.keys().cloned().collect();
-    for channel in write.remove_channels(&named, root.version.get()).await? {
-        say::line(&format!("channel {channel} is gone, as root {} does not name it", root.version.get()));
+    for channel in write.remove_channels(&named, root.version).await? {
+        say::line(&format!("channel {channel} is gone, as root {} does not name it", root.version));
     }
     Ok(())
 }
@@ -158,7 +167,7 @@ pub struct Draft {
     /// What is saved, to be compared before anything is written.
     begun: Trust,
     trust: Trust,
-    roots: Vec<(u64, Vec<u8>)>,
+    roots: Vec<(RootVersion, Vec<u8>)>,
     release: Option<Fresh>,
     entries: BTreeMap<HostName, Vec<u8>>,
     keys: Vec<KeyId>,
@@ -166,6 +175,8 @@ pub struct Draft {
     placed: BTreeMap<HostName, (BTreeSet<Tag>, WaveIndex)>,
     bytes: usize,
     clock: UnixMs,
+    /// Who pushes it.
+    by: Option<String>,
 }
 
 #[derive(Debug)]
@@ -194,7 +205,13 @@ impl Draft {
     pub fn of(begun: Trust, clock: UnixMs) -> Self {
         let trust = begun.clone();
         let (roots, keys, entries, placed) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { begun, trust, roots, release: None, entries, keys, placed, bytes: 0, clock }
+        Self { begun, trust, roots, release: None, entries, keys, placed, bytes: 0, clock, by: None }
+    }
+
+    /// The same, pushed by this person; the log says so.
+    #[must_use = "it is the draft from now on"]
+    pub fn by(self, person: &str) -> Self {
+        Self { by: Some(person.to_owned()), ..self }
     }
 
     /// The root in force, with those that were taken so far.
@@ -219,7 +236,7 @@ impl Draft {
             return Ok(());
         }
         self.trust = self.trust.accept_root(envelope, self.clock).map_err(IntakeRefused::Root)?;
-        self.roots.push((self.trust.root().version.get(), envelope.to_vec()));
+        self.roots.push((self.trust.root().version, envelope.to_vec()));
         Ok(())
     }
 
@@ -261,8 +278,8 @@ impl Draft {
     }
 
     /// Writes all of it, if it is whole.
-    pub async fn finish(self, store: &Store, first_root: &[u8]) -> Result<Taken, IntakeRefused> {
-        let Self { begun, trust, roots, release, entries, keys, placed, bytes: _, clock } = self;
+    pub async fn finish(self, store: &Store, first_root: &[u8]) -> Result<Intake, IntakeRefused> {
+        let Self { begun, trust, roots, release, entries, keys, placed, bytes: _, clock, by } = self;
         let whole = match &release {
             Some(fresh) if !fresh.is_known => usize::try_from(fresh.release.hosts).unwrap_or(usize::MAX),
             Some(_) | None => entries.len(),
@@ -281,7 +298,8 @@ impl Draft {
         }
         write.set(TRUST, &trust.to_saved().to_bytes()).await?;
         for (version, envelope) in &roots {
-            write.put_document(&layout::root(*version), envelope).await?;
+            write.put_document(&layout::root(version.get()), envelope).await?;
+            write.append(&About::Fleet, &Fact::RootTaken { root: *version, by: by.clone() }).await?;
         }
         if !roots.is_empty() {
             end_channels(&mut write, &trust).await?;
@@ -295,19 +313,20 @@ impl Draft {
                     return Err(IntakeRefused::Elsewhere(elsewhere));
                 }
                 write.empty_release(&id.channel, id.seq).await?;
-                for (host, envelope) in &entries {
-                    write.put_document(&layout::entry(&id.channel, id.seq, host), envelope).await?;
-                }
+                let entries = entries.iter();
+                let entries =
+                    entries.map(|(host, entry)| (layout::entry(&id.channel, id.seq, host), &**entry));
+                write.put_documents(&entries.collect::<Vec<_>>()).await?;
                 write.put_document(&layout::release(&id.channel, id.seq), &envelope).await?;
                 let latest = layout::write_latest(id.seq);
                 write.put_document(&layout::latest(&id.channel), latest.as_bytes()).await?;
                 let about = About::Channel(id.channel.clone());
-                write.append(&about, &Fact::ReleaseTaken { release: id.clone() }).await?;
+                write.append(&about, &Fact::ReleaseTaken { release: id.clone(), by }).await?;
                 Taken::New(id)
             }
         };
         write.commit().await?;
-        Ok(taken)
+        Ok(Intake { roots: roots.into_iter().map(|(version, _)| version).collect(), taken })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Old events go, by a clock that is believed only while it runs as time does: one step forward must not take the whole log.
 //!
 //! What the clock said at the last run is kept. One that is more than a day further than the time that has passed since is
-//! doubted for a day, and so is one after a long pause of the server: nothing is lost by waiting. Called by [`crate::server`].
+//! doubted for a day, and so is one after a long pause of the server: nothing is lost by waiting. That day goes on when the
+//! server is started anew. Called by [`crate::server`].
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ use crate::store::{Store, StoreError};
 const EVERY: Duration = Duration::from_hours(6);
 /// How much further than expected a clock may be, and for how long it is doubted otherwise.
 const DOUBT: Secs = Secs(86_400);
-/// Under which name the time of the last run is kept.
+/// Under which name the time of the last run is kept, and until when the clock is doubted by its own time.
 const RETAINED: &str = "retained";
+const DOUBTED_UNTIL: &str = "retained-doubted-until";
 
 /// What a clock is held against.
 #[derive(Debug)]
@@ -39,15 +41,19 @@ pub enum Run {
 }
 
 impl Believed {
-    /// By what it said when old events were last removed, or when the newest event was written.
+    /// By what it said when it was last held against this, or when the newest event was written.
     pub async fn begin(store: &Store, now: UnixMs) -> Result<Self, StoreError> {
-        let kept = store.setting(RETAINED).await?;
-        let kept = kept.and_then(|bytes| UnixMs::new(String::from_utf8(bytes).ok()?.parse().ok()?).ok());
-        let seen = match kept {
+        let seen = match kept(store, RETAINED).await? {
             Some(kept) => kept,
             None => store.newest_event_at().await?.unwrap_or(now),
         };
-        Ok(Self::since(seen))
+        let mut believed = Self::since(seen);
+        let left = kept(store, DOUBTED_UNTIL).await?.map_or(0, |until| until.ms_since(now));
+        // More than a day would be left where the clock was set back, so it is not the one that was doubted.
+        if left <= u64::from(DOUBT.0) * 1_000 {
+            believed.doubted_until = Duration::from_millis(left);
+        }
+        Ok(believed)
     }
 
     /// By what it said when the process began.
@@ -76,15 +82,31 @@ pub async fn run(
     (now, up): (UnixMs, Duration),
 ) -> Result<Run, StoreError> {
     if !believed.is_believed(now, up) {
+        let left = believed.doubted_until.saturating_sub(up);
+        let until = now.plus(Secs(u32::try_from(left.as_secs()).unwrap_or(DOUBT.0)));
+        keep_times(store, now, &[(RETAINED, now), (DOUBTED_UNTIL, until)]).await?;
         return Ok(Run::Doubted);
     }
     let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
     let before = UnixMs::new(now.ms_since(UnixMs::EPOCH).saturating_sub(keep_ms)).unwrap_or(UnixMs::EPOCH);
     let removed = store.retain(now, before).await?;
-    let mut write = store.begin(now).await?;
-    write.set(RETAINED, now.get().to_string().as_bytes()).await?;
-    write.commit().await?;
+    keep_times(store, now, &[(RETAINED, now)]).await?;
     Ok(Run::Removed(removed))
+}
+
+/// The time that is kept under `name`.
+async fn kept(store: &Store, name: &'static str) -> Result<Option<UnixMs>, StoreError> {
+    let bytes = store.setting(name).await?;
+    Ok(bytes.and_then(|bytes| UnixMs::new(String::from_utf8(bytes).ok()?.parse().ok()?).ok()))
+}
+
+async fn keep_times(store: &Store, now: UnixMs, times: &[(&'static str, UnixMs)]) -> Result<(), StoreError> {
+    let mut write = store.begin(now).await?;
+    for (name, time) in times {
+        write.set(name, time.get().to_string().as_bytes()).await?;
+    }
+    write.commit().await?;
+    Ok(())
 }
 
 /// Goes on for ever; to be aborted at the end of the process.

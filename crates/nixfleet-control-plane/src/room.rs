@@ -18,7 +18,7 @@ const KIB_MAX: u32 = 64 * 1024;
 /// How long somebody waits for room; an agent gives a report a minute.
 const WITHIN: Duration = Duration::from_secs(15);
 /// Bodies of one host: an agent sends one at a time, and after a connection was cut an older one may still be here.
-const OF_A_HOST_MAX: usize = 4;
+pub const OF_A_HOST_MAX: usize = 4;
 
 /// The room that there is. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -25,8 +25,27 @@ use crate::say;
 use crate::store::board::Released;
 use crate::store::{Store, StoreError};
 
-/// The handshake of TLS: three round trips over the slowest line, with retries.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
+/// What a client may take its time for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The handshake of TLS: three round trips over the slowest line, with retries.
+    pub handshake: Duration,
+    /// From one request to the head of the next. An agent comes at once; a browser's idle connection may go.
+    pub head: Duration,
+    /// The body of a request: 1 MiB at 300 kbit/s.
+    pub body: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(15),
+            head: Duration::from_secs(90),
+            body: Duration::from_secs(30),
+        }
+    }
+}
+
 /// Threads that shake hands. A handshake takes 0.35 ms of a core (`facts/stack.md`), and after a restart a whole fleet wants one:
 /// among the other tasks, everybody who is connected already, and whoever takes connections, would wait behind thousands of
 /// them. Threads share the cores fairly.
@@ -34,8 +53,6 @@ const HANDSHAKE_THREADS: usize = 2;
 /// Connections that the kernel keeps until they are taken, or its own limit (`net.core.somaxconn`). What it has no room for waits
 /// for seconds, and then believes to be connected.
 const BACKLOG: u32 = 65_535;
-/// From one request to the head of the next. An agent comes at once; a browser's idle connection may go.
-const HEAD_WITHIN: Duration = Duration::from_secs(90);
 /// The largest head, and how much is read ahead.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// A peer that does not acknowledge for so long is gone: a host that was cut off, or switched off without a word.
@@ -96,6 +113,8 @@ pub struct Serving {
     pub handshakes: Handshakes,
     /// How many connections there may be.
     pub connections_max: u32,
+    /// What they may take their time for.
+    pub limits: Limits,
     /// Becomes true when no more are taken, and those that there are end after what they answer.
     pub ending: watch::Receiver<bool>,
 }
@@ -111,7 +130,7 @@ pub fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Serves until the end is announced and everybody has an answer, or some time after it.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
-    let Serving { tls, handshakes, connections_max, mut ending } = serving;
+    let Serving { tls, handshakes, connections_max, limits, mut ending } = serving;
     let connections = Arc::new(Semaphore::new(connections_max as usize));
     let (acceptor, ours) = (TlsAcceptor::from(tls), Handle::current());
     loop {
@@ -136,11 +155,16 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving) {
                 continue;
             }
         };
-        let connection =
-            Connection { address, router: router.clone(), ending: ending.clone(), _permit: permit };
+        let connection = Connection {
+            address,
+            router: router.clone(),
+            head_within: limits.head,
+            ending: ending.clone(),
+            _permit: permit,
+        };
         let (acceptor, ours) = (acceptor.clone(), ours.clone());
         handshakes.spawn(async move {
-            if let Some(stream) = handshake(&acceptor, stream).await {
+            if let Some(stream) = handshake(&acceptor, stream, limits.handshake).await {
                 ours.spawn(connection.run(stream));
             }
         });
@@ -185,19 +209,20 @@ impl Drop for Handshakes {
 
 type Stream = tokio_rustls::server::TlsStream<TcpStream>;
 
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<Stream> {
+async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, within: Duration) -> Option<Stream> {
     // Best effort: a kernel that cannot do one of them still has the other limits.
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_keepalive(&stream, true);
     let _ = sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
     let user_timeout = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
     let _ = sockopt::set_tcp_user_timeout(&stream, user_timeout);
-    timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await.ok()?.ok()
+    timeout(within, acceptor.accept(stream)).await.ok()?.ok()
 }
 
 struct Connection {
     address: SocketAddr,
     router: Router,
+    head_within: Duration,
     ending: watch::Receiver<bool>,
     /// Given back when it ends.
     _permit: OwnedSemaphorePermit,
@@ -216,7 +241,7 @@ impl Connection {
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            .header_read_timeout(self.head_within)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let mut served = std::pin::pin!(served);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::rollout::{Opinion, object};
 use nixfleet_sys::fs;
 use nixfleet_sys::text::chain;
 use tokio::net::TcpListener;
@@ -21,7 +22,7 @@ use crate::planner::{LEASE, Planner, Tools};
 use crate::releases::folder::{self, FolderRefused};
 use crate::releases::{self, IntakeRefused, Taken};
 use crate::room::Room;
-use crate::serve::{self, Handshakes, Serving, serve};
+use crate::serve::{self, Handshakes, Limits, Serving, serve};
 use crate::store::ingest::Ingest;
 use crate::store::{Store, StoreError, backup};
 use crate::tls::Certificate;
@@ -74,6 +75,23 @@ pub struct Server {
     held: Option<fs::Lock>,
 }
 
+/// By what a server goes that no configuration names: the program takes what is usual, and tests something else.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    /// The clock.
+    pub clock: fn() -> UnixMs,
+    /// Who looks at plans.
+    pub opinion: Opinion,
+    /// What clients may take their time for.
+    pub limits: Limits,
+}
+
+impl Default for Means {
+    fn default() -> Self {
+        Self { clock: now, opinion: object, limits: Limits::default() }
+    }
+}
+
 /// What tells a server to end.
 #[derive(Debug)]
 pub struct Ender(watch::Sender<bool>);
@@ -88,11 +106,12 @@ impl Ender {
 impl Server {
     /// Opens everything and starts the tasks.
     pub async fn start(config: &Config) -> Result<(Self, Ender), NotStarted> {
-        Self::start_by(config, now).await
+        Self::start_by(config, Means::default()).await
     }
 
-    /// [`Server::start`], by another clock than the machine's.
-    pub async fn start_by(config: &Config, clock: fn() -> UnixMs) -> Result<(Self, Ender), NotStarted> {
+    /// [`Server::start`], by these means.
+    pub async fn start_by(config: &Config, means: Means) -> Result<(Self, Ender), NotStarted> {
+        let Means { clock, opinion, limits } = means;
         let first_root: Arc<[u8]> = config.first_root()?.into();
         let certificate = Arc::new(Certificate::new(config.identity()?).map_err(NotStarted::Tls)?);
         let tls = Arc::new(tls::server(Arc::clone(&certificate)).map_err(NotStarted::Tls)?);
@@ -112,6 +131,7 @@ impl Server {
             metrics: metrics.clone(),
             clock,
             committed: committed.clone(),
+            opinion,
         };
         let (planner, planning) = Planner::new(tools, changed.clone());
         let planner_name = planner.name().to_owned();
@@ -120,6 +140,7 @@ impl Server {
             store,
             ingest,
             room: Room::default(),
+            body_within: limits.body,
             wakes,
             planning,
             changed,
@@ -142,7 +163,7 @@ impl Server {
             tasks.push(tokio::spawn(watch_folder(app.clone(), folder.clone())));
         }
         let handshakes = Handshakes::begin().map_err(NotStarted::Threads)?;
-        let serving = Serving { tls, handshakes, connections_max: config.connections_max, ending };
+        let serving = Serving { tls, handshakes, connections_max: config.connections_max, limits, ending };
         Ok((Self { listener, app, serving, tasks, planner_name, ingest: ingesting, held }, Ender(ender)))
     }
 

@@ -185,6 +185,15 @@ impl Store {
         Ok(store)
     }
 
+    /// Makes the tables of a new one as a program left them that knew so many steps, for tests of the way from there.
+    /// Says whether there are so many.
+    pub async fn make_older(database: &Database, steps: usize) -> Result<bool, StoreError> {
+        let store = Self::connect(database, Patience::default()).await?;
+        let made = schema::migrate_to(&store.writer, store.engine, steps).await;
+        store.close().await;
+        made
+    }
+
     async fn connect(database: &Database, patience: Patience) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let mut store = match database {

@@ -117,5 +117,8 @@ pub fn text(kind: TroubleKind) -> &'static str {
         TroubleKind::RootEnding => {
             "the root ends within 30 days: sign and push the next one, or no release is taken after that"
         }
+        TroubleKind::PlanObjected => {
+            "channels stand still, since what is planned for them breaks rules that it must keep, which is a mistake in this program"
+        }
     }
 }

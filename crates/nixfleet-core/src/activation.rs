@@ -7,6 +7,7 @@
 //! - [`platform`]: what of NixOS and nix-darwin the two below must know.
 //! - [`judge`]: the verdict on a switch that ended, from the world and not from the exit code alone.
 //! - [`resume`]: where an interrupted activation goes on.
+//! - [`way_back`]: where a person's rollback leads.
 //! - [`inhibit`]: what must not be replaced live, and when a reboot is needed.
 //! - [`boot_space`]: whether the next boot entry fits.
 //! - [`packages`]: package differences between two closures.
@@ -24,3 +25,4 @@ pub mod platform;
 pub mod record;
 pub mod resume;
 pub mod units;
+pub mod way_back;

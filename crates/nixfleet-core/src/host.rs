@@ -14,6 +14,7 @@ pub mod state;
 mod step;
 pub mod terms;
 pub mod time;
+pub mod trusted;
 pub mod waiting;
 pub mod window;
 pub mod world;

@@ -25,7 +25,7 @@ pub mod snapshot;
 
 pub use fact::{Fact, NotFolded, Verb};
 pub use hosts::Hosts;
-pub use object::{Objection, object, sound_part};
+pub use object::{Objection, Opinion, Sound, object, sound_part};
 pub use order::{Decision, Order, Plan, Transition, What};
 pub use planner::plan;
 pub use progress::{Rollout, RolloutId, Status};

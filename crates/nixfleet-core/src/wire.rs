@@ -11,6 +11,7 @@ pub mod log;
 pub mod people;
 pub mod rollouts;
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,38 @@ pub struct Hello {
     /// Its state, if it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Box<SavedState>>,
+}
+
+/// A [`Hello`] without a state, and how far the control plane is with its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeted {
+    /// Up to which of the host's records everything was taken in or is lost.
+    pub told: u64,
+    /// Whether they cannot be followed at the moment.
+    pub has_fault: bool,
+    /// [`Hello::seq`].
+    pub seq: u64,
+    /// [`Hello::oldest`].
+    pub oldest: u64,
+}
+
+impl Greeted {
+    /// The answer. `is_same` says whether the state that is known is the host's; it is asked where it should be.
+    pub fn answer(self, is_same: impl FnOnce() -> bool) -> EventsTaken {
+        let Self { told, has_fault, seq, oldest } = self;
+        let next = told + 1;
+        let is_followed = !has_fault
+            && match told.cmp(&seq) {
+                Ordering::Equal => is_same(),
+                // It sends what is missing. Of what is gone there it tells the numbers, and later its state: with the state at
+                // once it would take the verdicts between for acknowledged. Of whom nothing is known, a state is less than a
+                // whole log.
+                Ordering::Less => oldest <= next || told > 0,
+                // It was set up anew, or its disk was put back.
+                Ordering::Greater => false,
+            };
+        EventsTaken { next, then: if is_followed { Then::GoOn } else { Then::SendState } }
+    }
 }
 
 /// The bytes of a state over which a [`Hello`] has its digest.
@@ -169,6 +202,7 @@ impl Wish {
             | Event::Woke
             | Event::SourceAnswered { .. }
             | Event::SourceFailed { .. }
+            | Event::RootAccepted { .. }
             | Event::ReleaseVerified { .. }
             | Event::ReleaseRefused { .. }
             | Event::TargetStaged { .. }
@@ -304,5 +338,26 @@ mod tests {
         assert_eq!(wish.event().name(), "held");
         assert_eq!(Wish::noted_by(&wish.event()), Some(wish.clone()));
         assert_eq!(wish.topic(), Wish::Unhold { by: "bob".to_owned() }.topic());
+    }
+
+    #[test]
+    fn a_state_is_asked_for_where_records_cannot_lead_to_it() {
+        let greeted = Greeted { told: 7, has_fault: false, seq: 7, oldest: 3 };
+        let then = |greeted: Greeted, is_same| {
+            let EventsTaken { next, then } = greeted.answer(|| is_same);
+            assert_eq!(next, greeted.told + 1);
+            then
+        };
+        assert_eq!((then(greeted, true), then(greeted, false)), (Then::GoOn, Then::SendState));
+        let of_fault = Greeted { has_fault: true, ..greeted };
+        assert_eq!(then(of_fault, true), Then::SendState);
+        // It has more, all of which it can send, or of which it tells the numbers that are gone.
+        assert_eq!(then(Greeted { seq: 9, oldest: 8, ..greeted }, false), Then::GoOn);
+        assert_eq!(then(Greeted { seq: 90, oldest: 50, ..greeted }, false), Then::GoOn);
+        // Nothing is known of it, and its log has no beginning any more.
+        assert_eq!(then(Greeted { told: 0, seq: 9, ..greeted }, false), Then::SendState);
+        assert_eq!(then(Greeted { told: 0, seq: 9, oldest: 1, ..greeted }, false), Then::GoOn);
+        // It has less than was told.
+        assert_eq!(then(Greeted { seq: 6, ..greeted }, true), Then::SendState);
     }
 }

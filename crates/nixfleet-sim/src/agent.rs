@@ -54,7 +54,7 @@ impl Sim {
         });
         let (setup, world) = (it.setup.clone(), it.machine.world(&self.truth));
         self.counts.starts += 1;
-        self.tell(host, Event::AgentStarted { setup, world, journal }.into());
+        self.tell(host, Event::AgentStarted { setup, world, journal, root: None }.into());
         self.soon(host, (100, 20_000), Agents::Looks);
         if !self.is_static(host) {
             self.soon(host, (100, 2_000), Agents::Reports);

@@ -20,6 +20,7 @@ use running::{Limit, PIPE_GRACE, Running, end_group, feed};
 mod inheriting;
 mod leading;
 mod running;
+mod talking;
 #[cfg(test)]
 mod tests;
 

@@ -3,12 +3,12 @@
 //! After [`write_atomic`] or [`link_atomic`] returns, a reader and a power cut see the new contents; before, the old.
 //! [`Lock`] is an advisory lock that the kernel drops with its holder, so no lock outlives a crash.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, OFlags, flock, statvfs};
 
 /// The action of [`read_guarded`] that fails when others could have written the file.
 const TRUST: &str = "trust";
@@ -155,6 +155,49 @@ pub fn write_atomic_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsE
     finish(&fresh, path, written)
 }
 
+/// Makes an empty file that only its owner can read, for another program to fill; an error if there is one of that name.
+pub fn make_private_file(path: &Path) -> Result<File, FsError> {
+    let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    options.map_err(failed("make the file", path))
+}
+
+/// Who owns a file: a user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
+}
+
+impl Owner {
+    fn of(meta: &Metadata) -> Self {
+        Self { user: meta.uid(), group: meta.gid() }
+    }
+}
+
+/// Who owns what is at `path`; a link there is looked at itself, and not followed.
+pub fn owner(path: &Path) -> Result<Owner, FsError> {
+    let meta = std::fs::symlink_metadata(path).map_err(failed("look at", path))?;
+    Ok(Owner::of(&meta))
+}
+
+/// Gives the open file, which was made or found at `path`, to this owner, unless it is theirs. Only root can give files away.
+///
+/// Its name is not asked: whoever owns the folder may have put a link to another file in its place, or the other file
+/// itself, which is refused since it has two names then.
+pub fn give_to(file: &File, path: &Path, to: Owner) -> Result<(), FsError> {
+    let meta = file.metadata().map_err(failed("look at", path))?;
+    if Owner::of(&meta) == to {
+        return Ok(());
+    }
+    if !meta.is_file() || meta.nlink() > 1 {
+        let why = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file of one name");
+        return Err(failed("give away", path)(why));
+    }
+    fchown(file, Some(to.user), Some(to.group)).map_err(failed("give away", path))
+}
+
 /// Points the link at `target` by making a new one and renaming it: there is no instant without a link.
 pub fn link_atomic(target: &Path, link: &Path) -> Result<(), FsError> {
     let fresh = beside(link);
@@ -223,36 +266,73 @@ pub fn read_guarded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
     Ok(bytes)
 }
 
-/// Who else can write a file or folder.
+/// What others can do with a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writers {
+pub enum Can {
+    /// Read it.
+    Read,
+    /// Write it.
+    Write,
+}
+
+impl Can {
+    /// Its bit among those for everybody.
+    fn bit(self) -> u32 {
+        match self {
+            Self::Read => 0o4,
+            Self::Write => 0o2,
+        }
+    }
+}
+
+impl std::fmt::Display for Can {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
+/// Who else can read or write a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
     /// It belongs to this user, who is neither root nor we.
     Owner(u32),
     /// Its group can.
-    Group,
+    Group(Can),
     /// Everybody can.
-    Everybody,
+    Everybody(Can),
 }
 
-impl std::fmt::Display for Writers {
+impl std::fmt::Display for Others {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Owner(user) => write!(f, "it belongs to user {user}"),
-            Self::Group => f.write_str("its group can write it"),
-            Self::Everybody => f.write_str("everybody can write it"),
+            Self::Group(can) => write!(f, "its group can {can} it"),
+            Self::Everybody(can) => write!(f, "everybody can {can} it"),
         }
     }
 }
 
 /// Who can write a file or folder beside root and the user that we run as; the widest circle of them.
-pub fn others_who_write(meta: &std::fs::Metadata) -> Option<Writers> {
+pub fn others_who_write(meta: &std::fs::Metadata) -> Option<Others> {
+    others(meta, Can::Write)
+}
+
+/// Who can read a file beside root and the user that we run as; the widest circle of them.
+pub fn others_who_read(meta: &std::fs::Metadata) -> Option<Others> {
+    others(meta, Can::Read)
+}
+
+fn others(meta: &std::fs::Metadata, can: Can) -> Option<Others> {
     let (owner, mode) = (meta.uid(), meta.mode());
-    if mode & 0o002 != 0 {
-        Some(Writers::Everybody)
-    } else if mode & 0o020 != 0 {
-        Some(Writers::Group)
+    if mode & can.bit() != 0 {
+        Some(Others::Everybody(can))
+    } else if mode & (can.bit() << 3) != 0 {
+        Some(Others::Group(can))
     } else if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        Some(Writers::Owner(owner))
+        Some(Others::Owner(owner))
     } else {
         None
     }
@@ -260,14 +340,20 @@ pub fn others_who_write(meta: &std::fs::Metadata) -> Option<Writers> {
 
 /// Opened without waiting: the other end of a pipe may never come.
 fn open_regular(path: &Path) -> Result<(File, std::fs::Metadata), FsError> {
-    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag of open(2)");
-    let file =
-        OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed("read", path))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags(OFlags::NONBLOCK))
+        .open(path)
+        .map_err(failed("read", path))?;
     let meta = file.metadata().map_err(failed("read", path))?;
     if meta.is_file() {
         return Ok((file, meta));
     }
     Err(failed("read", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")))
+}
+
+fn flags(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).expect("flags of open(2)")
 }
 
 /// Where the link points, one step.
@@ -378,11 +464,11 @@ fn sync_all_of(folder: &File) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    inode: u64,
 }
 
 impl Lock {
-    /// Takes the lock at once, or says `None` when somebody else holds it.
+    /// Takes the lock at once, or says `None` when somebody else holds it. A link at `path` is an error, as whoever owns the
+    /// folder could lead us to any file by it; a pipe is not waited for.
     pub fn try_take(path: &Path) -> Result<Option<Self>, FsError> {
         if let Some(parent) = path.parent() {
             make_dir(parent)?;
@@ -392,13 +478,11 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK))
             .open(path)
             .map_err(failed("open the lock", path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let inode = file.metadata().map_err(failed("stat the lock", path))?.ino();
-                Ok(Some(Self { file, inode }))
-            }
+            Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(failed("take the lock", path)(e.into())),
         }
@@ -410,14 +494,14 @@ impl Lock {
         let _ = rustix::io::pwrite(&self.file, id.as_bytes(), 0);
     }
 
+    /// Gives the locked file, which is at `path`, to this owner, as [`give_to`] does.
+    pub fn give_to(&self, path: &Path, to: Owner) -> Result<(), FsError> {
+        give_to(&self.file, path, to)
+    }
+
     /// The locked file, to be handed to a child: locked until the last process that has it is gone.
     pub fn into_file(self) -> File {
         self.file
-    }
-
-    /// The inode of the lock file, as `/proc/locks` names it.
-    pub fn inode(&self) -> u64 {
-        self.inode
     }
 }
 
@@ -438,19 +522,35 @@ pub fn named_holder(path: &Path) -> Option<i32> {
     std::str::from_utf8(&bytes).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// Process ids that hold an exclusive `flock` on the file, from the text of `/proc/locks`; touches no lock.
+/// Process ids that hold an exclusive `flock` on the file that these metadata are of, from the text of `/proc/locks`; touches
+/// no lock.
 ///
-/// A process in another pid namespace reads as 0 there and is left out of nothing: 0 is returned as a holder.
-pub fn flock_holders(proc_locks: &str, inode: u64) -> Vec<i32> {
-    proc_locks.lines().filter_map(|line| flock_holder(line, inode)).collect()
+/// The number of a file means something on its own disk only, so the disk is compared as well; on btrfs and overlayfs the
+/// kernel names another one there than in the metadata, and nobody is found. A process in another pid namespace reads as 0
+/// there and is left out of nothing: 0 is returned as a holder.
+pub fn flock_holders(proc_locks: &str, file: &Metadata) -> Vec<i32> {
+    holders_of(proc_locks, (file.dev(), file.ino()))
 }
 
-fn flock_holder(line: &str, inode: u64) -> Option<i32> {
+fn holders_of(proc_locks: &str, file: (u64, u64)) -> Vec<i32> {
+    proc_locks.lines().filter_map(|line| flock_holder(line, file)).collect()
+}
+
+fn flock_holder(line: &str, (device, inode): (u64, u64)) -> Option<i32> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     // `1: FLOCK  ADVISORY  WRITE 1234 00:2e:567 0 EOF`; a waiter has `->` in the second place and holds nothing.
-    let [_, "FLOCK", _, "WRITE", pid, file, ..] = words.as_slice() else { return None };
-    let held = file.rsplit(':').next()?.parse::<u64>().ok()?;
-    if held == inode { pid.parse().ok() } else { None }
+    let [_, "FLOCK", _, "WRITE", pid, held, ..] = words.as_slice() else { return None };
+    let mut numbers = held.split(':');
+    let mut hex = || u32::from_str_radix(numbers.next()?, 16).ok();
+    let on = device_of(hex()?, hex()?);
+    let is = numbers.next()?.parse::<u64>().ok()?;
+    if (on, is) == (device, inode) { pid.parse().ok() } else { None }
+}
+
+/// The number of a disk as Linux's metadata have it: the lower bits of both numbers first, then the higher ones.
+fn device_of(major: u32, minor: u32) -> u64 {
+    let (major, minor) = (u64::from(major), u64::from(minor));
+    (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12) | ((major & !0xfff) << 32)
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -20,14 +20,26 @@ pub fn tail(bytes: &[u8], bytes_max: usize) -> String {
     printable(&String::from_utf8_lossy(&bytes[start..]))
 }
 
-/// `text` without control characters, newline and tab excepted.
+/// `text` without control characters, newline and tab excepted, and without those that turn the direction of writing: with
+/// them a text shows something else than it says.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').collect()
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || turns(*c))).collect()
+}
+
+/// Marks, embeddings, overrides and isolates of the bidirectional algorithm, and the separators that are lines to some.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// At most `chars_max` characters of a foreign text, printable and in one line.
 pub fn one_line(text: &str, chars_max: usize) -> String {
     printable(text).replace(['\n', '\t'], " ").chars().take(chars_max).collect()
+}
+
+/// The lines before the first empty one, in one line.
+pub fn first_paragraph(text: &str) -> String {
+    let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    first.join(" ")
 }
 
 /// A place in a text as people count: from 1, columns in characters.
@@ -110,6 +122,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_paragraph_ends_at_an_empty_line() {
+        assert_eq!(first_paragraph("error: this\n  and that\n\nUsage: it"), "error: this and that");
+        assert_eq!(first_paragraph(""), "");
+    }
+
+    #[test]
     fn a_tail_never_cuts_inside_a_character() {
         let text = "öäü€𝄞".repeat(7);
         for max in 0..=text.len() {
@@ -180,6 +198,7 @@ mod tests {
     #[test]
     fn a_text_in_one_line_has_no_other_and_no_controls() {
         assert_eq!(one_line("a\n\tb\u{1b}[31m", 100), "a  b[31m");
+        assert_eq!(one_line("1\u{202e}2 fo 2\u{2069}\u{2028}x\u{9b}y", 100), "12 fo 2xy");
         assert_eq!(one_line("üüü", 2), "üü");
     }
 

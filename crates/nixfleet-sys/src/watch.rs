@@ -21,7 +21,7 @@ mod tests {
     use std::time::Duration;
     use tokio::time::timeout;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_mins(1);
     const QUIET: Duration = Duration::from_millis(120);
 
     /// The same story for both ways of watching.

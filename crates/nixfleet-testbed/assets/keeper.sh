@@ -9,7 +9,7 @@
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 mode=$1 run=$2
-. "$run/env" # root layer cache name cgroup disk_limit boot_limit net_pid slot address gateway binds; kernel initrd
+. "$run/env" # root layer cache name cgroup disk_limit boot_limit real_syncs net_pid slot address gateway binds; kernel initrd
 cg=/sys/fs/cgroup/$cgroup
 merged=$run/merged
 
@@ -87,7 +87,11 @@ make_disk() {
     up=$run/up/up work=$run/up/work
     mkdir -p "$up" "$work"
   fi
-  mount -t overlay overlay -o "$lower,upperdir=$up,workdir=$work" "$merged" || die "mount overlay"
+  # Nothing here outlives this process, and no host of this kind loses unwritten pages: a sync that costs nothing keeps the
+  # machine's disk, and with it every other host, from standing still for seconds.
+  local syncs=,volatile
+  [ "$real_syncs" = 0 ] || syncs=
+  mount -t overlay overlay -o "$lower,upperdir=$up,workdir=$work$syncs" "$merged" || die "mount overlay"
   if [ "$boot_limit" != 0 ]; then
     mount -t tmpfs -o "size=$boot_limit,mode=0755" tmpfs /run/boot || die "mount /boot"
     cp -a "$merged/boot/." /run/boot/ || die "fill /boot"

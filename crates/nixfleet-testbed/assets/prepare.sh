@@ -83,6 +83,23 @@ for key in other impostor; do
   umount "$store/merged/run/build/resign"
   mv "$store/resign" "$out/signed-$key"
 done
+
+# What a thief of the trusted key would serve under the name of `good`: another `activate`, signed as it should be.
+good=$(sed -n 's/^good //p' "$out/systems")
+in_builder cp -a "$good" /tmp/theft
+in_builder sed -i '2i touch /var/log/stolen' /tmp/theft/activate
+mkdir -p "$store/resign/nar"
+cp -a nix-cache-info "$store/resign/"
+in_builder nix-store --dump /tmp/theft > "$store/resign/nar/theft.nar"
+hash=$(in_builder nix-hash --type sha256 --base32 /tmp/theft) size=$(stat -c %s "$store/resign/nar/theft.nar")
+narinfo=$(basename "$good" | cut -d - -f 1).narinfo
+sed -e 's,^URL: .*,URL: nar/theft.nar,' -e 's,^Compression: .*,Compression: none,' \
+  -e "s,^\(File\|Nar\)Hash: .*,\1Hash: sha256:$hash," -e "s,^\(File\|Nar\)Size: .*,\1Size: $size," \
+  "$out/cache/testbed-unsigned/$narinfo" > "$store/resign/$narinfo"
+mount --bind "$store/resign" "$store/merged/run/build/resign"
+in_builder nix store sign --store file:///run/build/resign --key-file /run/build/keys/signing.sec --all 2>> "$out/copy.log"
+umount "$store/merged/run/build/resign"
+mv "$store/resign" "$out/signed-thief"
 step "exported $(wc -l < "$out/closure") paths"
 
 # --- the layer --------------------------------------------------------------------------------

@@ -71,13 +71,31 @@ let
   newerAgent = drv "nixfleet-agent-0.1.1" { package = agentPackage; } ''
     mkdir -p $out/bin; cp $package/bin/nixfleet-agent $out/bin/nixfleet-agent
   '';
+  # An agent that is older than the state on its host. It is the same program, and what is newer is the state: in a mount
+  # namespace of its own each process finds a copy of the file that says the next format. Nothing else of the host differs.
+  olderAgent = drv "nixfleet-agent-0.0.9" {
+    package = agentPackage;
+    inside = ''
+      state=/var/lib/nixfleet/state.json
+      if [ -e $state ]; then
+        mount -t tmpfs tmpfs /mnt
+        sed '0,/"format": *1/s//"format": 2/' $state > /mnt/state.json
+        mount --bind /mnt/state.json $state
+      fi
+    '';
+  } ''
+    mkdir -p $out/bin
+    printf '#!/bin/bash\nset -e\n%s\nexec %s/bin/nixfleet-agent "$@"\n' "$inside" "$package" > $out/inside
+    printf '#!/bin/bash\nexec unshare --mount %s/inside "$@"\n' "$out" > $out/bin/nixfleet-agent
+    chmod +x $out/inside $out/bin/nixfleet-agent
+  '';
   agentUnit = package: extra: lines [
     "[Unit]" "Description=NixFleet agent" "After=network-setup.service" "X-StopOnRemoval=false"
     "[Service]"
     (if agent == null then "Type=oneshot\nRemainAfterExit=yes" else "Type=notify\nRestart=on-failure\nRestartSec=1")
     "ExecStart=${package}/bin/nixfleet-agent run" "StateDirectory=nixfleet"
-    # It is ready within milliseconds; a switch waits this long for one that hangs.
-    "TimeoutStartSec=10"
+    # It is ready within milliseconds where the disk is not busy.
+    "TimeoutStartSec=60"
     "Environment=PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin" extra
   ];
 
@@ -341,11 +359,11 @@ let
     unit-slow = system "unit-slow" (with2 { units = goodUnits "2" // { "demo-slow.service" = lines [
       "[Unit]" "Description=ready after 5 s" "[Service]" "Type=oneshot" "RemainAfterExit=yes" "ExecStart=/bin/sleep 5" ]; }; });
     unit-fails-late = system "unit-fails-late" (with2 { units = goodUnits "2" // { "demo-late.service" = lines [
-      "[Unit]" "Description=fails 4 s after its start" "[Service]" "ExecStart=/bin/sh -c 'sleep 4; exit 7'" ]; }; });
+      "[Unit]" "Description=fails 15 s after its start" "[Service]" "ExecStart=/bin/sh -c 'sleep 15; exit 7'" ]; }; });
     hand-started = system "hand-started" { units = baseUnits // { "hand-started.service" = service "hand-started" "1" ""; }; };
     hand-started-fails = system "hand-started-fails" { units = baseUnits // { "hand-started.service" = failing "hand-started"; }; };
     hangs = system "hangs" (with2 { before = unlessBooting "sleep infinity"; });
-    slow = system "slow" (with2 { before = unlessBooting "sleep 6"; });
+    slow = system "slow" (with2 { before = unlessBooting "sleep 12"; });
     precheck-fails = system "precheck-fails" (with2 { preCheck = script "pre-switch-checks" "echo 'a check says no'; exit 1"; });
     bootloader-fails = system "bootloader-fails" (with2 { bootLoader = script "boot-loader" "echo 'OSError: [Errno 28] No space left on device' >&2; exit 1"; });
     exits-1-after-flip = system "exits-1-after-flip" (with2 { wrapper = ''STAND_IN_EXIT_AFTER_ACTIVATE=1 exec ${switchProgram} "$@"''; });
@@ -364,7 +382,7 @@ let
     agent-broken-kept = system "agent-broken-kept" (with2 {
       agentPackage = brokenAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit brokenAgent "X-RestartIfChanged=false"; }; });
     agent-hangs = system "agent-hangs" (with2 {
-      agentPackage = hungAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit hungAgent ""; }; });
+      agentPackage = hungAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit hungAgent "TimeoutStartSec=10"; }; });
     agent-removed = system "agent-removed" (with2 { units = builtins.removeAttrs (goodUnits "2") [ "nixfleet-agent.service" ]; });
     reexecs = system "reexecs" (with2 { systemConf = "[Manager]\nDefaultTimeoutStopSec=80s"; });
     breaks-network = system "breaks-network" (with2 {
@@ -395,7 +413,7 @@ let
     darwin-good = darwin "darwin-good" { };
     darwin-fails = darwin "darwin-fails" { between = "echo 'a step failed' >&2; false"; };
     darwin-hangs = darwin "darwin-hangs" { between = "echo 'about to hang'; sleep infinity"; };
-    darwin-slow = darwin "darwin-slow" { between = "sleep 6"; };
+    darwin-slow = darwin "darwin-slow" { between = "sleep 12"; };
     darwin-floods = darwin "darwin-floods" { before = ''
       printf '\xff\xfe not utf-8 \xc3\x28\n'; printf '\xff\xfe not utf-8 \xc3\x28\n' >&2
       head -c 3000000 /dev/zero | tr '\0' y; echo
@@ -407,6 +425,8 @@ let
     darwin-third = darwin "darwin-third" { flipTo = "${third}"; };
     big-a = big "big-a" "1";
     big-b = big "big-b" "2";
+    agent-older = system "agent-older" (with2 {
+      agentPackage = olderAgent; units = goodUnits "2" // { "nixfleet-agent.service" = agentUnit olderAgent "X-RestartIfChanged=false"; }; });
   };
 in {
   inherit systems;

@@ -35,6 +35,11 @@ pub enum Damage {
     MissingArchive,
     /// Neither is there.
     Absent,
+    /// Other contents under the same name with a good signature by the trusted key, as somebody who has stolen it would
+    /// serve them: only of [`System::Good`], whose `activate` then makes `/var/log/stolen`. Nix has nothing against them.
+    ///
+    /// [`System::Good`]: crate::System::Good
+    OtherContents,
 }
 
 impl Damage {
@@ -49,6 +54,7 @@ impl Damage {
         Self::TruncatedArchive,
         Self::MissingArchive,
         Self::Absent,
+        Self::OtherContents,
     ];
 }
 
@@ -113,6 +119,13 @@ impl<'a> Cache<'a> {
                 remove(&self.archive_file(path)?)?;
                 remove(&self.narinfo_file(path)?)
             }
+            Damage::OtherContents => {
+                self.signed_by("thief", path)?;
+                let archive = archive_name(&self.narinfo(path)?)?;
+                let file = self.signed("thief").join(&archive);
+                let bytes = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+                crate::files::put(&self.folder().join(archive), &bytes, 0o644)
+            }
         }
     }
 
@@ -158,9 +171,14 @@ impl<'a> Cache<'a> {
         Ok(self.folder().join(archive_name(&self.narinfo(path)?)?))
     }
 
-    /// Signed by real Nix with another key, when the image was made.
-    fn signed_by(&self, key: &str, path: &str) -> Result<()> {
-        let file = self.image.cache().with_file_name(format!("signed-{key}")).join(narinfo_name(path)?);
+    /// What real Nix signed for somebody else than the cache's owner, when the image was made.
+    fn signed(&self, by: &str) -> PathBuf {
+        self.image.cache().with_file_name(format!("signed-{by}"))
+    }
+
+    /// Has the narinfo that was [`Cache::signed`] by somebody else.
+    fn signed_by(&self, by: &str, path: &str) -> Result<()> {
+        let file = self.signed(by).join(narinfo_name(path)?);
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         self.set_narinfo(path, &text)
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::host::Host;
+use crate::host::{Host, HostBuilder};
 use crate::image::Flavour;
 use crate::machine::Machine;
 use crate::net::Net;
@@ -50,6 +50,20 @@ impl StaticFleet {
     /// root and the agent's configuration. `cli` is the operator's command line. The hosts follow at once, and there is
     /// no release yet.
     pub fn boot(flavour: Flavour, cli: &Path, names: &[&str]) -> Result<Self> {
+        Self::boot_as(flavour, cli, names, |host| host)
+    }
+
+    /// The same, with hosts that wait for the disk, as where times are measured.
+    pub fn boot_with_real_syncs(flavour: Flavour, cli: &Path, names: &[&str]) -> Result<Self> {
+        Self::boot_as(flavour, cli, names, HostBuilder::real_syncs)
+    }
+
+    fn boot_as(
+        flavour: Flavour,
+        cli: &Path,
+        names: &[&str],
+        kind: impl Fn(HostBuilder) -> HostBuilder,
+    ) -> Result<Self> {
         let net = Net::new(flavour)?;
         let folder = RunDir::new("fleet")?;
         let bound = folder.path.join("fleet");
@@ -60,7 +74,7 @@ impl StaticFleet {
             .bind(cli, Path::new(CLI))
             .bind(&bound, Path::new(FOLDER))
             .boot()?;
-        let boot = |name: &&str| Host::builder(flavour).name(name).net(&net).boot();
+        let boot = |name: &&str| kind(Host::builder(flavour).name(name).net(&net)).boot();
         let hosts = names.iter().map(boot).collect::<Result<Vec<Host>>>()?;
         let fleet = Self { office, hosts, net, folder };
         fleet.cli(&["init", FOLDER, "--fleet-id", "acme"])?;
@@ -136,7 +150,7 @@ impl StaticFleet {
         let probe = json!({
             "name": "web",
             "kind": { "http": { "url": "http://127.0.0.1:8000/health" } },
-            "interval": "1s", "timeout": "1s", "failures": 3,
+            "interval": "1s", "timeout": "5s", "failures": 3,
         });
         let mut hosts = serde_json::Map::new();
         for host in &self.hosts {

@@ -41,6 +41,7 @@ pub struct HostBuilder {
     name: String,
     disk_limit: u64,
     boot_limit: u64,
+    real_syncs: bool,
     binds: Vec<(PathBuf, PathBuf)>,
     net: Option<Arc<Net>>,
 }
@@ -64,6 +65,14 @@ impl HostBuilder {
     #[must_use]
     pub fn boot_limit(mut self, bytes: u64) -> Self {
         self.boot_limit = bytes;
+        self
+    }
+
+    /// What its programs sync is written to the machine's disk, as where times are measured. Without it a sync costs nothing:
+    /// no host of this kind loses unwritten pages, and many of them at once would wait for one another's.
+    #[must_use]
+    pub fn real_syncs(mut self) -> Self {
+        self.real_syncs = true;
         self
     }
 
@@ -116,11 +125,12 @@ impl HostBuilder {
             .map(|(from, to)| format!("--bind={}:{}", from.display(), to.display()))
             .collect();
         format!(
-            "{}name='{}'\ndisk_limit={}\nboot_limit={}\nbinds='{}'\n",
+            "{}name='{}'\ndisk_limit={}\nboot_limit={}\nreal_syncs={}\nbinds='{}'\n",
             keeper_env(image, run, place),
             self.name,
             self.disk_limit,
             self.boot_limit,
+            u8::from(self.real_syncs),
             binds.join(" "),
         )
     }
@@ -150,6 +160,7 @@ impl Host {
             name: "host".to_owned(),
             disk_limit: 0,
             boot_limit: 0,
+            real_syncs: false,
             binds: Vec::new(),
             net: None,
         }

@@ -17,7 +17,7 @@ use crate::wait::wait_until;
 /// What `run` allows.
 const RUN_LIMIT: Duration = Duration::from_mins(1);
 /// What fetching a system allows.
-const FETCH_LIMIT: Duration = Duration::from_mins(2);
+const FETCH_LIMIT: Duration = Duration::from_mins(8);
 
 /// A running machine under test.
 pub trait Machine {
@@ -65,8 +65,10 @@ pub trait Machine {
         }
     }
 
-    /// The journal of a unit over all boots, without times.
+    /// The journal of a unit over all boots, without times, with all that was said until now: a unit has ended before its last line is
+    /// taken in.
     fn journal(&self, unit: &str) -> Result<String> {
+        self.run(&["journalctl", "--sync"])?;
         Ok(self.run(&["journalctl", "--no-pager", "--quiet", "-o", "cat", "-u", unit])?.success()?.stdout)
     }
 

@@ -33,7 +33,7 @@ impl Net {
         crate::sweep::sweep_once();
         let run = RunDir::new("net")?;
         let mut env = keeper_env(&image, &run, &Place::alone());
-        let _ = write!(env, "name='net'\ndisk_limit=0\nboot_limit=0\nbinds=''\n");
+        let _ = write!(env, "name='net'\ndisk_limit=0\nboot_limit=0\nreal_syncs=0\nbinds=''\n");
         crate::files::put(&run.path.join("env"), env.as_bytes(), 0o644)?;
         let keeper = Keeper::start(&image.keeper_script(), "hub", &run)?;
         Ok(Arc::new(Self { faults: Mutex::new(None), keeper, image, next: AtomicU32::new(1), run }))

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 const STREAM_BYTES_MAX: usize = 16 << 20;
 /// How long a stream may stay open after its program has ended (a background child may hold it).
 const STREAM_GRACE: Duration = Duration::from_millis(500);
+/// How long what lies in it may take to be read, by a thread that waits for a processor.
+const STREAM_READ_MAX: Duration = Duration::from_secs(30);
 
 /// How a program ended and what it said.
 #[derive(Debug, Clone)]
@@ -241,24 +244,45 @@ fn exit_code(status: ExitStatus) -> i32 {
 #[derive(Debug)]
 struct Stream {
     kept: Arc<Mutex<Vec<u8>>>,
-    reader: Option<JoinHandle<()>>,
+    reader: Option<Reader>,
+}
+
+/// The thread that reads, and the pipe that it reads from.
+#[derive(Debug)]
+struct Reader {
+    thread: JoinHandle<()>,
+    pipe: OwnedFd,
+}
+
+impl Reader {
+    /// Whether something is in the pipe, or its end has come, which the thread has yet to see.
+    fn has_more(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+    }
 }
 
 impl Stream {
-    fn read(pipe: Option<impl Read + Send + 'static>) -> Self {
+    fn read(pipe: Option<impl Read + AsFd + Send + 'static>) -> Self {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&kept);
-        let reader = pipe.map(|pipe| std::thread::spawn(move || drain(pipe, &into)));
+        let reader = pipe.and_then(|pipe| {
+            let same = pipe.as_fd().try_clone_to_owned().ok()?;
+            Some(Reader { thread: std::thread::spawn(move || drain(pipe, &into)), pipe: same })
+        });
         Self { kept, reader }
     }
 
     /// Waits for the end of the stream, but not for ever: a background grandchild may hold it open.
     fn close(&mut self) {
-        let until = Instant::now() + STREAM_GRACE;
-        if let Some(reader) = self.reader.take() {
-            while !reader.is_finished() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        let begun = Instant::now();
+        let Some(reader) = self.reader.take() else { return };
+        let goes_on = || {
+            let waited = begun.elapsed();
+            waited < STREAM_GRACE || waited < STREAM_READ_MAX && reader.has_more()
+        };
+        while !reader.thread.is_finished() && goes_on() {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -15,8 +15,8 @@ use crate::run_dir::{CGROUP_PREFIX, lock, run_root};
 use crate::spawn;
 use crate::wait::wait_until;
 
-/// A keeper whose owner has just died is given this long to clean up by itself.
-const KEEPER_GRACE: Duration = Duration::from_secs(5);
+/// A keeper whose owner has just died is given this long to clean up by itself, which takes it a second on a quiet machine.
+const KEEPER_GRACE: Duration = Duration::from_secs(30);
 
 /// Kills and removes the cgroup in a mount namespace of its own, where the second layout of cgroups is mounted.
 const END_CGROUP: &str = r#"

@@ -116,6 +116,9 @@ pub enum System {
     BigA,
     /// `BigA` with all 20 big units changed.
     BigB,
+    /// The agent is replaced by one that is older than the host's state: each of its processes finds the state in a format
+    /// that is newer than it knows; its unit is left as it runs.
+    AgentOlder,
 }
 
 impl System {
@@ -176,6 +179,7 @@ impl System {
         Self::DarwinThird,
         Self::BigA,
         Self::BigB,
+        Self::AgentOlder,
     ];
 
     /// Its name in `systems.nix`, also the label in its `nixos-version` (`25.11.<name>`).
@@ -236,6 +240,7 @@ impl System {
             Self::DarwinThird => "darwin-third",
             Self::BigA => "big-a",
             Self::BigB => "big-b",
+            Self::AgentOlder => "agent-older",
         }
     }
 
@@ -329,6 +334,9 @@ impl System {
             Self::DarwinThird => "Darwin-shaped; activate makes /run/current-system point to Third.",
             Self::BigA => "1,100 store paths more, and 20 units big-0 to big-19 beside those of Base.",
             Self::BigB => "BigA with all 20 big units changed.",
+            Self::AgentOlder => {
+                "The agent is replaced by one that is older than the host's state; its unit is left as it runs."
+            }
         }
     }
 }

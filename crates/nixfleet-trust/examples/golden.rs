@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_core::model::names::{ChannelName, RootVersion, Seq};
 use nixfleet_core::model::release::{Entry, Release};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::author::{self, Assembly};
 use nixfleet_trust::check::entry::{HostIdentity, own_entry};
 use nixfleet_trust::key::PublicKey;
-use nixfleet_trust::root::{ChannelRules, Role, Root, RootVersion};
+use nixfleet_trust::root::{ChannelRules, Role, Root};
 use nixfleet_trust::sign::private_key::PrivateKey;
 use nixfleet_trust::sign::{self, Signer};
 use nixfleet_trust::signature::Signature;

@@ -11,7 +11,8 @@
 //! 2. [`trust::Trust::accept_root`] for each next root that its source has, and save;
 //! 3. [`trust::Trust::accept_release`] for the newest release of its channel, and save;
 //! 4. [`check::entry::own_entry`] for its own entry in it;
-//! 5. after the fetch, [`check::Verified::check_closure`].
+//! 5. after the fetch, the digest of what came is compared with the entry's. The agent's activation does that itself, since it does
+//!    so also without a release; [`check::Verified::check_closure`] is the same for whoever has only the entry.
 //!
 //! Each refusal is a typed error that says with `attack()` what somebody may be trying. A refusal changes nothing.
 

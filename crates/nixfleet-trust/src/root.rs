@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use nixfleet_core::model::names::{ChannelName, EXACT_MAX, FleetId, Seq};
+use nixfleet_core::model::names::{ChannelName, FleetId, RootVersion, Seq};
 use nixfleet_core::model::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
@@ -33,55 +33,6 @@ pub struct Root {
     /// Free text that no host has to understand.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub info: BTreeMap<String, String>,
-}
-
-/// The number of a root; it goes up by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u64")]
-pub struct RootVersion(u64);
-
-/// Why a number is not that of a root.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not the version of a root: it is 1 to {EXACT_MAX}")]
-pub struct NotARootVersion(pub u64);
-
-impl RootVersion {
-    /// The first.
-    pub const FIRST: Self = Self(1);
-
-    /// The version `number`.
-    pub fn new(number: u64) -> Result<Self, NotARootVersion> {
-        if (1..=EXACT_MAX).contains(&number) { Ok(Self(number)) } else { Err(NotARootVersion(number)) }
-    }
-
-    /// The number.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The one after it; `None` after the last.
-    pub fn next(self) -> Option<Self> {
-        Self::new(self.0 + 1).ok()
-    }
-}
-
-impl TryFrom<u64> for RootVersion {
-    type Error = NotARootVersion;
-    fn try_from(number: u64) -> Result<Self, NotARootVersion> {
-        Self::new(number)
-    }
-}
-
-impl From<RootVersion> for u64 {
-    fn from(version: RootVersion) -> Self {
-        version.0
-    }
-}
-
-impl fmt::Display for RootVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// Whose signatures are needed, and how many of them.

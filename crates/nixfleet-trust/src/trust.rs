@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use nixfleet_core::model::names::{ChannelName, FleetId, Sha256};
+use nixfleet_core::model::names::{ChannelName, FleetId, RootVersion, Sha256};
 use nixfleet_core::model::release::Release;
 use nixfleet_core::model::time::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::clock::Time;
 use crate::envelope::digest_of;
 use crate::floor::Floor;
 use crate::json::{self, JsonError};
-use crate::root::{Root, RootVersion};
+use crate::root::Root;
 
 /// The version of [`SavedTrust`] that this program writes; it reads this one and every older one.
 pub const SAVED_FORMAT: u32 = 1;

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nixfleet_core::model::names::ChannelName;
+use nixfleet_core::model::names::{ChannelName, RootVersion};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs::{self, FsError};
 use nixfleet_trust::author::{self, NotAuthored};
 use nixfleet_trust::check::root::RootRefused;
 use nixfleet_trust::envelope::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeFault, PayloadType};
 use nixfleet_trust::json::{self, JsonError};
-use nixfleet_trust::root::{RoleName, Root, RootFault, RootVersion};
+use nixfleet_trust::root::{RoleName, Root, RootFault};
 use nixfleet_trust::threshold::Signatures;
 use nixfleet_trust::trust::{Trust, TrustUnreadable};
 

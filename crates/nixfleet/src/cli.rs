@@ -19,14 +19,17 @@ mod sign;
 mod status;
 mod ui;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_sys::text::first_paragraph;
 
 use folder::Folder;
+use ui::{Complaint, Done, Output, Readers};
 
 /// Release NixOS systems to a fleet, and see and steer how they go out
 #[derive(Debug, Parser)]
@@ -109,9 +112,49 @@ pub(crate) fn main() -> ExitCode {
         ui::say(&format!("error: this is a mistake of nixfleet, please report it: {panic}"));
         std::process::exit(OUR_MISTAKE);
     }));
-    let Cli { places, verb } = Cli::parse();
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return not_understood(&error),
+    };
+    let readers = readers(&matches);
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => act(cli).map_or_else(|complaint| complaint.show(readers), |()| ExitCode::SUCCESS),
+        Err(error) => not_understood(&error),
+    }
+}
+
+/// Who reads the answer, by the `--output` of whichever verb was called.
+fn readers(matches: &ArgMatches) -> Readers {
+    let verb = std::iter::successors(Some(matches), |matches| matches.subcommand().map(|(_, verb)| verb));
+    let asked = verb.last().and_then(|verb| verb.try_get_one::<Output>("output").ok().flatten());
+    if asked == Some(&Output::Json) { Readers::Programs } else { Readers::People }
+}
+
+/// What clap has to say: help and version, or what is wrong with the command line. In the words of clap, but a program that
+/// asked for JSON gets it here, too.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let words: Vec<OsString> = std::env::args_os().take_while(|word| word != "--").collect();
+    let one = |word: &OsString| ["-ojson", "-o=json", "--output=json"].iter().any(|it| word == it);
+    let two = |pair: &[OsString]| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json";
+    if !words.iter().any(one) && !words.windows(2).any(two) {
+        error.exit();
+    }
+    // In the words of clap, for people.
+    let _ = error.print();
+    Complaint::usage(in_a_line(error)).show_to_programs()
+}
+
+/// The first paragraph of what clap says is what is wrong.
+fn in_a_line(error: &clap::Error) -> String {
+    first_paragraph(&error.render().to_string()).trim_start_matches("error: ").to_owned()
+}
+
+fn act(Cli { places, verb }: Cli) -> Done {
     let folder = Folder::new(places);
-    let done = match verb {
+    match verb {
         Verb::Init(args) => init::init(&folder, args),
         Verb::Keys(verb) => keys::keys(verb),
         Verb::Root(verb) => root::root(&folder, verb),
@@ -132,10 +175,6 @@ pub(crate) fn main() -> ExitCode {
             Ok(())
         }
         Verb::Man(args) => generate::man::<Cli>(&args),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(complaint) => complaint.show(),
     }
 }
 
@@ -166,11 +205,29 @@ fn time(text: &str) -> Result<UnixMs, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn whoever_asks_for_json_is_known_whatever_the_verb_is() {
+        let asked = |words: &[&str]| {
+            let words = [&["nixfleet"], words].concat();
+            readers(&Cli::command().try_get_matches_from(words).expect("it is understood"))
+        };
+        assert_eq!(asked(&["hosts", "-o", "json"]), Readers::Programs);
+        assert_eq!(asked(&["release", "show", "--channel", "a", "--output=json"]), Readers::Programs);
+        assert_eq!(asked(&["hosts", "-o", "name"]), Readers::People);
+        assert_eq!(asked(&["hosts"]), Readers::People);
+        assert_eq!(asked(&["release", "verify", "--channel", "a"]), Readers::People, "it has no such option");
+    }
+
+    #[test]
+    fn what_the_parser_refuses_is_a_line() {
+        let error = Cli::try_parse_from(["nixfleet", "host"]).expect_err("refused");
+        assert!(in_a_line(&error).starts_with("the following required arguments were not provided: <"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::activation::inhibit::Inhibitor;
 use nixfleet_core::activation::packages::PackageChange;
-use nixfleet_core::ids::StorePath;
+use nixfleet_core::ids::{ClosureDigest, StorePath};
 use nixfleet_core::model::names::HostName;
 use nixfleet_core::model::release::{Entry, Release};
 use serde::Serialize;
@@ -28,6 +28,8 @@ pub struct Diff {
     pub added: Vec<HostName>,
     /// Hosts that are gone.
     pub removed: Vec<HostName>,
+    /// Hosts whose system has other contents than are known under the same path.
+    pub other_contents: Vec<HostName>,
     /// Hosts whose entry differs in something other than the system and the wave.
     pub entries: Vec<EntryChange>,
     /// What of the release itself differs, by its place in the document.
@@ -116,6 +118,7 @@ pub fn diff(old: Option<&Opened>, new: &Opened, closures: &Closures) -> Diff {
     Diff {
         added: only(&new.entries, before),
         removed: only(before, &new.entries),
+        other_contents: other_contents(before, &new.entries, closures),
         entries,
         rules: rule_changes(old.map(|old| &old.release), &new.release),
         unchanged: new.entries.len() - moving,
@@ -146,6 +149,26 @@ fn step(
     }
 }
 
+/// The hosts whose system has other contents than are known under its path: from this machine's store, from the release
+/// before, or from the host before it in this one. It is a forgery, or was built twice with different results.
+fn other_contents(
+    before: &BTreeMap<HostName, Entry>,
+    new: &BTreeMap<HostName, Entry>,
+    closures: &Closures,
+) -> Vec<HostName> {
+    let mut known: BTreeMap<&StorePath, ClosureDigest> = BTreeMap::new();
+    for system in new.values().map(|entry| &entry.system).collect::<BTreeSet<_>>() {
+        known.extend(closures.of(system).ok().map(|here| (system, here.digest)));
+    }
+    let mut others = Vec::new();
+    for (entry, is_new) in before.values().map(|was| (was, false)).chain(new.values().map(|is| (is, true))) {
+        let digest = &entry.closure.digest;
+        let first = known.entry(&entry.system).or_insert_with(|| digest.clone());
+        others.extend((is_new && first != digest).then(|| entry.host.clone()));
+    }
+    others
+}
+
 /// The fields apart from system, closure and wave; a new field of an entry breaks the build here.
 fn entry_change(was: &Entry, is: &Entry) -> Option<EntryChange> {
     let Entry { host, keys, tags, wave: _, system: _, closure: _, probes, reboot } = is;
@@ -160,9 +183,8 @@ fn entry_change(was: &Entry, is: &Entry) -> Option<EntryChange> {
     (!fields.is_empty()).then(|| EntryChange { host: host.clone(), fields })
 }
 
-/// What differs in the policy and in the free text; number, times and digests differ each time.
+/// What differs in the policy and in the free text; number, times and digests differ each time. Of a first release, all of it.
 fn rule_changes(old: Option<&Release>, new: &Release) -> Vec<RuleChange> {
-    let Some(old) = old else { return Vec::new() };
     let json = |release: &Release| {
         let fields = [
             ("policy", serde_json::to_value(&release.policy)),
@@ -173,8 +195,9 @@ fn rule_changes(old: Option<&Release>, new: &Release) -> Vec<RuleChange> {
             .map(|(name, value)| (name.to_owned(), value.expect("the model is always JSON")));
         Value::Object(fields.collect())
     };
+    let none = || serde_json::json!({ "policy": {}, "info": {} });
     let mut out = Vec::new();
-    compare("", Some(&json(old)), Some(&json(new)), &mut out);
+    compare("", Some(&old.map_or_else(none, json)), Some(&json(new)), &mut out);
     out
 }
 
@@ -183,8 +206,10 @@ fn compare(place: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<
         (Some(Value::Object(was)), Some(Value::Object(is))) => {
             let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
             for name in names {
-                let inner = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
-                compare(&inner, was.get(name), is.get(name), out);
+                let (was, is) = (was.get(name), is.get(name));
+                let name = word(name);
+                let inner = if place.is_empty() { name } else { format!("{place}.{name}") };
+                compare(&inner, was, is, out);
             }
         }
         (Some(Value::Array(was)), Some(Value::Array(is))) => {
@@ -197,6 +222,12 @@ fn compare(place: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<
             out.push(RuleChange { place: place.to_owned(), old: was.cloned(), new: is.cloned() });
         }
     }
+}
+
+/// A name as it is, or in quotes if it could be taken for something else than a name.
+fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { Value::from(name).to_string() }
 }
 
 #[cfg(test)]

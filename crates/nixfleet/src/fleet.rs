@@ -50,7 +50,7 @@
 //! | `confirm_within` | from the switch to the confirmation (`5m`) |
 //! | `windows` | when hosts may switch: a list of `{"days": [], "from": "22:00", "until": "04:00", "zone": "UTC"}` (always) |
 //! | `reboot` | `{"mode": …, "windows": [], "warn": TIME, "before": [HOOK], "after": [HOOK]}` (`never`) |
-//! | `offline_after` | a host that was silent for that long blocks nobody (`3d`) |
+//! | `offline_after` | a host that was silent for that long blocks nobody, and is lost if it was moving; at least `20s`, and `3m` where several control planes share a database (`3d`) |
 //!
 //! **A wave**: `name`, `soak` (how long a host is watched before it counts as done), and perhaps `hosts` (a selector;
 //! all), `take` (an amount of these; all that are left), `opens_after` (the earliest opening from the release's creation;
@@ -58,8 +58,9 @@
 //! wave is described in [`crate::waves`]. The waves together must take every host of the channel.
 //!
 //! **A probe**: `name`, `kind`, and perhaps `mode` (`enforce`, `observe`, `disabled`), `interval` (`10s`), `timeout`
-//! (`5s`), `after` (`0s`) and `failures` (3). Kinds: `{"http": {"url": …, "status": {"min": 200, "max": 399},
-//! "body_contains": …, "tls": …, "redirects": …}}`, `{"tcp": {"address": "HOST:PORT"}}`, `{"exec": {"argv": […]}}`,
+//! (`5s`), `after` (`0s`) and `failures` (3). Only `enforce` decides; where no probe of a host does, the built-in ones do.
+//! Kinds: `{"http": {"url": …, "status": {"min": 200, "max": 399}, "body_contains": …, "tls": …, "redirects": …}}`,
+//! `{"tcp": {"address": "HOST:PORT"}}`, `{"exec": {"argv": […]}}`,
 //! `{"unit": {"unit": "nginx.service"}}`, `{"http-metric": {"url": …, "tls": …, "redirects": …, "metric": …,
 //! "good": {"at-most": 5}}}`. `tls` is `"system-roots"`, `{"pinned-key": "sha256:…"}` or `{"ca-file": "/etc/…/ca.pem"}`, a
 //! file of the host that its agent can read (nothing below `/home`, `/root` or `/tmp`), read anew for each question.
@@ -129,7 +130,7 @@ pub struct Host {
     pub system: System,
     /// Its key, or two.
     pub keys: Vec<HostKey>,
-    /// What a healthy host answers; empty means the built-in probes.
+    /// What a healthy host answers; where none is enforced, the built-in probes decide.
     pub probes: Vec<ProbeSpec>,
     /// Whether it restarts by itself; `None` means as the policy says.
     pub reboot: Option<RebootMode>,

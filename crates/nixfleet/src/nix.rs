@@ -5,7 +5,9 @@
 
 mod build;
 mod closures;
+mod copied;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use nixfleet_sys::exec::{Cmd, ExecError, Finished};
 
 pub use build::{BuildFailed, BuildOptions};
 pub use closures::{Closures, NotInClosures};
+pub use copied::{CopiedWhole, NotLooked, is_in_git, refuse_copied_keys};
 
 /// Paths in one argument vector: 1,000 of at most 256 bytes are an eighth of what Linux takes.
 const PATHS_PER_CALL: usize = 1_000;
@@ -26,8 +29,9 @@ const COPY_DEADLINE: Duration = Duration::from_hours(12);
 /// What `path-info` may print: 300,000 paths with 30 references each are about 800 MB.
 const PATH_INFO_BYTES_MAX: usize = 1 << 30;
 
-/// What Nix gets of our environment: its settings, the way out, and what its fetchers (git, ssh) need.
-const ENVIRONMENT_KEPT: [&str; 30] = [
+/// What Nix gets of our environment: its settings, the way out, and what its fetchers (git, ssh) need; and beside these
+/// [`CREDENTIALS_PREFIX`].
+const ENVIRONMENT_KEPT: [&str; 31] = [
     "PATH",
     "HOME",
     "USER",
@@ -50,15 +54,18 @@ const ENVIRONMENT_KEPT: [&str; 30] = [
     "SSH_AUTH_SOCK",
     "GIT_SSH_COMMAND",
     "NIXPKGS_ALLOW_UNFREE",
-    "AWS_PROFILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
     "LOCALE_ARCHIVE",
     "http_proxy",
     "https_proxy",
+    "all_proxy",
+    "no_proxy",
     "HTTP_PROXY",
     "HTTPS_PROXY",
+    "ALL_PROXY",
     "NO_PROXY",
 ];
+/// How all variables begin that tell Nix who it is to an object store (`s3://`), as the agent hands them on.
+const CREDENTIALS_PREFIX: &str = "AWS_";
 
 /// Nix's programs.
 #[derive(Debug, Clone)]
@@ -217,5 +224,30 @@ impl Nix {
 }
 
 fn bare(program: &Path) -> Cmd {
-    Cmd::new(program).env_from_ours(&ENVIRONMENT_KEPT).env("NO_COLOR", "1").env("TERM", "dumb")
+    let command = Cmd::new(program).env_from_ours(&ENVIRONMENT_KEPT).env("NO_COLOR", "1").env("TERM", "dumb");
+    let credentials = std::env::vars_os().filter(|(key, _)| is_credential(key));
+    credentials.fold(command, |command, (key, value)| command.env(key, value))
+}
+
+fn is_credential(key: &OsStr) -> bool {
+    key.to_str().is_some_and(|key| key.starts_with(CREDENTIALS_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nix_is_handed_what_private_caches_and_ways_out_ask_for_and_nothing_that_changes_what_programs_are() {
+        for key in ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
+            assert!(is_credential(key.as_ref()), "{key}");
+        }
+        for key in ["LD_PRELOAD", "NIX_STORE_DIR", "BASH_ENV", "MY_AWS_KEY", "NIXFLEET_TOKEN"] {
+            assert!(!is_credential(key.as_ref()) && !ENVIRONMENT_KEPT.contains(&key), "{key}");
+        }
+        for key in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            let upper = key.to_uppercase();
+            assert!(ENVIRONMENT_KEPT.contains(&key) && ENVIRONMENT_KEPT.contains(&upper.as_str()), "{key}");
+        }
+    }
 }

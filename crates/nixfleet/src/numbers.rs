@@ -19,6 +19,8 @@ pub struct Numbers {
     taken: Vec<(Seq, bool)>,
     /// No host takes a lower one.
     floor: Seq,
+    /// When the channel was last set back.
+    set_back: Option<UnixMs>,
 }
 
 impl Numbers {
@@ -36,7 +38,7 @@ impl Numbers {
         let seqs = served.seqs(channel).map_err(NotOpened::Served)?;
         let taken = seqs.into_iter().map(|seq| Ok((seq, counts(seq)?))).collect::<Result<_, NotOpened>>()?;
         let rules = root.and_then(|root| root.channels.get(channel));
-        Ok(Self { taken, floor: rules.map_or(Seq::ZERO, |rules| rules.seq_floor) })
+        Ok(Self { taken, floor: rules.map_or(Seq::ZERO, |rules| rules.seq_floor), set_back })
     }
 
     /// Whether there is a release with this number.
@@ -47,6 +49,12 @@ impl Numbers {
     /// Whether there is one, and it is not from before the channel was set back.
     pub fn counts(&self, seq: Seq) -> bool {
         self.taken.contains(&(seq, true))
+    }
+
+    /// Whether a release that was followed at `opened` is from before the channel was set back. It need not be in the folder: who
+    /// stole a key pushes elsewhere.
+    pub fn is_set_back(&self, seq: Seq, opened: UnixMs) -> bool {
+        self.set_back.is_some_and(|at| opened < at) && !self.counts(seq)
     }
 
     /// The highest that counts.

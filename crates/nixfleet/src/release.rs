@@ -267,7 +267,13 @@ pub fn open(served: &Served, channel: &ChannelName, seq: Seq) -> Result<Opened, 
     Err(NotOpened::OtherEntries(ReleaseId { channel: release.channel, seq: release.seq, digest }))
 }
 
-fn open_entry(served: &Served, channel: &ChannelName, seq: Seq, host: &HostName) -> Result<Entry, NotOpened> {
+/// A host's entry. Nothing is said of whether it is the release's.
+pub fn open_entry(
+    served: &Served,
+    channel: &ChannelName,
+    seq: Seq,
+    host: &HostName,
+) -> Result<Entry, NotOpened> {
     let bytes = served.entry(channel, seq, host).map_err(NotOpened::Served)?;
     let envelope =
         EntryEnvelope::read(&bytes).map_err(|source| NotOpened::Entry { host: host.clone(), source })?;

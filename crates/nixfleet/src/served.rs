@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::model::names::{ChannelName, HostName, RootVersion, Seq};
 use nixfleet_sys::fs::{self, FsError, Lock, NewFolder};
 use nixfleet_trust::author::Assembly;
 use nixfleet_trust::envelope::{ENVELOPE_SIZE_MAX, Envelope};
-use nixfleet_trust::root::RootVersion;
 
 /// A served folder.
 #[derive(Debug, Clone)]

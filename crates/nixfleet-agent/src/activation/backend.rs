@@ -119,6 +119,9 @@ pub trait ActivationBackend: Sync {
     /// The processes that hold the activation lock; only an agent of ours ever takes it.
     fn lock_holders(&self) -> Vec<i32>;
 
+    /// Whether a run could be started now; asked while nothing is changed yet.
+    fn can_fire(&self) -> impl Future<Output = Result<(), NotStarted>> + Send;
+
     /// Starts a run that outlives us and records its end.
     fn fire(&self, order: &FireOrder<'_>) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
@@ -131,6 +134,9 @@ pub trait ActivationBackend: Sync {
 
     /// Ends the run with everything that it started, and returns when it is over.
     fn end_run(&self, unit: &str) -> impl Future<Output = ()> + Send;
+
+    /// What it takes to read what a run printed.
+    fn can_read_output(&self) -> Result<(), MissingTools>;
 
     /// The last lines that the run printed, so far or in all; at most `lines_max`.
     fn last_lines(&self, unit: &str, lines_max: u32) -> impl Future<Output = Vec<String>> + Send;

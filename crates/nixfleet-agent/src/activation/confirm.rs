@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Failure;
+use nixfleet_core::activation::record::OnFailedUnits;
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use tokio::time::{Instant, sleep};
 
@@ -30,7 +31,8 @@ pub async fn reachable(settings: &NixSettings) -> Vec<String> {
 
 /// What a round of probes found.
 enum Round {
-    Passed,
+    /// All pass; these units are worse off, and are to be kept so.
+    Passed(Vec<TroubledUnit>),
     /// Not yet: which probe, and its evidence.
     NotYet(String, String),
     /// Units that will not recover by waiting.
@@ -41,34 +43,51 @@ enum Round {
 pub async fn confirm<B: ActivationBackend>(run: &mut Run<'_, B>, landed_by_reboot: bool) -> Result<(), Halt> {
     let observe = Duration::from_secs(run.began().observe_secs);
     let give_up = Instant::now() + run.time_left();
-    let holder = Holder::of(run.backend);
-    let mut probers: Vec<Prober> =
-        run.began().probes.iter().map(|probe| Prober::of(probe, holder.clone())).collect();
+    let mut probers = probers(run);
     let mut passing_since = None;
     let mut rounds = 0;
     loop {
         rounds += 1;
         let now = Instant::now();
         let (probe, evidence) = match round(run, &mut probers, landed_by_reboot).await {
-            Round::Passed if now.duration_since(*passing_since.get_or_insert(now)) >= observe => {
+            Round::Passed(_) if now.duration_since(*passing_since.get_or_insert(now)) >= observe => {
                 return Ok(());
             }
-            Round::Passed => ("observation".to_owned(), "passing, but not for long enough".to_owned()),
+            Round::Passed(_) => ("observation".to_owned(), "passing, but not for long enough".to_owned()),
             Round::NotYet(probe, evidence) => {
                 // A pass that did not last does not count (lesson 9).
                 passing_since = None;
                 (probe, evidence)
             }
-            Round::Hurt(units) => {
-                let end = RunEnd::Exited { code: 0 };
-                return Err(Halt::Revert(Failure::UnitsFailed { units, end, last_lines: Vec::new() }));
-            }
+            Round::Hurt(units) => return Err(Halt::Revert(hurt(units))),
         };
         if Instant::now() + ROUND_EVERY >= give_up {
             return Err(Halt::Revert(Failure::ProbeFailed { probe, evidence, rounds }));
         }
         sleep(ROUND_EVERY).await;
     }
+}
+
+/// Asks all probes once, for a person who confirms. Tells the units that are worse off, and are to be kept so.
+pub async fn ask_once<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Vec<TroubledUnit>, Failure> {
+    let mut probers = probers(run);
+    let booted = run.backend.host().booted();
+    let landed_by_reboot =
+        !run.activation.inhibitors.is_empty() && booted.as_ref() == Some(&run.began().target);
+    match round(run, &mut probers, landed_by_reboot).await {
+        Round::Passed(units) => Ok(units),
+        Round::NotYet(probe, evidence) => Err(Failure::ProbeFailed { probe, evidence, rounds: 1 }),
+        Round::Hurt(units) => Err(hurt(units)),
+    }
+}
+
+fn probers<B: ActivationBackend>(run: &Run<'_, B>) -> Vec<Prober> {
+    let holder = Holder::of(run.backend);
+    run.began().probes.iter().map(|probe| Prober::of(probe, holder.clone())).collect()
+}
+
+fn hurt(units: Vec<TroubledUnit>) -> Failure {
+    Failure::UnitsFailed { units, end: RunEnd::Exited { code: 0 }, last_lines: Vec::new() }
 }
 
 async fn round<B: ActivationBackend>(
@@ -83,9 +102,10 @@ async fn round<B: ActivationBackend>(
         Some(seen) => Some(seen),
         None => run.backend.units().await,
     };
-    if let Some(trouble) = units(run, now, landed_by_reboot).await {
-        return trouble;
-    }
+    let kept = match units(run, now, landed_by_reboot).await {
+        Ok(kept) => kept,
+        Err(trouble) => return trouble,
+    };
     let sources = &run.activation.reachable;
     if !sources.is_empty() && !any_answers(sources).await {
         return Round::NotYet(
@@ -98,7 +118,7 @@ async fn round<B: ActivationBackend>(
             return Round::NotYet(prober.name(), evidence);
         }
     }
-    Round::Passed
+    Round::Passed(kept)
 }
 
 async fn any_answers(sources: &[String]) -> bool {
@@ -110,27 +130,29 @@ async fn any_answers(sources: &[String]) -> bool {
     false
 }
 
-/// `None` when no unit is worse off than before the switch.
+/// The units that are worse off than before the switch, where such a system is kept. Where it is not, and one is: why the round
+/// does not pass.
 async fn units<B: ActivationBackend>(
     run: &Run<'_, B>,
     now: Option<UnitsSeen>,
     landed_by_reboot: bool,
-) -> Option<Round> {
-    use nixfleet_core::activation::record::OnFailedUnits;
+) -> Result<Vec<TroubledUnit>, Round> {
     let Some(now) = now else {
-        return Some(Round::NotYet("units".to_owned(), "the units cannot be listed".to_owned()));
+        return Err(Round::NotYet("units".to_owned(), "the units cannot be listed".to_owned()));
     };
     let none = UnitsSeen::default();
     let before = run.activation.units_before.as_ref().unwrap_or(&none);
     let since = if landed_by_reboot { Since::Boot } else { Since::Switch };
     let troubled = worse_off(run.backend, (before, since), &now).await;
-    let keep = run.began().on_failed_units == OnFailedUnits::Keep;
-    if troubled.is_empty() || keep {
-        return None;
+    let will_stay = troubled.iter().any(|unit| !unit.trouble.may_pass());
+    match run.began().on_failed_units {
+        OnFailedUnits::Keep if will_stay => Ok(troubled),
+        OnFailedUnits::Keep => Ok(Vec::new()),
+        OnFailedUnits::Revert if troubled.is_empty() => Ok(troubled),
+        OnFailedUnits::Revert if will_stay => Err(Round::Hurt(troubled)),
+        OnFailedUnits::Revert => {
+            let said: Vec<String> = troubled.iter().map(ToString::to_string).collect();
+            Err(Round::NotYet("units".to_owned(), said.join(", ")))
+        }
     }
-    if troubled.iter().any(|unit| !unit.trouble.may_pass()) {
-        return Some(Round::Hurt(troubled));
-    }
-    let said: Vec<String> = troubled.iter().map(ToString::to_string).collect();
-    Some(Round::NotYet("units".to_owned(), said.join(", ")))
 }

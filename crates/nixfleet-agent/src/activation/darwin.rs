@@ -159,6 +159,11 @@ impl ActivationBackend for DarwinBackend {
         None
     }
 
+    async fn can_fire(&self) -> Result<(), NotStarted> {
+        // A run is a process of ours.
+        Ok(())
+    }
+
     async fn fire(&self, order: &FireOrder<'_>) -> Result<(), NotStarted> {
         let live = match order.action {
             Action::Switch | Action::Test => "live",
@@ -208,6 +213,11 @@ impl ActivationBackend for DarwinBackend {
             }
             sleep(END_EVERY).await;
         }
+    }
+
+    fn can_read_output(&self) -> Result<(), MissingTools> {
+        // It is in files of ours.
+        Ok(())
     }
 
     async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {

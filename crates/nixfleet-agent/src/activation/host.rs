@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use nixfleet_core::activation::inhibit::Parts;
+use nixfleet_core::activation::record::{Activation, Purpose};
+use nixfleet_core::activation::way_back::failed_revert;
 use nixfleet_core::ids::{ActivationId, BootId, Generation, StorePath};
 use nixfleet_sys::fs;
 
@@ -28,6 +30,32 @@ pub struct HostPaths {
     pub lock: PathBuf,
 }
 
+/// What a run leaves beside the record of its end, as empty files with a common beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks(PathBuf);
+
+impl Marks {
+    /// Those that begin with `path`.
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// How they begin.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The run has begun. It goes with the activation.
+    pub fn begun(&self) -> PathBuf {
+        self.0.with_added_extension("begun")
+    }
+
+    /// Its end was recorded by the process around it. It goes with the unit.
+    pub fn recorded(&self) -> PathBuf {
+        self.0.with_added_extension("recorded")
+    }
+}
+
 impl Default for HostPaths {
     fn default() -> Self {
         Self {
@@ -45,6 +73,12 @@ impl HostPaths {
     /// The default paths with another state folder.
     pub fn with_state(state: &Path) -> Self {
         Self { state: state.to_owned(), ..Self::default() }
+    }
+
+    /// Whether nothing can be kept because of how the file system under the state folder is mounted; that of the nearest
+    /// folder above it, if it is not there yet.
+    pub fn is_read_only(&self) -> bool {
+        self.state.ancestors().find(|folder| folder.exists()).is_some_and(fs::is_read_only)
     }
 
     /// The activation journal.
@@ -94,6 +128,11 @@ impl HostPaths {
         self.ends().join(format!("{unit}.json"))
     }
 
+    /// How far a run has come in this boot. In `/run`: a full disk does not keep it away, and after a restart it would say nothing.
+    pub fn marks_of(&self, unit: &str) -> Marks {
+        Marks(self.lock.with_file_name(unit))
+    }
+
     /// A copy of the agent for the rescue, where it does not lie in the store.
     pub fn rescue_copy(&self, id: &ActivationId) -> PathBuf {
         self.state.join(format!("rescue-{id}"))
@@ -107,6 +146,21 @@ impl HostPaths {
             RootKind::Rescue => "rescue",
         };
         self.roots.join(format!("{id}-{kind}"))
+    }
+
+    /// The root that outlives its activation, whose way back failed: that system must be there when a person takes the
+    /// way again.
+    pub fn way_back_root(&self, failed: &Activation) -> PathBuf {
+        let kind = match failed.began.purpose {
+            Purpose::Activate => RootKind::Previous,
+            Purpose::Rollback => RootKind::Target,
+        };
+        self.root(kind, &failed.id)
+    }
+
+    /// [`HostPaths::way_back_root`], if a way back failed and nothing has arrived since.
+    pub fn kept_root(&self, known: &[Activation]) -> Option<PathBuf> {
+        failed_revert(known).map(|failed| self.way_back_root(failed))
     }
 
     /// The system that runs now; `None` when there is no link, as in the instant of a flip that unlinks first.

@@ -47,12 +47,17 @@ fn entries(count: u64) -> Vec<Entry> {
 }
 
 fn finished(id: &ActivationId) -> Line {
+    ended(id, Verdict::Converged)
+}
+
+/// The last line of [`beginning`].
+pub(crate) fn ended(id: &ActivationId, verdict: Verdict) -> Line {
     let outcome = ActivationOutcome {
         id: id.clone(),
         target: system("new"),
         previous: Some(system("old")),
         generation: None,
-        verdict: Verdict::Converged,
+        verdict,
         warnings: Vec::new(),
         reboot_needed: Vec::new(),
         steps: Vec::new(),

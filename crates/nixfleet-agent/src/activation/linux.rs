@@ -3,6 +3,7 @@
 pub mod next_boot;
 pub mod recorded;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -24,8 +25,9 @@ use crate::tools::{MissingTools, ToolError, Tools};
 
 /// NixOS's own lock, held exclusively while its switch program runs (`facts/switch.md` 4). Read, never taken.
 const SWITCH_LOCK: &str = "/run/nixos/switch-to-configuration.lock";
-/// The unit that `nixos-rebuild` starts for a person (`facts/nixos.md` D4).
-const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration.service";
+/// How the name of the unit begins that `nixos-rebuild` starts for a person; some builds of it append something random
+/// (`facts/nixos.md` D4).
+const REBUILD_UNIT: &str = "nixos-rebuild-switch-to-configuration";
 /// Where the service manager keeps the file of every transient unit that is loaded: no file, no unit.
 const TRANSIENT_UNITS: &str = "/run/systemd/transient";
 /// From SIGTERM to SIGKILL for a run that reached its limit.
@@ -83,7 +85,7 @@ impl ActivationBackend for LinuxBackend {
 
     fn unusable(&self) -> Option<String> {
         let runs = Path::new("/run/systemd/system").is_dir();
-        (!runs).then(|| "systemd is not running here: there is no /run/systemd/system".to_owned())
+        (!runs).then(|| "systemd is not the service manager here: there is no /run/systemd/system".to_owned())
     }
 
     fn host(&self) -> &HostPaths {
@@ -120,18 +122,24 @@ impl ActivationBackend for LinuxBackend {
     }
 
     async fn busy(&self) -> Option<BusyWith> {
-        use std::os::unix::fs::MetadataExt;
         if let Ok(meta) = std::fs::metadata(SWITCH_LOCK) {
             let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-            if let Some(pid) = fs::flock_holders(&locks, meta.ino()).first() {
+            if let Some(pid) = fs::flock_holders(&locks, &meta).first() {
                 return Some(BusyWith::SwitchLock { pid: *pid });
             }
         }
-        let loaded = Path::new(TRANSIENT_UNITS).join(REBUILD_UNIT).exists();
-        if loaded && self.is_running(REBUILD_UNIT).await && self.unit_is_active(REBUILD_UNIT).await {
-            return Some(BusyWith::Unit { unit: REBUILD_UNIT.to_owned() });
+        for unit in rebuild_units(Path::new(TRANSIENT_UNITS)) {
+            // Also one that is on its way up or down: a switch that was stopped may flip the system as its last act.
+            if self.is_running(&unit).await {
+                return Some(BusyWith::Unit { unit });
+            }
         }
         None
+    }
+
+    async fn can_fire(&self) -> Result<(), NotStarted> {
+        let answers = self.tools().map_err(not_started)?.answers().await;
+        answers.map_err(|error| not_started(format!("the service manager does not answer: {error}")))
     }
 
     async fn fire(&self, order: &FireOrder<'_>) -> Result<(), NotStarted> {
@@ -139,14 +147,16 @@ impl ActivationBackend for LinuxBackend {
         let program = order.system.join("bin/switch-to-configuration");
         let (program, action) = (program.to_string_lossy(), order.action.to_string());
         let end_file = order.end_file.to_string_lossy();
+        let marks = self.host().marks_of(order.unit);
+        let marks = marks.path().to_string_lossy();
         let mut env = vec![("NIXOS_INSTALL_BOOTLOADER".to_owned(), "0".parse().map_err(not_started)?)];
         if let Some(locale) = std::env::var("LOCALE_ARCHIVE").ok().and_then(|path| path.parse().ok()) {
             env.push(("LOCALE_ARCHIVE".to_owned(), locale));
         }
         let unit = TransientUnit {
             name: unit_name(order.unit)?,
-            run: Self::command(order.rescue, "run-recorded", &[&end_file, &program, &action])?,
-            on_end: Some(Self::command(order.rescue, "record-end", &[&end_file])?),
+            run: Self::command(order.rescue, "run-recorded", &[&marks, &end_file, &program, &action])?,
+            on_end: Some(Self::command(order.rescue, "record-end", &[&marks, &end_file])?),
             env,
             run_at_most: Some(order.limit),
             stop_within: Some(STOP_WITHIN),
@@ -160,10 +170,9 @@ impl ActivationBackend for LinuxBackend {
     }
 
     fn lock_holders(&self) -> Vec<i32> {
-        use std::os::unix::fs::MetadataExt;
         let Ok(meta) = std::fs::metadata(&self.host().lock) else { return Vec::new() };
         let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-        fs::flock_holders(&locks, meta.ino())
+        fs::flock_holders(&locks, &meta)
     }
 
     async fn is_running(&self, unit: &str) -> bool {
@@ -182,9 +191,9 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
-    fn has_begun(&self, _unit: &str) -> bool {
-        // `ExecStopPost` records the end of whatever began, however it was cut off.
-        false
+    fn has_begun(&self, unit: &str) -> bool {
+        // `ExecStopPost` records the end of whatever began, however it was cut off, but for a full disk and a kill of its own.
+        self.host().marks_of(unit).begun().exists()
     }
 
     async fn end_run(&self, unit: &str) {
@@ -195,13 +204,18 @@ impl ActivationBackend for LinuxBackend {
         }
     }
 
+    fn can_read_output(&self) -> Result<(), MissingTools> {
+        self.journal().map(drop)
+    }
+
     async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
-        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return Vec::new() };
+        let (Ok(tools), Ok(name)) = (self.journal(), unit_name(unit)) else { return Vec::new() };
         tools.last_lines(&name, lines_max).await.unwrap_or_default()
     }
 
-    fn forget_run(&self, _unit: &str) {
+    fn forget_run(&self, unit: &str) {
         // systemd forgets it by itself, and the output is in the journal.
+        let _ = fs::remove(&self.host().marks_of(unit).begun());
     }
 
     async fn units(&self) -> Option<UnitsSeen> {
@@ -311,6 +325,13 @@ async fn unload(tools: &Tools, timer: &UnitName) {
     }
 }
 
+/// The units in which a person's `nixos-rebuild` switches, or did, as far as they are loaded.
+fn rebuild_units(transient: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(transient).into_iter().flatten().flatten();
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(REBUILD_UNIT) && name.ends_with(".service")).collect()
+}
+
 fn deadman_command(order: &DeadmanOrder<'_>, more: &[&str]) -> Result<CommandLine, NotStarted> {
     let state = order.state.to_string_lossy();
     let args = [&["--state-dir", &state], more, &[order.id.as_str()]].concat();
@@ -318,6 +339,14 @@ fn deadman_command(order: &DeadmanOrder<'_>, more: &[&str]) -> Result<CommandLin
 }
 
 impl LinuxBackend {
+    /// What reads the journal.
+    fn journal(&self) -> Result<Cow<'_, Tools>, MissingTools> {
+        match self.tools() {
+            Ok(tools) => Ok(Cow::Borrowed(tools)),
+            Err(_) => Tools::find_journal_here().map(Cow::Owned),
+        }
+    }
+
     async fn arm_this_boot(&self, order: &DeadmanOrder<'_>, deadline: Duration) -> Result<(), NotStarted> {
         let tools = self.tools().map_err(not_started)?;
         let unit = TransientUnit {
@@ -332,16 +361,6 @@ impl LinuxBackend {
         // Counted from the start of the service manager: `--on-active` would start anew at each daemon-reload.
         let started = tools.userspace_start().await.map_err(not_started)?;
         tools.run_unit_at(&unit, deadline.saturating_sub(started)).await.map_err(not_started)
-    }
-
-    async fn unit_is_active(&self, unit: &str) -> bool {
-        let (Ok(tools), Ok(name)) = (self.tools(), unit_name(unit)) else { return false };
-        match tools.show_unit(&name).await {
-            Ok(UnitShown::Loaded(status)) => {
-                matches!(status.active, ActiveState::Active | ActiveState::Reloading)
-            }
-            Ok(UnitShown::NotLoaded) | Err(_) => false,
-        }
     }
 
     /// Whether somebody started the unit by hand (`systemd-run`): no switch touches those (`facts/switch.md` 1), so
@@ -377,5 +396,25 @@ fn health(unit: &UnitState) -> UnitHealth {
         // 254 and newer add `auto-restart-queued`.
         ActiveState::Activating if unit.sub.starts_with("auto-restart") => UnitHealth::Restarting,
         ActiveState::Activating | ActiveState::Deactivating | ActiveState::Other(_) => UnitHealth::Changing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_persons_switch_is_known_by_the_name_of_its_unit_whatever_is_appended_to_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (plain, random) = (format!("{REBUILD_UNIT}.service"), format!("{REBUILD_UNIT}-x7k2.service"));
+        for name in [plain.as_str(), &random, "nixfleet-switch-1.service", "run-u5.service"] {
+            fs::write_atomic(&folder.path().join(name), b"").expect("written");
+        }
+        // What somebody has added to a unit is a folder beside it.
+        fs::make_dir(&folder.path().join(format!("{plain}.d"))).expect("made");
+        let mut found = rebuild_units(folder.path());
+        found.sort();
+        assert_eq!(found, [random, plain]);
+        assert!(rebuild_units(&folder.path().join("none")).is_empty());
     }
 }

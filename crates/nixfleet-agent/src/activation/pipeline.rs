@@ -20,12 +20,13 @@ use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen};
 use nixfleet_core::ids::{ActivationId, Generation, StorePath};
 use nixfleet_sys::clock;
 use nixfleet_sys::fs;
+use tokio::sync::OnceCell;
 
-use super::backend::{Action, ActivationBackend, DeadmanOrder, DeadmanTime};
+use super::backend::{Action, ActivationBackend, DeadmanOrder, DeadmanTime, NotStarted};
 use super::confirm::{confirm, reachable};
 use super::host::{HostPaths, RootKind, system_text};
 use super::journal::Journal;
-use super::realise::{Order, Seen, closure, realise, seen};
+use super::realise::{Order, Seen, realise, seen};
 use super::run::{Before, Halt, Run, journal_failure};
 use super::types::{ActivationOutcome, ActivationTarget};
 use super::verify_poll::aftermath;
@@ -36,7 +37,7 @@ use crate::tools::Tools;
 /// The deadman leaves the living agent this much time to revert by itself first.
 pub const DEADMAN_LATER: Duration = Duration::from_secs(3);
 /// That of the next boot leaves it more: the agent's own time begins when the boot has started it.
-const NEXT_BOOT_LATER: Duration = Duration::from_secs(20);
+pub const NEXT_BOOT_LATER: Duration = Duration::from_secs(20);
 
 /// Activates the target. `Err` only for a host on which nothing could even be begun; everything else is an outcome.
 pub async fn activate_with<B: ActivationBackend>(
@@ -66,15 +67,17 @@ async fn look_ahead<B: ActivationBackend>(
     if !target.system.as_path().exists() {
         return (Seen::Unknown, None);
     }
-    let closure = async {
+    let known = OnceCell::new();
+    let settings = || known.get_or_init(async || tools.nix_settings().await.unwrap_or_default());
+    let keys = async { settings().await.trusted_keys.clone() };
+    let seen = async {
         match target.unsigned {
-            Unsigned::Refuse => closure(tools, &target.system).await,
-            Unsigned::Accept => None,
+            Unsigned::Refuse => seen(tools, &target.system, keys).await,
+            Unsigned::Accept => Seen::Unknown,
         }
     };
-    let settings = async { tools.nix_settings().await.unwrap_or_default() };
-    let (closure, settings, units) = tokio::join!(closure, settings, backend.units());
-    let (seen, reachable) = tokio::join!(seen(closure, &settings), reachable(&settings));
+    let reachable = async { reachable(settings().await).await };
+    let (seen, reachable, units) = tokio::join!(seen, reachable, backend.units());
     (seen, Some(Before { units, reachable }))
 }
 
@@ -91,7 +94,8 @@ fn is_recent<B>(begun: &Begun<'_, B>, seen: &Seen) -> bool {
     begun.way_was_clear && matches!(seen, Seen::Trusted(_))
 }
 
-fn refused<B: ActivationBackend>(
+/// The outcome of what was not even begun.
+pub fn refused<B: ActivationBackend>(
     backend: &B,
     target: &ActivationTarget,
     failure: Failure,
@@ -129,6 +133,8 @@ async fn begin<'a, B: ActivationBackend>(
     if let Some(with) = backend.busy().await {
         return Err(Failure::Busy { with });
     }
+    let can_fire = backend.can_fire().await;
+    can_fire.map_err(|NotStarted { last_lines }| Failure::NotFired { last_lines })?;
     let began = describe(host, target)?;
     failpoint::hit("before-began");
     let mut run = Run::begin(
@@ -296,7 +302,7 @@ fn check_system<B: ActivationBackend>(run: &Run<'_, B>) -> Result<Vec<Inhibitor>
 }
 
 /// Refuses what is no system.
-pub(super) fn is_a_system<B: ActivationBackend>(backend: &B, target: &StorePath) -> Result<(), Failure> {
+pub fn is_a_system<B: ActivationBackend>(backend: &B, target: &StorePath) -> Result<(), Failure> {
     if let Some(lacks) = backend.system_files().iter().find(|file| !target.join(file).exists()) {
         return Err(Failure::NotASystem { path: target.clone(), lacks: (*lacks).to_owned() });
     }
@@ -396,7 +402,8 @@ pub async fn settle<B: ActivationBackend>(
         let none = UnitsSeen::default();
         let before = run.activation.units_before.as_ref().unwrap_or(&none);
         let systems = (&began.target, &began.previous);
-        let (seen, units) = aftermath(run.backend, end, systems, before, kind == RunKind::Repair).await;
+        let (seen, units) =
+            aftermath(run.backend, (&unit, end), systems, before, kind == RunKind::Repair).await;
         run.just_seen = units;
         match judge(&seen) {
             Judgement::Settled { unrelated } => {

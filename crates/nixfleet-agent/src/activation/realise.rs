@@ -5,12 +5,13 @@
 //! and a success is followed by asking the local store who signed every path of the closure.
 
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use nixfleet_core::activation::outcome::{Failure, Step};
 use nixfleet_core::activation::record::Unsigned;
 use nixfleet_core::ids::{ClosureDigest, StorePath};
-use nixfleet_core::nix::closure::closure_digest;
+use nixfleet_core::nix::closure::{Contents, closure_digest};
 use nixfleet_core::nix::path_info::{PathInfo, PathInfos};
 use nixfleet_sys::exec::{Ended, ExecError};
 use nixfleet_sys::{fs, text};
@@ -21,7 +22,7 @@ use super::types::Observer;
 use super::unsynced::Unsynced;
 use super::{boot_space, machine};
 use crate::failpoint;
-use crate::tools::nix::{NixSettings, Reach, Verified, all_signed};
+use crate::tools::nix::{NixSettings, Reach, TrustedKey, Verified, all_signed};
 use crate::tools::nix_store::{self, Complaint, RealiseFailure, Realised};
 use crate::tools::{ToolError, Tools};
 use nixfleet_sys::text::chain;
@@ -64,24 +65,46 @@ pub struct Order<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// The closure as the local store knows it, if it does.
-pub async fn closure(tools: &Tools, system: &StorePath) -> Option<PathInfos> {
+/// What is known of the closure of `system` on a host that trusts these keys. What the store has told of is checked while it tells
+/// of the others.
+pub async fn seen(tools: &Tools, system: &StorePath, keys: impl Future<Output = Vec<TrustedKey>>) -> Seen {
     if !system.as_path().exists() {
-        return None;
+        return Seen::Unknown;
     }
-    tools.path_info(std::slice::from_ref(system), Reach::Closures, None).await.ok()
+    let (told, heard) = mpsc::channel();
+    let served = async move {
+        // Once a path is not signed, nobody listens any more.
+        let told = |info| drop(told.send(info));
+        tools.served_closure(system, told).await.is_ok()
+    };
+    let signed = async {
+        let keys = keys.await;
+        (if_signed(heard.into_iter(), keys.clone()).await, keys)
+    };
+    let (served, (mut contents, keys)) = tokio::join!(served, signed);
+    if !served {
+        contents = signed_as_told_otherwise(tools, system, keys).await;
+    }
+    contents.map_or(Seen::Unknown, |contents| Seen::Trusted(closure_digest(contents)))
 }
 
-/// What is known of such a closure on a host with these settings.
-pub async fn seen(closure: Option<PathInfos>, settings: &NixSettings) -> Seen {
-    let Some(closure) = closure else { return Seen::Unknown };
-    let keys = settings.trusted_keys.clone();
-    let digest_if_signed = move || {
-        let contents = || closure.known.iter().map(PathInfo::contents).collect();
-        all_signed(&closure, &keys).then(|| closure_digest(contents()))
-    };
-    let digest = tokio::task::spawn_blocking(digest_if_signed).await;
-    digest.ok().flatten().map_or(Seen::Unknown, Seen::Trusted)
+/// What the closure contains if it is all there and signed, for a store that serves nothing.
+async fn signed_as_told_otherwise(
+    tools: &Tools,
+    system: &StorePath,
+    keys: Vec<TrustedKey>,
+) -> Option<Vec<Contents>> {
+    let infos = tools.path_info(std::slice::from_ref(system), Reach::Closures, None).await.ok()?;
+    let PathInfos { known, missing } = infos;
+    if missing.is_empty() { if_signed(known.into_iter(), keys).await } else { None }
+}
+
+/// What these paths contain if all are signed, worked out beside what goes on here.
+async fn if_signed(
+    paths: impl Iterator<Item = PathInfo> + Send + 'static,
+    keys: Vec<TrustedKey>,
+) -> Option<Vec<Contents>> {
+    tokio::task::spawn_blocking(move || all_signed(paths, &keys)).await.ok().flatten()
 }
 
 /// Fetches, verifies and roots the closure. Whatever goes wrong, nothing is changed but the store.
@@ -92,8 +115,8 @@ pub async fn realise(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let unsynced = Unsynced::take_up(tools, order.unsynced, order.observer).await?;
     let present = order.system.as_path().exists();
     if !(present && is_settled(tools, order).await?) {
-        let planned = plan(tools, order, present).await?;
-        unsynced.while_fetching(&planned, fetch(tools, order)).await?;
+        let (planned, within) = plan(tools, order, present).await?;
+        unsynced.while_fetching(&planned, fetch(tools, order, within)).await?;
         trust(tools, order, present).await?;
     }
     unsynced.refuse(tools, order.system).await?;
@@ -133,8 +156,13 @@ pub(super) fn no_space_or_internal(error: &fs::FsError, at: &str) -> Failure {
     Failure::Internal { what: chain(error) }
 }
 
-/// The paths that a fetch will bring. Refuses before the download what would not fit, in the store or in `/boot`.
-async fn plan(tools: &Tools, order: &Order<'_>, present: bool) -> Result<Vec<StorePath>, Failure> {
+/// The paths that a fetch will bring, and how long it may take. Refuses before the download what would not fit, in the store or in
+/// `/boot`.
+async fn plan(
+    tools: &Tools,
+    order: &Order<'_>,
+    present: bool,
+) -> Result<(Vec<StorePath>, Duration), Failure> {
     // Asked side by side, each for as long as a cache may be silent: what is not known then refuses nothing.
     let room = timeout(order.stall, async {
         if present { Ok(()) } else { boot_space::before_fetch(tools, order.host, order.system).await }
@@ -142,32 +170,46 @@ async fn plan(tools: &Tools, order: &Order<'_>, present: bool) -> Result<Vec<Sto
     let (plan, room) = tokio::join!(tools.dry_run(order.system, order.stall), room);
     let boot = room.unwrap_or(Ok(()));
     // A plan that cannot be had is no reason to refuse: the fetch itself says what is wrong.
-    let Ok(plan) = plan else { return boot.map(|()| vec![order.system.clone()]) };
+    let Ok(plan) = plan else {
+        return boot.map(|()| (vec![order.system.clone()], nix_store::realise_within(0)));
+    };
     let need_bytes = plan.unpacked_bytes.saturating_add(SPARE_BYTES);
     let free_bytes = fs::free_bytes(Path::new(STORE)).unwrap_or(u64::MAX);
     if plan.unpacked_bytes > 0 && need_bytes > free_bytes {
         return Err(Failure::NoSpace { at: STORE.to_owned(), need_bytes, free_bytes });
     }
-    boot.map(|()| plan.paths)
+    boot.map(|()| (plan.paths, nix_store::realise_within(plan.download_bytes)))
 }
 
-async fn fetch(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
+async fn fetch(tools: &Tools, order: &Order<'_>, within: Duration) -> Result<(), Failure> {
     failpoint::hit("before-realise");
-    let cmd = nix_store::realise(tools, order.system).stall(order.stall);
+    let cmd = nix_store::realise(tools, order.system).stall(order.stall).deadline(within);
     let realised = tools.realise(cmd, |progress| order.observer.fetched(progress)).await;
     failpoint::hit("after-realise");
     match realised {
         Ok(Realised::Present) => Ok(()),
         Ok(Realised::Failed(failure)) => Err(classify(tools, order.system, &failure).await),
-        Err(ToolError::Exec(ExecError::Stalled { limit, .. } | ExecError::Deadline { limit, .. })) => {
-            Err(Failure::Stalled { after_secs: limit.as_secs() })
-        }
+        Err(error) => Err(not_fetched(&error)),
+    }
+}
+
+/// The failure of a fetch that gave no result of its own.
+fn not_fetched(error: &ToolError) -> Failure {
+    match error {
+        ToolError::Exec(ExecError::Stalled { limit, .. }) => Failure::Stalled { after_secs: limit.as_secs() },
         // More came of a path than its signed description says; Nix would have taken it until the disk is full.
-        Err(ToolError::Exec(ExecError::Stopped { last_words, .. })) => {
-            Err(Failure::Corrupt { last_lines: text::last_lines(&last_words, 12) })
+        ToolError::Exec(ExecError::Stopped { last_words, .. }) => {
+            Failure::Corrupt { last_lines: text::last_lines(last_words, 12) }
         }
-        Err(error) => {
-            Err(Failure::FetchFailed { exit: None, last_lines: text::last_lines(&chain(&error), 12) })
+        ToolError::Exec(
+            ExecError::Deadline { .. }
+            | ExecError::Start { .. }
+            | ExecError::Failed { .. }
+            | ExecError::TooMuchOutput { .. }
+            | ExecError::Lost { .. },
+        )
+        | ToolError::NotUnderstood { .. } => {
+            Failure::FetchFailed { exit: None, last_lines: text::last_lines(&chain(error), 12) }
         }
     }
 }
@@ -292,7 +334,7 @@ async fn untrusted_here(tools: &Tools, system: &StorePath) -> Result<Option<Vec<
 /// The failure of a question to Nix that was not answered. Whoever ended the program from outside said nothing about the
 /// target: a stop of our own unit reaches the program before us, a host without memory picks it. Neither did a Nix that
 /// hangs (a locked database, a disk that does not answer) or cannot be started now. It is asked again.
-pub(super) fn not_asked(what: &str, error: &ToolError) -> Failure {
+pub fn not_asked(what: &str, error: &ToolError) -> Failure {
     match error {
         ToolError::Exec(ExecError::Failed { ended: Ended::Signalled(_), .. }) => {
             Failure::Interrupted { at: Step::Realise }
@@ -313,6 +355,45 @@ pub(super) fn not_asked(what: &str, error: &ToolError) -> Failure {
     }
 }
 
+/// Where a closure that is in the store is signed by a trusted key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// In the store, or nobody asks.
+    Here,
+    /// Only at a substituter: an activation takes the signatures from there, and looks whether they fit what is here.
+    Elsewhere,
+}
+
+/// Refuses a closure in the store for the reasons of an activation: trust, contents, kind of machine. For whoever only looks:
+/// nothing is written.
+pub async fn look(
+    tools: &Tools,
+    system: &StorePath,
+    (unsigned, digest): (Unsigned, Option<&ClosureDigest>),
+    architecture: &str,
+) -> Result<Signed, Failure> {
+    let signed = match unsigned {
+        Unsigned::Accept => Signed::Here,
+        Unsigned::Refuse => signed(tools, system).await?,
+    };
+    if let Some(want) = digest {
+        has_digest(tools, system, want).await?;
+    }
+    machine::runs_here(tools, system, architecture).await?;
+    Ok(signed)
+}
+
+async fn signed(tools: &Tools, system: &StorePath) -> Result<Signed, Failure> {
+    let Some(untrusted) = untrusted_here(tools, system).await? else { return Ok(Signed::Here) };
+    let settings = tools.nix_settings().await.unwrap_or_default();
+    for substituter in &settings.substituters {
+        if matches!(says(tools, substituter, system).await, Says::Trusted) {
+            return Ok(Signed::Elsewhere);
+        }
+    }
+    Err(mismatch(settings, untrusted, true))
+}
+
 /// The digest that a release signed: whoever steals the cache's key can serve other bytes under the same path.
 async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     let Some(want) = order.digest else { return Ok(()) };
@@ -320,8 +401,12 @@ async fn digest(tools: &Tools, order: &Order<'_>) -> Result<(), Failure> {
     if matches!(order.seen, Seen::Trusted(got) if got == want) {
         return Ok(());
     }
+    has_digest(tools, order.system, want).await
+}
+
+async fn has_digest(tools: &Tools, system: &StorePath, want: &ClosureDigest) -> Result<(), Failure> {
     let unreadable = |error: ToolError| not_asked("cannot read the closure", &error);
-    let paths = tools.requisites(order.system).await.map_err(unreadable)?;
+    let paths = tools.requisites(system).await.map_err(unreadable)?;
     let contents = tools.contents(&paths).await.map_err(unreadable)?;
     let got = closure_digest(contents);
     if got == *want { Ok(()) } else { Err(Failure::ClosureMismatch { want: want.clone(), got }) }
@@ -343,6 +428,31 @@ mod tests {
         };
         assert!(not_asked("x", &failed(Ended::Signalled(15))).is_transient());
         assert!(!not_asked("x", &failed(Ended::Exited(1))).is_transient());
+    }
+
+    #[test]
+    fn a_large_download_over_a_slow_line_has_its_time_and_none_has_for_ever() {
+        let hours = |bytes| nix_store::realise_within(bytes).as_secs() / 3_600;
+        assert_eq!(hours(0), 24);
+        assert_eq!(hours(2 << 30), 24 + 291, "2 GiB at 2 KiB a second are twelve days");
+    }
+
+    #[test]
+    fn only_a_download_that_stood_still_is_told_as_one() {
+        let (line, last_words) = ("nix-store --realise".to_owned(), String::new());
+        let stalled = ExecError::Stalled {
+            line: line.clone(),
+            limit: Duration::from_mins(5),
+            last_words: last_words.clone(),
+        };
+        assert_eq!(not_fetched(&ToolError::Exec(stalled)), Failure::Stalled { after_secs: 300 });
+        let limit = nix_store::realise_within(0);
+        let too_long = not_fetched(&ToolError::Exec(ExecError::Deadline { line, limit, last_words }));
+        assert!(matches!(too_long, Failure::FetchFailed { exit: None, .. }), "{too_long:?}");
+        assert!(
+            too_long.is_transient() && too_long.last_lines().concat().contains("its deadline"),
+            "{too_long:?}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Takes up what a crash, a stop, a reboot or a deadline cut off. The one place that reads the journal at start.
 //!
-//! Asked by the agent at every start, by the deadman, by `confirm`, and before every new activation. `resume` in
+//! Asked by the agent at every start, by [`super::deadman`], by `confirm`, and before every new activation. `resume` in
 //! `nixfleet-core` decides; the steps of `pipeline` and `rollback` carry it out.
 
 use std::sync::Arc;
@@ -10,36 +10,30 @@ use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::{BusyWith, Failure, Step, Verdict};
 use nixfleet_core::activation::record::{Activation, ConfirmBy, Fired, Line, Reached, Run as RunKind};
 use nixfleet_core::activation::resume::{Resume, RunSeen, World, resume, taken_over};
+use nixfleet_core::activation::units::TroubledUnit;
 use nixfleet_core::ids::{ActivationId, BootId};
 use nixfleet_sys::clock;
 use nixfleet_sys::fs::{self, Lock};
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use super::backend::ActivationBackend;
+use super::confirm::ask_once;
+use super::deadman::{Deadline, boot_is_over, time_left};
 use super::journal::{Journal, history};
-use super::pipeline::{DEADMAN_LATER, await_confirmation, commit, conclude, set_target, settle};
+use super::pipeline::{await_confirmation, commit, conclude, set_target, settle};
 use super::realise::no_space_or_internal;
 use super::rollback;
 use super::run::{Halt, Run, clean_up, journal_failure};
-use super::types::{ActivationOutcome, Observer};
+use super::types::{ActivationOutcome, Observer, Weight};
 use super::unfinished::is_unfinished;
-use super::verify_poll::{POLL_BUDGET, read_end};
+use super::verify_poll::read_end;
 use crate::failpoint;
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
 
-/// How long the deadman waits for a living agent that is past its deadline, before it ends that agent.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long that of a later boot waits for the boot to be over; a job that never ends must not keep it.
-const PATIENCE_BOOTING: Duration = Duration::from_mins(10);
-/// Between two looks at whether the boot is over.
-const LOOK_AT_BOOT_EVERY: Duration = Duration::from_secs(1);
-/// How long it waits for one that says that it is on the way back already.
-const PATIENCE_REVERTING: Duration = Duration::from_secs(POLL_BUDGET.as_secs() + 60);
-
 /// How often a held lock is tried again, and after which pause: a second in all.
 const LOCK_TRIES: u32 = 20;
-const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
 
 type Held = (Lock, Journal);
 
@@ -82,96 +76,43 @@ pub async fn recover<B: ActivationBackend>(
     recover_by(backend, (observer, Deadline::AsWritten)).await
 }
 
-/// Until when a confirmation would be in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deadline {
-    /// As the journal says.
-    AsWritten,
-    /// It is over: the deadman of a boot that came between says so, for which the journal can have none.
-    Passed,
-}
-
-async fn recover_by<B: ActivationBackend>(
+pub(super) async fn recover_by<B: ActivationBackend>(
     backend: &B,
     (observer, deadline): (&Arc<dyn Observer>, Deadline),
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let (desk, known) = sit_down(backend).await?;
+    let pending = known.iter().rfind(|activation| activation.is_pending());
+    if deadline == Deadline::Passed && pending.is_some_and(|it| time_left(it, desk.boot()).is_some()) {
+        // The agent wrote a time of its own down since it was asked for, before we had the lock.
+        return Err(Failure::Busy { with: BusyWith::Activation });
+    }
     let Desk { tools, held } = desk;
     let (_, outcome) = take_up((backend, tools), held, known, (observer, deadline)).await;
     Ok(outcome)
 }
 
-/// What the deadman's unit runs at the deadline: the same, whoever holds the lock.
-///
-/// A hung agent that holds the lock is ended; the kernel then drops the lock.
-pub async fn deadman<B: ActivationBackend>(
-    backend: &B,
-    (id, deadline): (&ActivationId, Deadline),
-    observer: &Arc<dyn Observer>,
-) -> Result<Option<ActivationOutcome>, Failure> {
-    if deadline == Deadline::Passed {
-        // A boot that is still going on may be about to start the agent; a job that never ends must not keep us.
-        boot_is_over(backend, PATIENCE_BOOTING).await;
-        await_written_time(backend, id).await?;
-    }
-    let since = Instant::now();
-    loop {
-        let pending = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
-        let Some(mine) =
-            pending.into_iter().find(|activation| activation.id == *id && activation.is_pending())
-        else {
-            return Ok(None);
-        };
-        match recover_by(backend, (observer, deadline)).await {
-            Err(Failure::Busy { .. }) => {}
-            ended => return ended,
-        }
-        let patience = match (&mine.reverting, deadline) {
-            (Some(_), Deadline::AsWritten | Deadline::Passed) => PATIENCE_REVERTING,
-            (None, Deadline::AsWritten) => PATIENCE,
-            // Whoever holds the lock began after the boot, and has as long as it takes to confirm.
-            (None, Deadline::Passed) => PATIENCE + Duration::from_secs(mine.began.confirm_within_secs),
-        };
-        if since.elapsed() > patience {
-            end_holders(backend).await;
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
+/// What became of a person's confirmation.
+#[derive(Debug)]
+#[must_use = "a trial that was not confirmed goes back"]
+pub enum ByHand {
+    /// The trial is over: kept, or taken back on the way.
+    Over(Box<ActivationOutcome>),
+    /// A probe does not pass. The trial goes on.
+    NotYet {
+        /// The trial, as it stands.
+        trial: Box<ActivationOutcome>,
+        /// Which probe, and its evidence.
+        failure: Failure,
+    },
+    /// Nothing is on trial, for a person to confirm.
+    NothingOnTrial,
 }
 
-/// Waits for the end of the boot, for so long at most; says whether it came.
-async fn boot_is_over<B: ActivationBackend>(backend: &B, within: Duration) -> bool {
-    let give_up = Instant::now() + within;
-    while backend.is_booting().await {
-        if Instant::now() >= give_up {
-            return false;
-        }
-        sleep(LOOK_AT_BOOT_EVERY).await;
-    }
-    true
-}
-
-/// The trial that a reboot began may have a time of its own by now, written down by the agent that took it up: until then the
-/// deadman of that boot has no business.
-async fn await_written_time<B: ActivationBackend>(backend: &B, id: &ActivationId) -> Result<(), Failure> {
-    let boot = boot_id(backend).await?;
-    loop {
-        let known = history(&backend.host().journal()).map_err(|error| journal_failure(&error))?;
-        let mine = known.into_iter().find(|activation| activation.id == *id && activation.is_pending());
-        let until = mine.and_then(|activation| activation.deadline).filter(|(of, _)| *of == boot);
-        let left = until.map(|(_, at_ms)| Duration::from_millis(at_ms).saturating_sub(clock::monotonic()));
-        match left {
-            Some(left) if !left.is_zero() => sleep(left + DEADMAN_LATER).await,
-            Some(_) | None => return Ok(()),
-        }
-    }
-}
-
-/// A person's confirmation of a trial.
+/// A person's confirmation of a trial: its probes are asked once more, those that are built in among them.
 pub async fn confirm_by_hand<B: ActivationBackend>(
     backend: &B,
     observer: &Arc<dyn Observer>,
-) -> Result<Option<ActivationOutcome>, Failure> {
+) -> Result<ByHand, Failure> {
     let (desk, known) = sit_down(backend).await?;
     let on_trial = |activation: &Activation| {
         activation.is_pending()
@@ -179,10 +120,26 @@ pub async fn confirm_by_hand<B: ActivationBackend>(
             && activation.began.confirm_by == ConfirmBy::Person
             && activation.last_boot == *desk.boot()
     };
-    let Some(activation) = known.into_iter().rfind(on_trial) else { return Ok(None) };
+    let Some(activation) = known.into_iter().rfind(on_trial) else { return Ok(ByHand::NothingOnTrial) };
     let mut run = desk.take_up(backend, activation, observer);
-    let verdict = commit(&mut run, Vec::new()).await;
-    Ok(Some(conclude(&mut run, verdict).await))
+    // Whoever has switched to a third system is told so by `commit`; no probe says anything of the target then.
+    let probed = match taken_over(&run.activation, backend.host().current().as_ref()) {
+        Some(_) => Ok(Vec::new()),
+        None => in_time(&mut run).await,
+    };
+    match probed {
+        Ok(units) => {
+            let verdict = commit(&mut run, units).await;
+            Ok(ByHand::Over(Box::new(conclude(&mut run, verdict).await)))
+        }
+        Err(failure) => Ok(ByHand::NotYet { trial: Box::new(standing(&mut run)), failure }),
+    }
+}
+
+/// What the probes say, if they say it before the time of the trial is over: then the deadman is on its way.
+async fn in_time<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Vec<TroubledUnit>, Failure> {
+    let (left, within_secs) = (run.time_left(), run.began().confirm_within_secs);
+    timeout(left, ask_once(run)).await.unwrap_or(Err(Failure::ConfirmTimeout { within_secs }))
 }
 
 /// What became of an activation that the reducer asked about.
@@ -274,11 +231,21 @@ pub async fn revert_one<B: ActivationBackend>(
         Ok(activation) => activation,
         Err(told) => return Ok(told),
     };
+    Ok(TakenUp::Stands(Box::new(take_back(backend, desk, (activation, failure), observer).await)))
+}
+
+/// Goes back from an activation that is not over.
+async fn take_back<'a, B: ActivationBackend>(
+    backend: &'a B,
+    desk: Desk<'a>,
+    (activation, failure): (Activation, Failure),
+    observer: &Arc<dyn Observer>,
+) -> ActivationOutcome {
     let waits = activation.reached == Reached::AwaitingReboot && activation.last_boot == *desk.boot();
     let mut run = desk.take_up(backend, activation, observer);
     // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
     let halt = if waits { Halt::PutBack(failure) } else { Halt::Revert(failure) };
-    Ok(TakenUp::Stands(Box::new(conclude(&mut run, Err(halt)).await)))
+    conclude(&mut run, Err(halt)).await
 }
 
 /// Finishes what a person's agent left behind, and sweeps. `ours` is the reducer's and left alone.
@@ -373,10 +340,12 @@ async fn take_up<B: ActivationBackend>(
     (Some(run.release()), outcome)
 }
 
-/// Roots, records and deadmen of activations that are over, or that the journal no longer knows.
+/// Roots, records and deadmen of activations that are over, or that the journal no longer knows; a way back that failed
+/// keeps its system.
 async fn sweep<B: ActivationBackend>(backend: &B, known: &[Activation]) {
+    let kept = backend.host().kept_root(known);
     for done in known.iter().filter(|activation| !activation.is_pending()) {
-        clean_up(backend, &done.id, done.runs.iter().map(|fired| fired.unit.as_str()));
+        clean_up(backend, &done.id, done.runs.iter().map(|fired| fired.unit.as_str()), kept.as_deref());
     }
     let pending =
         |id: &ActivationId| known.iter().any(|activation| activation.id == *id && activation.is_pending());
@@ -388,8 +357,9 @@ async fn sweep<B: ActivationBackend>(backend: &B, known: &[Activation]) {
     for name in roots.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok())
     {
         let id = name.rsplit_once('-').and_then(|(id, _)| id.parse::<ActivationId>().ok());
-        if id.is_some_and(|id| !pending(&id)) {
-            let _ = fs::remove(&backend.host().roots.join(&name));
+        let root = backend.host().roots.join(&name);
+        if id.is_some_and(|id| !pending(&id)) && kept.as_ref() != Some(&root) {
+            let _ = fs::remove(&root);
         }
     }
 }
@@ -487,7 +457,7 @@ async fn commit_again<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verd
 
 /// The reboot brought the target: the probes decide, in a time that counts from now.
 async fn landed_on_target<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<Verdict, Halt> {
-    run.observer.remark("the host is back on the target; asking the probes");
+    run.observer.remark(Weight::Note, "the host is back on the target; asking the probes");
     run.note(Line::Confirming).map_err(Halt::Revert)?;
     await_confirmation(run, Vec::new(), true).await
 }
@@ -503,7 +473,8 @@ async fn await_the_reducer<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result
         }
         run.step(Step::Confirm);
         failpoint::hit("before-confirm");
-        run.observer.remark("the reboot brought the target; it is on trial when the boot is over");
+        let what = "the reboot brought the target; it is on trial when the boot is over";
+        run.observer.remark(Weight::Note, what);
         let within = Duration::from_secs(confirm_within_secs);
         if !boot_is_over(run.backend, within).await {
             let (probe, evidence) = ("boot".to_owned(), "the host is still starting".to_owned());
@@ -530,20 +501,6 @@ async fn landed_on_previous<B: ActivationBackend>(run: &mut Run<'_, B>, failure:
     }
 }
 
-/// Ends whoever holds the activation lock; only an agent of ours ever takes it.
-///
-/// Whoever held it at both of two looks: in between, a holder that is just leaving may have handed it on.
-async fn end_holders<B: ActivationBackend>(backend: &B) {
-    let seen = backend.lock_holders();
-    sleep(LOCK_TRY_EVERY).await;
-    for pid in backend.lock_holders().into_iter().filter(|pid| seen.contains(pid)) {
-        if let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
-            // It may be gone already, which is what is wanted.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
 /// A person's way back from a trial or from an activation that was cut off. `None` when nothing is on trial.
 pub async fn revert_trial<B: ActivationBackend>(
     backend: &B,
@@ -551,9 +508,5 @@ pub async fn revert_trial<B: ActivationBackend>(
 ) -> Result<Option<ActivationOutcome>, Failure> {
     let (desk, known) = sit_down(backend).await?;
     let Some(activation) = known.into_iter().rfind(Activation::is_pending) else { return Ok(None) };
-    let waits = activation.reached == Reached::AwaitingReboot;
-    let mut run = desk.take_up(backend, activation, observer);
-    // Before the reboot nothing of the target runs: its boot entries are all there is to undo.
-    let halt = if waits { Halt::PutBack(Failure::Asked) } else { Halt::Revert(Failure::Asked) };
-    Ok(Some(conclude(&mut run, Err(halt)).await))
+    Ok(Some(take_back(backend, desk, (activation, Failure::Asked), observer).await))
 }

@@ -12,14 +12,15 @@ use nixfleet_core::activation::record::{
     Began, Line, OnFailedUnits, Purpose, Reached, Run as RunKind, Unsigned,
 };
 use nixfleet_core::activation::units::{TroubledUnit, UnitsSeen, worse};
+use nixfleet_core::activation::way_back::rollback_to;
 use nixfleet_core::ids::{ActivationId, StorePath};
 use nixfleet_sys::{clock, text};
 use tokio::time::{Instant, sleep};
 
 use super::backend::{Action, ActivationBackend};
-use super::journal::history;
+use super::journal::{JournalError, history};
 use super::run::Run;
-use super::types::{ActivationTarget, RollbackOutcome};
+use super::types::{ActivationTarget, RollbackOutcome, Weight};
 use super::{pipeline, profile};
 use crate::failpoint;
 
@@ -40,26 +41,33 @@ pub async fn rollback_with<B: ActivationBackend>(backend: &B) -> anyhow::Result<
     pipeline::activate_with(backend, &target).await
 }
 
-/// What [`rollback_with`] activates: the system recorded before the newest activation that brought what runs now.
+/// Why there is nothing that a rollback could bring.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWayBack {
+    /// Nothing runs that the history could know.
+    #[error("there is no running system to go back from")]
+    NothingRuns,
+    /// The history cannot be read.
+    #[error(transparent)]
+    History(#[from] JournalError),
+    /// The history has nothing before what runs.
+    #[error("the history knows no system that ran before {current}; give its path to `activate` instead")]
+    NotKnown {
+        /// What runs.
+        current: StorePath,
+    },
+}
+
+/// What [`rollback_with`] activates: where a way back led that failed, otherwise the system recorded before the newest
+/// activation that brought what runs now.
 pub fn rollback_target<B: ActivationBackend>(
     backend: &B,
     id: ActivationId,
-) -> anyhow::Result<ActivationTarget> {
+) -> Result<ActivationTarget, NoWayBack> {
     let host = backend.host();
-    let current =
-        host.current().ok_or_else(|| anyhow::anyhow!("there is no running system to go back from"))?;
+    let current = host.current().ok_or(NoWayBack::NothingRuns)?;
     let known = history(&host.journal())?;
-    let brought = known.iter().rev().find(|activation| {
-        let live = activation.outcome.as_ref().is_none_or(|outcome| {
-            matches!(outcome.verdict, Verdict::Converged | Verdict::LiveWithFailedUnits { .. })
-        });
-        live && activation.began.target == current && activation.began.previous != current
-    });
-    let previous = brought.map(|activation| activation.began.previous.clone()).ok_or_else(|| {
-        anyhow::anyhow!(
-            "the history knows no system that ran before {current}; give its path to `activate` instead"
-        )
-    })?;
+    let previous = rollback_to(&known, &current).cloned().ok_or(NoWayBack::NotKnown { current })?;
     let mut target = ActivationTarget::new(id, previous);
     target.purpose = Purpose::Rollback;
     target.commit = CommitPolicy::Immediately;
@@ -99,7 +107,8 @@ pub async fn put_back<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failu
 /// Goes back to the recorded system.
 pub async fn revert<B: ActivationBackend>(run: &mut Run<'_, B>, failure: Failure) -> Verdict {
     run.step(Step::Revert);
-    run.observer.remark(&format!("going back: {failure}"));
+    let weight = if failure == Failure::Asked { Weight::Note } else { Weight::Warning };
+    run.observer.remark(weight, &format!("going back: {failure}"));
     let by_reboot = leads_over_a_reboot(run);
     let going_on = running_revert(run).await;
     failpoint::hit("before-reverting");
@@ -156,7 +165,7 @@ fn leads_over_a_reboot<B: ActivationBackend>(run: &Run<'_, B>) -> bool {
 async fn go_back_by_reboot<B: ActivationBackend>(run: &mut Run<'_, B>) -> Result<(), String> {
     let previous = run.began().previous.clone();
     restore_boot(run, &previous).await.map_err(|failure| failure.to_string())?;
-    run.observer.remark("the previous system is the boot default again; restarting into it");
+    run.observer.remark(Weight::Note, "the previous system is the boot default again; restarting into it");
     run.tools.reboot().await.map_err(|error| text::chain(&error))?;
     sleep(DOWN_WITHIN).await;
     Err(format!("it did not go down within {} s", DOWN_WITHIN.as_secs()))

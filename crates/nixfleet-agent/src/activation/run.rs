@@ -1,6 +1,6 @@
 //! One activation in our hands: the lock, the journal, what it knows so far, and the few acts that every step uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use super::confirm::reachable;
 use super::host::ROOT_KINDS;
 use super::journal::{Journal, JournalError};
 use super::realise::no_space_or_internal;
-use super::types::Observer;
+use super::types::{Observer, Weight};
 use super::verify_poll::{POLL_BUDGET, Polled, verify_poll};
-use crate::failpoint;
 use crate::tools::Tools;
+use crate::{failpoint, reboot};
 use nixfleet_sys::text::chain;
 
 /// Lines of a run's output that go into an outcome.
@@ -185,7 +185,7 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
 
     /// Keeps something for the outcome and tells it now.
     pub fn warn(&mut self, text: String) {
-        self.observer.remark(&text);
+        self.observer.remark(Weight::Warning, &text);
         self.warnings.push(Warning(text));
     }
 
@@ -296,7 +296,8 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
         failpoint::hit("before-finish");
         self.note_if_possible(Line::Finished { outcome: Box::new(outcome.clone()) });
         failpoint::hit("after-finish");
-        self.clean_up();
+        let failed = matches!(outcome.verdict, Verdict::RevertFailed { .. });
+        self.clean_up(failed.then(|| self.backend.host().way_back_root(&self.activation)).as_deref());
         failpoint::hit("after-cleanup");
         self.end_step();
         outcome.steps.clone_from(&self.steps);
@@ -305,9 +306,6 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
 
     /// The outcome as it stands, for one that is not over yet as well.
     pub fn outcome(&mut self, verdict: Verdict) -> ActivationOutcome {
-        let host = self.backend.host();
-        let booted = host.booted().map(|system| self.backend.inhibiting_parts(&system)).unwrap_or_default();
-        let current = host.current().map(|system| self.backend.inhibiting_parts(&system)).unwrap_or_default();
         ActivationOutcome {
             id: self.id().clone(),
             target: self.began().target.clone(),
@@ -315,13 +313,14 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
             generation: self.generation.clone(),
             verdict,
             warnings: self.warnings.clone(),
-            reboot_needed: nixfleet_core::activation::inhibit::differing(&booted, &current),
+            reboot_needed: reboot::needed(self.backend.host()),
             steps: self.steps.clone(),
         }
     }
 
-    fn clean_up(&self) {
-        clean_up(self.backend, self.id(), self.activation.runs.iter().map(|fired| fired.unit.as_str()));
+    fn clean_up(&self, kept: Option<&Path>) {
+        let units = self.activation.runs.iter().map(|fired| fired.unit.as_str());
+        clean_up(self.backend, self.id(), units, kept);
     }
 
     /// The last lines of the newest run.
@@ -330,16 +329,19 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
     }
 }
 
-/// Removes the roots, records and rescue copy of an activation that is over. What cannot be removed now is found
-/// again at the next start.
+/// Removes the roots, records and rescue copy of an activation that is over, but for the root that is to be kept. What
+/// cannot be removed now is found again at the next start.
 pub fn clean_up<'u, B: ActivationBackend>(
     backend: &B,
     id: &ActivationId,
     units: impl Iterator<Item = &'u str>,
+    kept: Option<&Path>,
 ) {
     let host = backend.host();
-    for kind in ROOT_KINDS {
-        let _ = fs::remove(&host.root(kind, id));
+    for root in ROOT_KINDS.map(|kind| host.root(kind, id)) {
+        if kept != Some(root.as_path()) {
+            let _ = fs::remove(&root);
+        }
     }
     for unit in units {
         let _ = fs::remove(&host.end_of(unit));

@@ -13,7 +13,7 @@ use nixfleet_core::host::effect::StageOrder;
 
 use super::backend::ActivationBackend;
 use super::pipeline::is_a_system;
-use super::realise::{Order, closure, realise, seen};
+use super::realise::{Order, realise, seen};
 use super::types::Observer;
 use crate::tools::nix_store::REALISE_STALL;
 
@@ -26,9 +26,8 @@ pub async fn stage<B: ActivationBackend>(
     let StageOrder { release: _, system, closure: signed } = order;
     let tools = backend.tools().map_err(|missing| Failure::Internal { what: missing.to_string() })?;
     let host = backend.host();
-    let settings = async { tools.nix_settings().await.unwrap_or_default() };
-    let (closure, settings) = tokio::join!(closure(tools, system), settings);
-    let seen = seen(closure, &settings).await;
+    let keys = async { tools.nix_settings().await.unwrap_or_default().trusted_keys };
+    let seen = seen(tools, system, keys).await;
     let fetch = Order {
         system,
         seen: &seen,

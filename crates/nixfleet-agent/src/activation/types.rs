@@ -95,6 +95,36 @@ impl fmt::Debug for ActivationTarget {
     }
 }
 
+/// How much a remark matters to whoever only reads what went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// In the course of things.
+    Note,
+    /// It passes, or the agent goes on without; somebody may want to look.
+    Warning,
+    /// What was wanted is not so, and waiting does not help.
+    Error,
+}
+
+impl Weight {
+    /// That of an activation's end.
+    pub fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Converged | Verdict::OnTrial { .. } | Verdict::DeferredPendingReboot { .. } => {
+                Self::Note
+            }
+            Verdict::LiveWithFailedUnits { .. } => Self::Warning,
+            Verdict::Failed { failure } if failure.is_transient() => Self::Warning,
+            // Whoever asked for it knows.
+            Verdict::Reverted { failure: Failure::Asked, .. } => Self::Note,
+            Verdict::Failed { .. }
+            | Verdict::SignatureMismatch { .. }
+            | Verdict::Reverted { .. }
+            | Verdict::RevertFailed { .. } => Self::Error,
+        }
+    }
+}
+
 /// Watches an activation; told, never asked.
 pub trait Observer: Send + Sync {
     /// A step begins.
@@ -102,7 +132,7 @@ pub trait Observer: Send + Sync {
     /// The download moved.
     fn fetched(&self, progress: Progress);
     /// Something that a person may want to know while it happens.
-    fn remark(&self, text: &str);
+    fn remark(&self, weight: Weight, text: &str);
 }
 
 /// Watches nothing.
@@ -112,5 +142,30 @@ pub struct Silent;
 impl Observer for Silent {
     fn step(&self, _step: Step) {}
     fn fetched(&self, _progress: Progress) {}
-    fn remark(&self, _text: &str) {}
+    fn remark(&self, _weight: Weight, _text: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_brought_is_a_note_and_what_was_not_weighs_by_whether_waiting_helps() {
+        let weight = |verdict| Weight::of(&verdict);
+        for well in [
+            Verdict::Converged,
+            Verdict::OnTrial { confirm_within_secs: 60 },
+            Verdict::DeferredPendingReboot { inhibitors: Vec::new() },
+            Verdict::Reverted { failure: Failure::Asked, left: Vec::new() },
+        ] {
+            assert_eq!(weight(well.clone()), Weight::Note, "{well}");
+        }
+        let busy = Failure::Busy { with: BusyWith::Activation };
+        assert_eq!(weight(Verdict::Failed { failure: busy }), Weight::Warning);
+        assert_eq!(weight(Verdict::LiveWithFailedUnits { units: Vec::new() }), Weight::Warning);
+        let late = || Failure::ConfirmTimeout { within_secs: 60 };
+        assert_eq!(weight(Verdict::Failed { failure: late() }), Weight::Error);
+        assert_eq!(weight(Verdict::Reverted { failure: late(), left: Vec::new() }), Weight::Error);
+        assert_eq!(weight(Verdict::RevertFailed { failure: late(), revert: late() }), Weight::Error);
+    }
 }

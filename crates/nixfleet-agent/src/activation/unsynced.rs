@@ -16,7 +16,7 @@ use nixfleet_core::ids::{STORE_DIR, StorePath};
 use nixfleet_sys::{fs, text};
 
 use super::realise::{no_space_or_internal, not_asked};
-use super::types::Observer;
+use super::types::{Observer, Weight};
 use crate::tools::{ToolError, Tools};
 use nixfleet_sys::text::chain;
 
@@ -41,11 +41,11 @@ impl Unsynced {
             Err(error) if error.is_not_found() => return Ok(Self { file, broken: Vec::new() }),
             Err(error) => return Err(no_space_or_internal(&error, "/var")),
         };
-        observer.remark("an earlier fetch was cut off; reading what it had brought");
+        observer.remark(Weight::Note, "an earlier fetch was cut off; reading what it had brought");
         let broken = match mend(tools, listed.clone(), observer).await {
             Ok(broken) => broken,
             Err(error) => {
-                observer.remark(&format!("it cannot be read: {}", chain(&error)));
+                observer.remark(Weight::Warning, &format!("it cannot be read: {}", chain(&error)));
                 listed
             }
         };
@@ -129,10 +129,11 @@ async fn mend(
     let valid = listed.into_iter().filter(|path| !invalid.contains(path)).collect();
     let broken = broken_among(valid, async |some| tools.are_whole(some).await).await?;
     for path in &broken {
-        observer.remark(&format!("{path} is incomplete since a power cut; fetching it again"));
+        let what = format!("{path} is incomplete since a power cut; fetching it again");
+        observer.remark(Weight::Warning, &what);
         if let Err(error) = tools.repair(path).await {
             // The others would fail in the same way, each after all its retries.
-            observer.remark(&chain(&error));
+            observer.remark(Weight::Warning, &chain(&error));
             break;
         }
     }

@@ -1,6 +1,7 @@
 //! Watches a detached run until it ended, and looks at what it left behind.
 //!
-//! Two folders wake us: `/run` for the flip, our own `ends` for the record that the run's unit writes. The poll is
+//! At first it is looked for every few milliseconds. A run that is not over by then is watched: two folders wake us, `/run` for
+//! the flip, our own `ends` for the record that the run's unit writes. The slow poll is
 //! only the net: an event may be lost, and a unit that is gone without a record must be noticed some day. A flip
 //! alone is no verdict: on NixOS it comes *before* units are restarted, so the end of the run is waited for.
 
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nixfleet_core::activation::end::RunEnd;
-use nixfleet_core::activation::judge::{Aftermath, Link};
+use nixfleet_core::activation::judge::{Aftermath, Link, end_behind, hides_another};
 use nixfleet_core::activation::units::{UnitsSeen, changed, worse};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::{CONFIRM_SLACK, DEFAULT_CONFIRM_DEADLINE_SECS};
@@ -28,10 +29,18 @@ const _: () = assert!(POLL_BUDGET.as_secs() + CONFIRM_SLACK.as_secs() <= DEFAULT
 /// How often the world is looked at when nothing wakes us.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long, and how often, a run is looked at without a watch: writing the boot entries takes less. A watch does not pay for
+/// that, as the kernel takes 10 to 20 ms to close one.
+const SHORT_RUN: Duration = Duration::from_secs(1);
+const SHORT_POLL: Duration = Duration::from_millis(4);
+
 /// From the limit of a run until we end it ourselves: systemd's own stop takes up to 15 s.
 const PAST_LIMIT: Duration = Duration::from_secs(20);
 /// A unit that is gone must be gone this often in a row, without a record, before its end counts as unknown.
 const GONE_POLLS: u32 = 2;
+
+/// Lines of a run's output in which a word on `activate` is looked for: it stands before those on units, of which a system has hundreds.
+const OUTPUT_LINES: u32 = 2_000;
 
 /// The record of how a run ended, as `nixfleet-agent record-end` writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +92,14 @@ pub async fn verify_poll<B: ActivationBackend>(
     end_file: &Path,
     limit: Duration,
 ) -> Polled {
-    let give_up = Instant::now() + limit + PAST_LIMIT;
+    let begun = Instant::now();
+    let give_up = begun + limit + PAST_LIMIT;
+    while begun.elapsed() < SHORT_RUN {
+        if let Some(record) = read_end(end_file) {
+            return Polled::Settled(record.end);
+        }
+        sleep(SHORT_POLL).await;
+    }
     let run = backend.host().current_system.parent().unwrap_or(Path::new("/run")).to_owned();
     let mut watch = end_file.parent().and_then(|ends| FolderWatch::new(&[&run, ends]).ok());
     let mut gone = 0;
@@ -134,7 +150,7 @@ pub fn link_of(current: Option<&StorePath>, expected: &StorePath, previous: &Sto
 /// Looks at the world after a run that was to bring `expected`; also returns the units as they were seen.
 pub async fn aftermath<B: ActivationBackend>(
     backend: &B,
-    end: RunEnd,
+    (unit, end): (&str, RunEnd),
     (expected, previous): (&StorePath, &StorePath),
     before: &UnitsSeen,
     repaired: bool,
@@ -146,6 +162,11 @@ pub async fn aftermath<B: ActivationBackend>(
     let suspects = now.as_ref().map(|now| worse(before, now)).unwrap_or_default();
     let troubled = if suspects.is_empty() { suspects } else { backend.clear_suspects(suspects).await };
     let (platform, was_running) = (backend.platform(), expected == previous);
+    let end = if hides_another(platform, end) {
+        end_behind(end, &backend.last_lines(unit, OUTPUT_LINES).await)
+    } else {
+        end
+    };
     let seen = Aftermath { platform, end, link, troubled, units_changed, was_running, repaired };
     (seen, now)
 }

@@ -7,9 +7,11 @@ use nixfleet_sys::fs;
 use tokio::time::timeout;
 
 use super::{About, Finding};
+use crate::activation::backend::NotStarted;
 use crate::activation::host::HostPaths;
 use crate::activation::realise::has;
 use crate::activation::{ActivationBackend, journal};
+use crate::tools::MissingTools;
 use crate::tools::nix::NixSettings;
 use nixfleet_sys::text::chain;
 
@@ -26,6 +28,20 @@ pub(super) fn folder_of(file: &Path) -> Option<Finding> {
     }
     let what = format!("{} can be replaced by others: of its folder, {who}", file.display());
     Some(Finding::problem(About::Config, what, format!("`chown root {0}; chmod go-w {0}`", folder.display())))
+}
+
+/// The environment of the agent's unit: it has the credentials of caches, and whoever writes it decides what a process of
+/// root's begins with. Nothing if it is not there.
+pub(super) fn environment(file: &Path) -> Option<Finding> {
+    let meta = std::fs::metadata(file).ok()?;
+    let who = fs::others_who_write(&meta).or_else(|| fs::others_who_read(&meta))?;
+    let shown = file.display();
+    let what =
+        format!("{shown} is for root alone, as it may hold the credentials of caches, and it is not: {who}");
+    let fix = format!(
+        "`chown root {shown}; chmod 0600 {shown}`; if somebody may have read credentials in it, replace them"
+    );
+    Some(Finding::problem(About::Config, what, fix))
 }
 
 fn is_sticky(folder: &Path) -> bool {
@@ -89,7 +105,7 @@ pub(super) async fn nix(backend: &impl ActivationBackend) -> Vec<Finding> {
     let about = About::Nix;
     let tools = match backend.tools() {
         Ok(tools) => tools,
-        Err(missing) => return vec![Finding::problem(about, missing.to_string(), missing.hint())],
+        Err(missing) => return missing.by_package().0.iter().map(|nix| not_there(about, nix)).collect(),
     };
     match tools.nix_settings().await {
         Ok(settings) => {
@@ -114,6 +130,10 @@ pub(super) async fn nix(backend: &impl ActivationBackend) -> Vec<Finding> {
             )]
         }
     }
+}
+
+fn not_there(about: About, missing: &MissingTools) -> Finding {
+    Finding::problem(about, missing.to_string(), missing.hint())
 }
 
 /// What is found of a cache that was asked for the running system; `None` if it did not answer in time. It need not have
@@ -157,12 +177,9 @@ pub(super) fn nix_settings(settings: &NixSettings) -> Vec<Finding> {
 }
 
 /// Whether the platform is what the agent needs, and whether we may use it.
-pub(super) fn system(backend: &impl ActivationBackend) -> Vec<Finding> {
+pub(super) async fn system(backend: &impl ActivationBackend) -> Vec<Finding> {
     let about = About::System;
-    let mut findings = Vec::new();
-    if let Some(why) = backend.unusable() {
-        findings.push(Finding::problem(about, why, "the agent needs a host with its own service manager"));
-    }
+    let mut findings: Vec<Finding> = service_manager(backend).await.into_iter().collect();
     if !rustix::process::geteuid().is_root() {
         let what = "this check does not run as root, so it may see less than the agent";
         findings.push(Finding::warning(about, what, "run it with sudo"));
@@ -172,7 +189,23 @@ pub(super) fn system(backend: &impl ActivationBackend) -> Vec<Finding> {
         findings.push(Finding::problem(about, what, "the agent is for NixOS and nix-darwin; is this one?"));
     }
     if findings.is_empty() {
-        findings.push(Finding::good(about, "the service manager and the running system are found"));
+        findings.push(Finding::good(about, "the service manager answers, and the running system is found"));
     }
     findings
+}
+
+/// What keeps runs from being started.
+async fn service_manager(backend: &impl ActivationBackend) -> Option<Finding> {
+    let about = About::System;
+    if let Some(why) = backend.unusable() {
+        return Some(Finding::problem(about, why, "the agent needs a host with its own service manager"));
+    }
+    if let Err(missing) = backend.tools() {
+        // Without those of Nix, those of systemd are not asked either.
+        return missing.by_package().1.map(|systemd| not_there(about, &systemd));
+    }
+    let NotStarted { last_lines } = backend.can_fire().await.err()?;
+    let fix =
+        "see whether `systemctl is-system-running` answers, and whether this check runs on the host itself";
+    Some(Finding::problem(about, last_lines.join(" "), fix))
 }

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use nixfleet_sys::fs;
 
 use super::*;
+use crate::config::ready::NotReady;
 use crate::tools::nix::{NixSettings, TrustedKey};
 
 fn problems(findings: &[Finding]) -> Vec<&str> {
@@ -82,4 +83,49 @@ fn a_configuration_in_a_folder_of_others_can_be_replaced() {
     assert_eq!(host::folder_of(&file).map(|finding| finding.grade), Some(Grade::Problem));
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o1777)).expect("set");
     assert_eq!(host::folder_of(&file), None, "nobody can replace what is root's there");
+}
+
+#[test]
+fn a_private_half_that_is_not_there_is_a_problem_of_the_key_and_not_of_the_authorities() {
+    let key = std::path::Path::new("/etc/ssh/ssh_host_ed25519_key.pub");
+    let cannot_read = |path: &str| {
+        let source = std::io::ErrorKind::NotFound.into();
+        let error = fs::FsError { action: "read", path: path.into(), source };
+        trust::not_ready(&NotReady::File(error), key)
+    };
+    let private = cannot_read("/etc/ssh/ssh_host_ed25519_key");
+    assert_eq!((private.about, private.grade), (About::HostKey, Grade::Problem));
+    assert!(private.fix.is_some_and(|fix| fix.contains("both halves")));
+    assert_eq!(cannot_read("/etc/nixfleet/ca.pem").about, About::Source);
+    assert_eq!(cannot_read("/etc/ssh/ssh_host_ed25519_key.pub").grade, Grade::Warning, "told with the key");
+}
+
+/// The finding of `look` for a file with these permissions.
+fn found(mode: u32, look: impl FnOnce(&Path) -> Option<Finding>) -> Option<Finding> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("secret");
+    fs::write_atomic(&file, b"x").expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("set");
+    look(&file)
+}
+
+#[test]
+fn a_private_key_or_an_environment_that_others_can_read_is_a_problem_and_says_how_to_mend_it() {
+    for mode in [0o640, 0o604, 0o644, 0o660] {
+        let key = found(mode, trust::private_half).expect("told");
+        assert_eq!((key.about, key.grade), (About::HostKey, Grade::Problem), "{mode:o}");
+        let environment = found(mode, host::environment).expect("told");
+        assert_eq!((environment.about, environment.grade), (About::Config, Grade::Problem), "{mode:o}");
+        for finding in [key, environment] {
+            assert!(finding.fix.is_some_and(|fix| fix.contains("chmod 0600 ")), "{mode:o}");
+        }
+    }
+    let written = found(0o620, host::environment).expect("told");
+    assert!(written.what.contains("can write it"), "it begins what runs as root: {written:?}");
+    for mode in [0o600, 0o400] {
+        assert_eq!(found(mode, trust::private_half), None, "{mode:o}");
+        assert_eq!(found(mode, host::environment), None, "{mode:o}");
+    }
+    let missing = Path::new("/etc/nixfleet/of/a/test");
+    assert_eq!((trust::private_half(missing), host::environment(missing)), (None, None), "others tell that");
 }

@@ -15,6 +15,7 @@ use crate::source::documents::NoAnswer;
 use crate::source::look::Found;
 use crate::source::place::Place;
 use crate::source::refused::Refused;
+use nixfleet_sys::fs;
 use nixfleet_sys::text::chain;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -24,9 +25,14 @@ const ROOT_SOON_MS: u64 = 30 * DAY_MS;
 /// A clock that stands so far behind what was signed is wrong; releases are followed all the same.
 const CLOCK_BEHIND_MS: u64 = 60_000;
 
+/// What is to be done about a private half that is not there or is of no use.
+const BOTH_HALVES: &str =
+    "a control plane knows a host by its key: both halves lie beside each other, the public one with `.pub`";
+
 /// Everything about trust: state, root, channel, clock, key, source, release.
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![host_key(config)];
+    findings.extend(config.private_half().and_then(|private| private_half(&private)));
     let now = now();
     let trust = match saved_trust(&config.state_dir) {
         Ok(saved) => config.trust(saved),
@@ -56,6 +62,17 @@ fn host_key(config: &Config) -> Finding {
             Finding::problem(about, chain(&error), fix)
         }
     }
+}
+
+/// The private half of the host's key: whoever can read it can be this host. Only what is there is looked at.
+pub(super) fn private_half(file: &Path) -> Option<Finding> {
+    let who = fs::others_who_read(&std::fs::metadata(file).ok()?)?;
+    let shown = file.display();
+    let what = format!("{shown} is the private half of this host's key, and others can read it: {who}");
+    let fix = format!(
+        "`chown root {shown}; chmod 0600 {shown}`; if somebody may have read it, make a new key and name that in the next release"
+    );
+    Some(Finding::problem(About::HostKey, what, fix))
 }
 
 /// What was saved; `None` only if there is no state at all.
@@ -148,22 +165,10 @@ fn clock(trust: &Trust, now: UnixMs) -> Finding {
 async fn source(config: &Config, trust: &Trust) -> Vec<Finding> {
     let following = match config.following() {
         Ok(following) => following,
-        Err(NotReady::HostKey { .. } | NotReady::HostKeyWantsTouch(_)) => return vec![not_looked_at()],
-        Err(NotReady::File(error)) if error.path == config.host_key => return vec![not_looked_at()],
-        Err(error @ (NotReady::NoPrivateHalf(_) | NotReady::Identity { .. })) => {
-            let fix = "a control plane knows a host by its key: both halves lie beside each other, the public one with `.pub`";
-            return vec![Finding::problem(About::HostKey, chain(&error), fix)];
-        }
-        Err(error @ (NotReady::File(_) | NotReady::NoAuthority(_) | NotReady::Trust(_))) => {
-            return vec![Finding::problem(
-                About::Source,
-                chain(&error),
-                "look at the file that `ca-file` names",
-            )];
-        }
+        Err(error) => return vec![not_ready(&error, &config.host_key)],
     };
     let place = &config.source;
-    match following.look_once(trust).await.found {
+    match following.look_once(trust).await {
         Found::Nothing(why) => vec![Finding::problem(About::Source, why.to_string(), silent_fix(&why))],
         Found::Refused(refused) => vec![answers(place), refusal(&refused)],
         // Only a look that knows the one before says so.
@@ -179,6 +184,23 @@ async fn source(config: &Config, trust: &Trust) -> Vec<Finding> {
                 span(left)
             );
             vec![answers(place), Finding::good(About::Release, what)]
+        }
+    }
+}
+
+/// Why the source cannot be looked at.
+pub(super) fn not_ready(error: &NotReady, host_key: &Path) -> Finding {
+    match error {
+        NotReady::HostKey { .. } | NotReady::HostKeyWantsTouch(_) => not_looked_at(),
+        NotReady::File(file) if file.path == host_key => not_looked_at(),
+        NotReady::File(file) if file.path == host_key.with_extension("") => {
+            Finding::problem(About::HostKey, chain(error), BOTH_HALVES)
+        }
+        NotReady::NoPrivateHalf(_) | NotReady::Identity { .. } => {
+            Finding::problem(About::HostKey, chain(error), BOTH_HALVES)
+        }
+        NotReady::File(_) | NotReady::NoAuthority(_) | NotReady::Trust(_) => {
+            Finding::problem(About::Source, chain(error), "look at the file that `ca-file` names")
         }
     }
 }

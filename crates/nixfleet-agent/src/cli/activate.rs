@@ -1,11 +1,12 @@
 //! The verbs that change the host. Everything that can be refused is refused before anything is touched.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
-use nixfleet_agent::activation::rollback::rollback_target;
-use nixfleet_agent::activation::types::{ActivationOutcome, ActivationTarget, BusyWith, Failure, Observer};
+use nixfleet_agent::activation::journal::history;
+use nixfleet_agent::activation::recovery::ByHand;
+use nixfleet_agent::activation::rollback::{NoWayBack, rollback_target};
+use nixfleet_agent::activation::types::{ActivationOutcome, ActivationTarget, Failure, Observer};
 use nixfleet_agent::activation::{ActivationBackend, activate_with, recovery};
 use nixfleet_agent::probes;
 use nixfleet_core::activation::events::CommitPolicy;
@@ -16,20 +17,34 @@ use nixfleet_core::model::probe::Redirects;
 use nixfleet_sys::clock;
 use nixfleet_sys::text::chain;
 
+use super::refusal::{Done, Kind, Refusal};
 use super::watch::Watcher;
-use super::{ActivateArgs, USAGE, dry_run, ui};
+use super::{ActivateArgs, dry_run, ui};
 
 /// A host that can be activated at all: root, what its platform needs, and Nix.
-pub(crate) fn ready<B: ActivationBackend>(state: &Path) -> Result<B, ExitCode> {
+pub(crate) fn ready<B: ActivationBackend>(state: &Path) -> Result<B, Refusal> {
     if !rustix::process::geteuid().is_root() {
-        return Err(ui::refuse(1, "activating a system needs root", Some("run it with sudo")));
+        let why = "this needs root: it decides what this host runs";
+        return Err(Refusal::new(Kind::NeedsRoot, why).hint("run it with sudo"));
     }
     let backend = B::with_state(state);
     if let Some(why) = backend.unusable() {
-        return Err(ui::refuse(1, &why, None));
+        let hint = "run it on the host itself: nothing can be switched in a chroot, or in a container without a service manager of its own";
+        return Err(Refusal::new(Kind::NoServiceManager, why).hint(hint));
     }
-    if let Err(missing) = backend.tools() {
-        return Err(ui::refuse(1, &missing.to_string(), Some(&missing.hint())));
+    match backend.tools() {
+        Ok(_) => Ok(backend),
+        Err(missing) => Err((&missing).into()),
+    }
+}
+
+/// [`ready`], and what is done can be written down.
+fn able<B: ActivationBackend>(state: &Path) -> Result<B, Refusal> {
+    let backend: B = ready(state)?;
+    if backend.host().is_read_only() {
+        let why = format!("{} is on a file system that is mounted read-only", state.display());
+        return Err(Refusal::new(Kind::State, why)
+            .hint("mount it for writing: nothing is switched that cannot be written down"));
     }
     Ok(backend)
 }
@@ -38,34 +53,22 @@ fn fresh_id() -> ActivationId {
     ActivationId::new(clock::unix_ms(), std::process::id())
 }
 
-pub(crate) async fn activate<B: ActivationBackend>(state: &Path, args: ActivateArgs) -> ExitCode {
-    let watcher = Arc::new(Watcher::new());
-    let as_json = args.json.json;
-    let dry = args.dry_run;
-    let target = match target(args, watcher.clone()) {
-        Ok(target) => target,
-        Err(why) => {
-            watcher.end();
-            return ui::refuse(USAGE, &why, None);
-        }
-    };
-    let backend: B = match ready(state) {
-        Ok(backend) => backend,
-        Err(code) => {
-            watcher.end();
-            return code;
-        }
-    };
+pub(crate) async fn activate<B: ActivationBackend>(state: &Path, args: ActivateArgs) -> Done {
+    let (as_json, dry) = (args.json.json, args.dry_run);
+    let mut target = target(args).map_err(Refusal::usage)?;
     if dry {
-        watcher.end();
-        return dry_run::dry_run(&backend, &target, as_json).await;
+        return dry_run::dry_run(&ready::<B>(state)?, &target, as_json).await;
     }
+    let backend: B = able(state)?;
+    let watcher = Arc::new(Watcher::new());
+    target.observer = watcher.clone();
     let ended = activate_with(&backend, &target).await;
     watcher.end();
-    done(ended.map(Some), as_json, "")
+    let outcome = ended.map_err(|error| Refusal::of_activation(&error))?;
+    Ok(ui::outcome(&outcome, as_json))
 }
 
-fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationTarget, String> {
+fn target(args: ActivateArgs) -> Result<ActivationTarget, String> {
     let system = args.path.parse().map_err(|error: nixfleet_core::ids::NotAStorePath| error.to_string())?;
     let mut target = ActivationTarget::new(fresh_id(), system);
     target.probes = probes(&args)?;
@@ -86,7 +89,6 @@ fn target(args: ActivateArgs, observer: Arc<dyn Observer>) -> Result<ActivationT
     target.unsigned = if args.allow_unsigned { Unsigned::Accept } else { Unsigned::Refuse };
     target.inhibit =
         if args.closure_inhibitors_only { InhibitPolicy::ClosureOnly } else { InhibitPolicy::BuiltIn };
-    target.observer = observer;
     Ok(target)
 }
 
@@ -116,68 +118,81 @@ fn ca_file(path: &Path) -> Result<String, String> {
     whole.into_os_string().into_string().map_err(|_| refused("its name is not UTF-8"))
 }
 
-pub(crate) async fn confirm<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {
-    with_watcher(state, as_json, "nothing is on trial", async |backend: &B, observer| {
-        recovery::confirm_by_hand(backend, observer).await.map_err(|failure| anyhow_of(&failure))
+/// What a verb has to say in the end.
+enum Said {
+    /// How it ended.
+    Outcome(Box<ActivationOutcome>),
+    /// Not confirmed, for that reason: the trial goes on.
+    StillOnTrial(Box<ActivationOutcome>, Failure),
+    /// Nothing is to be done, and that is well: as `--json` calls it, and for a person.
+    Well(&'static str, &'static str),
+    /// What was asked for cannot be: as `--json` calls it, and for a person.
+    Nothing(&'static str, String),
+}
+
+impl Said {
+    fn outcome(outcome: ActivationOutcome) -> Self {
+        Self::Outcome(Box::new(outcome))
+    }
+}
+
+pub(crate) async fn confirm<B: ActivationBackend>(state: &Path, as_json: bool) -> Done {
+    with_watcher(state, as_json, async |backend: &B, observer| {
+        Ok(match recovery::confirm_by_hand(backend, observer).await? {
+            ByHand::Over(outcome) => Said::Outcome(outcome),
+            ByHand::NotYet { trial, failure } => Said::StillOnTrial(trial, failure),
+            ByHand::NothingOnTrial => Said::Nothing("nothing-on-trial", "nothing is on trial".to_owned()),
+        })
     })
     .await
 }
 
-pub(crate) async fn recover<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {
-    with_watcher(state, as_json, "there is nothing to take up", async |backend: &B, observer| {
-        recovery::recover(backend, observer).await.map_err(|failure| anyhow_of(&failure))
+pub(crate) async fn recover<B: ActivationBackend>(state: &Path, as_json: bool) -> Done {
+    with_watcher(state, as_json, async |backend: &B, observer| {
+        let taken_up = recovery::recover(backend, observer).await?;
+        Ok(taken_up.map_or(Said::Well("nothing-pending", "there is nothing to take up"), Said::outcome))
     })
     .await
 }
 
 /// A trial is reverted; otherwise the system that ran before the newest activation comes back.
-pub(crate) async fn rollback<B: ActivationBackend>(state: &Path, as_json: bool) -> ExitCode {
-    with_watcher(state, as_json, "there is nothing to go back to", async |backend: &B, observer| {
-        if let Some(outcome) =
-            recovery::revert_trial(backend, observer).await.map_err(|failure| anyhow_of(&failure))?
-        {
-            return Ok(Some(outcome));
+pub(crate) async fn rollback<B: ActivationBackend>(state: &Path, as_json: bool) -> Done {
+    with_watcher(state, as_json, async |backend: &B, observer| {
+        if let Some(outcome) = recovery::revert_trial(backend, observer).await? {
+            return Ok(Said::outcome(outcome));
         }
-        let mut target = rollback_target(backend, fresh_id())?;
+        let mut target = match rollback_target(backend, fresh_id()) {
+            Ok(target) => target,
+            Err(why @ NoWayBack::NotKnown { .. }) => {
+                return Ok(Said::Nothing("no-way-back", why.to_string()));
+            }
+            Err(why @ (NoWayBack::NothingRuns | NoWayBack::History(_))) => return Err(why.into()),
+        };
         target.observer = observer.clone();
-        activate_with(backend, &target).await.map(Some)
+        let ended = activate_with(backend, &target).await;
+        ended.map(Said::outcome).map_err(|error| Refusal::of_activation(&error))
     })
     .await
-}
-
-fn anyhow_of(failure: &Failure) -> anyhow::Error {
-    anyhow::anyhow!("{failure}")
 }
 
 async fn with_watcher<B: ActivationBackend>(
     state: &Path,
     as_json: bool,
-    nothing: &str,
-    act: impl AsyncFn(&B, &Arc<dyn Observer>) -> anyhow::Result<Option<ActivationOutcome>>,
-) -> ExitCode {
-    let backend: B = match ready(state) {
-        Ok(backend) => backend,
-        Err(code) => return code,
-    };
+    act: impl AsyncFn(&B, &Arc<dyn Observer>) -> Result<Said, Refusal>,
+) -> Done {
+    let backend: B = able(state)?;
     let watcher = Arc::new(Watcher::new());
     let observer: Arc<dyn Observer> = watcher.clone();
     let ended = act(&backend, &observer).await;
     watcher.end();
-    done(ended, as_json, nothing)
-}
-
-fn done(ended: anyhow::Result<Option<ActivationOutcome>>, as_json: bool, nothing: &str) -> ExitCode {
-    match ended {
-        Ok(Some(outcome)) => ui::outcome(&outcome, as_json),
-        Ok(None) => {
-            ui::say(nothing);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let busy = Failure::Busy { with: BusyWith::Activation }.to_string();
-            let why = format!("{error:#}");
-            let hint = why.contains(&busy).then_some("wait until it is over, or see `nixfleet-agent status`");
-            ui::refuse(1, &why, hint)
-        }
-    }
+    let last = || {
+        let known = history(&backend.host().journal()).unwrap_or_default();
+        known.into_iter().rev().find_map(|activation| activation.outcome)
+    };
+    Ok(match ended? {
+        Said::Outcome(outcome) => ui::outcome(&outcome, as_json),
+        Said::StillOnTrial(trial, failure) => ui::not_confirmed(&trial, &failure, as_json),
+        Said::Well(verdict, why) => ui::well(verdict, why, last().as_ref(), as_json),
+        Said::Nothing(verdict, why) => ui::nothing(verdict, &why, last().as_ref(), as_json),
+    })
 }

@@ -36,7 +36,7 @@ pub(crate) async fn attempt<B: ActivationBackend + Send + 'static>(
 ) -> ExitCode {
     let backend: B = match ready(state) {
         Ok(backend) => backend,
-        Err(code) => return code,
+        Err(refusal) => return refusal.tell(),
     };
     match attempt {
         Attempt::Probes { specs } => run_probes(backend, read(&specs)).await,

@@ -9,7 +9,7 @@ use nixfleet_agent::activation::host::STATE_DIR;
 use nixfleet_agent::check::{Finding, Grade, check, is_good};
 use nixfleet_agent::config::keys::Key;
 use nixfleet_agent::config::written::Written;
-use nixfleet_agent::config::{Config, ConfigFile, ConfigRefused, load};
+use nixfleet_agent::config::{Config, ConfigFile, ConfigRefused, load, state_dir_in};
 use serde::Serialize;
 
 use super::ui;
@@ -89,6 +89,11 @@ impl ConfigArgs {
     }
 }
 
+/// The state folder by the command line, or by a configuration that may have faults.
+pub(super) fn named_state(args: &ConfigArgs, state_dir: Option<&PathBuf>) -> Option<PathBuf> {
+    state_dir.cloned().or_else(|| state_dir_in(&args.file()).ok().flatten())
+}
+
 /// What `check --json` prints; version 1.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -102,8 +107,12 @@ pub(crate) async fn run<B: ActivationBackend>(
     state_dir: Option<&PathBuf>,
     as_json: bool,
 ) -> ExitCode {
+    let named = named_state(&args, state_dir);
     let (file, config) = args.load(state_dir);
-    let state = config.as_ref().map_or_else(|_| STATE_DIR.into(), |config| config.state_dir.clone());
+    // Where the agent keeps it, also by a configuration that has faults.
+    let state = config
+        .as_ref()
+        .map_or_else(|_| named.unwrap_or_else(|| STATE_DIR.into()), |config| config.state_dir.clone());
     let findings = check(&file, &config, &B::with_state(&state)).await;
     let good = is_good(&findings);
     if as_json {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_agent::activation::recovery;
-use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Observer};
+use nixfleet_agent::activation::types::{ActivationOutcome, Failure, Observer, Weight};
 use nixfleet_agent::activation::unfinished::is_unfinished;
-use nixfleet_agent::config::state_dir_in;
 use nixfleet_agent::runtime::notify;
 use nixfleet_agent::runtime::rescue::{self, Left, Trouble};
 use nixfleet_agent::runtime::start::{self, Ended, NotStarted, Orders};
@@ -19,7 +18,7 @@ use nixfleet_sys::watch::FolderWatch;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use super::check::ConfigArgs;
+use super::check::{ConfigArgs, named_state};
 use super::{UNREADABLE, activate::ready, orders, ui};
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::tools::progress::Progress;
@@ -39,8 +38,8 @@ impl Observer for Journalled {
         ui::say(&format!("step: {step}"));
     }
     fn fetched(&self, _progress: Progress) {}
-    fn remark(&self, text: &str) {
-        ui::say(text);
+    fn remark(&self, weight: Weight, text: &str) {
+        ui::say_as(weight, text);
     }
 }
 
@@ -75,7 +74,14 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
     };
     let backend: B = match ready(&state) {
         Ok(backend) => backend,
-        Err(code) => return code,
+        Err(refusal) => {
+            let code = refusal.tell();
+            // What is missing may be there in a moment, and nobody is served by a line every second. A signal ends this.
+            if notify::is_a_unit() {
+                sleep(AGAIN_AFTER).await;
+            }
+            return code;
+        }
     };
     let voice: Arc<dyn Observer> = Arc::new(Journalled);
     let (Ok(term), Ok(int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
@@ -94,11 +100,6 @@ pub(crate) async fn run<B: ActivationBackend + Send + 'static>(
             give_up(&backend, (&refused.trouble(), code), &voice, stop).await
         }
     }
-}
-
-/// The state folder by the command line, or by a configuration that may have faults.
-fn named_state(args: &ConfigArgs, state_dir: Option<&PathBuf>) -> Option<PathBuf> {
-    state_dir.cloned().or_else(|| state_dir_in(&args.file()).ok().flatten())
 }
 
 async fn follow<B: ActivationBackend + Send + 'static>(
@@ -238,9 +239,11 @@ async fn look(backend: &impl ActivationBackend, observer: &Arc<dyn Observer>) {
 /// Says what became of what was cut off.
 fn tell(taken_up: Result<Option<ActivationOutcome>, Failure>) {
     match taken_up {
-        Ok(Some(outcome)) => ui::say(&format!("{}: {}", outcome.verdict, outcome.target)),
+        Ok(Some(ActivationOutcome { verdict, target, .. })) => {
+            ui::say_as(Weight::of(&verdict), &format!("{verdict}: {target}"));
+        }
         Ok(None) | Err(Failure::Busy { .. }) => {}
-        Err(failure) => ui::say(&format!("error: {failure}")),
+        Err(failure) => ui::say_as(Weight::Error, &format!("error: {failure}")),
     }
 }
 

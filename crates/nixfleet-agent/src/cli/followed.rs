@@ -15,10 +15,10 @@ use nixfleet_core::host::state::{Contact, Hold, Source};
 use nixfleet_core::host::waiting::{StateName, WaitingOn};
 use nixfleet_core::ids::StorePath;
 use nixfleet_core::model::time::{Secs, UnixMs};
-use nixfleet_sys::text::chain;
 use nixfleet_sys::{clock, fs};
 use serde::Serialize;
 
+use super::refusal::{Done, Kind, Refusal};
 use super::show::when;
 use super::{ByArg, HoldArgs, ui};
 
@@ -77,15 +77,10 @@ struct Failed {
 }
 
 /// What the state file says; nothing while there is none.
-pub(super) fn read(state: &Path) -> Result<Option<Follows>, ExitCode> {
-    let file = StateFile::in_folder(state);
-    match file.read() {
-        Ok(saved) => {
-            let saved = saved.filter(|saved| saved.host.setup.is_some());
-            Ok(saved.map(|saved| Follows::of(&saved.host, Agent::of(state))))
-        }
-        Err(error) => Err(ui::refuse(1, &chain(&error), Some(error.hint()))),
-    }
+pub(super) fn read(state: &Path) -> Result<Option<Follows>, Refusal> {
+    let saved = StateFile::in_folder(state).read()?;
+    let saved = saved.filter(|saved| saved.host.setup.is_some());
+    Ok(saved.map(|saved| Follows::of(&saved.host, Agent::of(state))))
 }
 
 impl Follows {
@@ -147,18 +142,18 @@ fn contact(contact: &Contact) -> String {
     }
 }
 
-pub(super) async fn hold(state: &Path, args: HoldArgs) -> ExitCode {
+pub(super) async fn hold(state: &Path, args: HoldArgs) -> Done {
     let HoldArgs { why, span, by } = args;
     let clock = UnixMs::new(clock::unix_ms()).unwrap_or(UnixMs::MAX);
     let until_ms = span.map(|span| clock.plus(whole_secs(span)));
     leave(state, &Wish::Hold { by: who(by), why, until_ms }).await
 }
 
-pub(super) async fn unhold(state: &Path, by: ByArg) -> ExitCode {
+pub(super) async fn unhold(state: &Path, by: ByArg) -> Done {
     leave(state, &Wish::Unhold { by: who(by) }).await
 }
 
-pub(super) async fn retry(state: &Path, by: ByArg) -> ExitCode {
+pub(super) async fn retry(state: &Path, by: ByArg) -> Done {
     leave(state, &Wish::Retry { by: who(by) }).await
 }
 
@@ -174,16 +169,15 @@ fn who(ByArg { by }: ByArg) -> String {
         .unwrap_or_else(|| "somebody at the host".to_owned())
 }
 
-async fn leave(state: &Path, wish: &Wish) -> ExitCode {
+async fn leave(state: &Path, wish: &Wish) -> Done {
     if !rustix::process::geteuid().is_root() {
-        return ui::refuse(1, "only root may ask this host's agent for something", Some("run it with sudo"));
+        let why = "only root may ask this host's agent for something";
+        return Err(Refusal::new(Kind::NeedsRoot, why).hint("run it with sudo"));
     }
-    match requests::leave(state, wish, clock::unix_ms(), TAKEN_WITHIN).await {
-        Ok(Taken::Yes) => ExitCode::SUCCESS,
-        Ok(Taken::NotYet) => {
-            ui::say("left for the agent, which did not come for it yet; it will when it runs");
-            ExitCode::SUCCESS
-        }
-        Err(error) => ui::refuse(1, &chain(&error), None),
+    let left = requests::leave(state, wish, clock::unix_ms(), TAKEN_WITHIN).await;
+    match left.map_err(|error| Refusal::state(&error))? {
+        Taken::Yes => {}
+        Taken::NotYet => ui::say("left for the agent, which did not come for it yet; it will when it runs"),
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::darwin::detached::{self, DarwinRun};
+use nixfleet_agent::activation::deadman::{self, Deadline};
+use nixfleet_agent::activation::host::Marks;
 use nixfleet_agent::activation::linux::recorded;
-use nixfleet_agent::activation::recovery::Deadline;
-use nixfleet_agent::activation::types::{Observer, Silent};
-use nixfleet_agent::activation::{ActivationBackend, recovery};
+use nixfleet_agent::activation::types::{Observer, Silent, Weight};
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::ids::ActivationId;
 use nixfleet_sys::exec::{Cmd, ExecError};
@@ -22,19 +23,19 @@ use super::{DarwinRunArgs, USAGE, ui};
 const NOT_STARTED: u8 = 126;
 
 /// `ExecStart` of every run.
-pub(crate) fn run_recorded(file: &Path, program: &Path, action: String) -> ExitCode {
-    match recorded::run(file, program, action) {
+pub(crate) fn run_recorded((marks, file): (PathBuf, &Path), program: &Path, action: String) -> ExitCode {
+    match recorded::run((&Marks::at(marks), file), program, action) {
         Ok(code) => ExitCode::from(code),
         Err(error) => ui::refuse(recorded::NOT_STARTED, &format!("{error:#}"), None),
     }
 }
 
 /// `ExecStopPost` of every run: what systemd says of its end.
-pub(crate) fn record_end(file: &Path) -> ExitCode {
+pub(crate) fn record_end(marks: PathBuf, file: &Path) -> ExitCode {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let end =
         RunEnd::from_systemd(&variable("SERVICE_RESULT"), &variable("EXIT_CODE"), &variable("EXIT_STATUS"));
-    match recorded::after_the_end(file, end) {
+    match recorded::after_the_end((&Marks::at(marks), file), end) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ui::refuse(1, &format!("{error:#}"), None),
     }
@@ -58,9 +59,9 @@ pub(crate) async fn deadman<B: ActivationBackend>(
             Err(error) => return ui::refuse(1, &format!("{error:#}"), None),
         }
     }
-    match recovery::deadman(&backend, (&id, deadline), &observer).await {
+    match deadman::deadman(&backend, (&id, deadline), &observer).await {
         Ok(Some(outcome)) => {
-            ui::say(&format!("{}: {}", outcome.verdict, outcome.target));
+            ui::say_as(Weight::of(&outcome.verdict), &format!("{}: {}", outcome.verdict, outcome.target));
             ExitCode::SUCCESS
         }
         Ok(None) => ExitCode::SUCCESS,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use nixfleet_agent::config::ready::{NotReady, ServerChoice};
-use nixfleet_agent::config::{CONFIG_FILE, Config, ConfigRefused};
+use nixfleet_agent::config::ready::NotReady;
+use nixfleet_agent::config::{CONFIG_FILE, Config, ConfigRefused, ENVIRONMENT_FILE};
 use nixfleet_agent::runtime::rescue::Trouble;
 use nixfleet_agent::runtime::start::Orders;
 use nixfleet_agent::runtime::state_file::StateFile;
@@ -19,8 +19,7 @@ use super::{UNREADABLE, ui};
 
 /// What the service manager reads at a start: the agent's own unit in a system (flags, sandbox), and the environment that
 /// the shipped unit names.
-const UNIT: [&str; 2] =
-    ["/run/current-system/etc/systemd/system/nixfleet-agent.service", "/etc/nixfleet/agent.env"];
+const UNIT: [&str; 2] = ["/run/current-system/etc/systemd/system/nixfleet-agent.service", ENVIRONMENT_FILE];
 
 /// Why there are no orders.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +69,7 @@ pub(super) fn read(
     let told = UNIT.iter().fold(told, |told, file| told.with(Path::new(file)));
     let (_, config) = args.clone().load(state_dir);
     let config = config?;
-    let told = match &config.server {
-        ServerChoice::CaFile(file) => told.with(file),
-        ServerChoice::Host | ServerChoice::Pins(_) => told,
-    };
-    let told = told.with(&config.root);
+    let told = config.files().iter().fold(told, |told, file| told.with(file));
     Ok(Some((orders(&config, told)?, config.state_dir)))
 }
 

@@ -9,19 +9,19 @@ use nixfleet_agent::activation::journal;
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Verdict;
 use nixfleet_core::activation::record::{Activation, Fired, Reached, Run};
-use nixfleet_core::ids::{ActivationId, Generation, StorePath};
-use nixfleet_sys::text::chain;
+use nixfleet_core::ids::{ActivationId, Generation, NotAnActivationId, StorePath};
 use serde::Serialize;
 
 use super::followed::{self, Follows};
-use super::{USAGE, ui};
+use super::refusal::{Done, Kind, Refusal};
+use super::ui;
 
 /// Lines of each unit of an activation that `logs` shows.
 const LOG_LINES: u32 = 2_000;
 
-fn known(state: &Path) -> Result<Vec<Activation>, ExitCode> {
+fn known(state: &Path) -> Result<Vec<Activation>, Refusal> {
     let host = HostPaths::with_state(state);
-    journal::history(&host.journal()).map_err(|error| ui::refuse(1, &chain(&error), Some(error.hint())))
+    journal::history(&host.journal()).map_err(Refusal::from)
 }
 
 /// What `status --json` prints; version 1.
@@ -78,15 +78,9 @@ impl Row {
     }
 }
 
-pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
-    let activations = match known(state) {
-        Ok(activations) => activations,
-        Err(code) => return code,
-    };
-    let follows = match followed::read(state) {
-        Ok(follows) => follows,
-        Err(code) => return code,
-    };
+pub(crate) fn status(state: &Path, as_json: bool) -> Done {
+    let activations = known(state)?;
+    let follows = followed::read(state)?;
     let host = HostPaths::with_state(state);
     let pending = activations.iter().rfind(|activation| activation.is_pending());
     let last = activations.iter().rfind(|activation| !activation.is_pending());
@@ -100,7 +94,7 @@ pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
             last: last.map(Row::of),
             follows,
         });
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
     let shown =
         |system: Option<StorePath>| system.map_or_else(|| "none".to_owned(), |system| system.to_string());
@@ -113,7 +107,7 @@ pub(crate) fn status(state: &Path, as_json: bool) -> ExitCode {
     }
     ui::data(&format!("pending   {}", pending.map_or_else(|| "nothing".to_owned(), waiting)));
     ui::data(&format!("last      {}", last.map_or_else(|| "nothing".to_owned(), line)));
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a pending activation waits for, in a sentence.
@@ -145,42 +139,27 @@ fn line(activation: &Activation) -> String {
     format!("{}  {}  {}  {said}", activation.id, when(activation.began_at_ms), activation.began.target)
 }
 
-pub(crate) fn history(state: &Path, as_json: bool) -> ExitCode {
-    let activations = match known(state) {
-        Ok(activations) => activations,
-        Err(code) => return code,
-    };
+pub(crate) fn history(state: &Path, as_json: bool) -> Done {
+    let activations = known(state)?;
     for activation in &activations {
         if as_json { ui::json(&Row::of(activation)) } else { ui::data(&line(activation)) }
     }
     if activations.is_empty() && !as_json {
         ui::say("no activation yet");
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn logs<B: ActivationBackend>(state: &Path, id: &str, as_json: bool) -> ExitCode {
-    let id: ActivationId = match id.parse() {
-        Ok(id) => id,
-        Err(error) => {
-            return ui::refuse(USAGE, &format!("{error}"), Some("`nixfleet-agent history` lists them"));
-        }
-    };
-    let activations = match known(state) {
-        Ok(activations) => activations,
-        Err(code) => return code,
-    };
-    let Some(activation) = activations.into_iter().find(|activation| activation.id == id) else {
-        return ui::refuse(
-            1,
-            &format!("there is no activation {id}"),
-            Some("`nixfleet-agent history` lists them"),
-        );
+pub(crate) async fn logs<B: ActivationBackend>(state: &Path, id: &str, as_json: bool) -> Done {
+    let listed = "`nixfleet-agent history` lists them";
+    let id: ActivationId =
+        id.parse().map_err(|error: NotAnActivationId| Refusal::usage(error.to_string()).hint(listed))?;
+    let Some(activation) = known(state)?.into_iter().find(|activation| activation.id == id) else {
+        let why = format!("there is no activation {id}");
+        return Err(Refusal::new(Kind::NoSuchActivation, why).hint(listed));
     };
     let backend = B::with_state(state);
-    if let Err(missing) = backend.tools() {
-        return ui::refuse(1, &missing.to_string(), Some(&missing.hint()));
-    }
+    backend.can_read_output().map_err(|missing| Refusal::from(&missing))?;
     for fired in &activation.runs {
         let lines = backend.last_lines(&fired.unit, LOG_LINES).await;
         let end = fired.end.map_or_else(|| "not over".to_owned(), |end| end.to_string());
@@ -193,5 +172,5 @@ pub(crate) async fn logs<B: ActivationBackend>(state: &Path, id: &str, as_json: 
             }
         }
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use nixfleet_agent::activation::types::Observer;
+use nixfleet_agent::activation::types::{Observer, Weight};
 use nixfleet_agent::tools::progress::Progress;
 use nixfleet_core::activation::outcome::Step;
 
-use super::ui::say;
+use super::ui::say_as;
 
 /// Between two plain lines about a download.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -54,18 +54,18 @@ impl Watcher {
         }
     }
 
-    fn line(&self, text: &str) {
+    fn line(&self, weight: Weight, text: &str) {
         let line = format!("{:>6.1}s  {text}", self.started.elapsed().as_secs_f64());
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(&line)),
-            None => say(&line),
+            Some(bar) => bar.suspend(|| say_as(weight, &line)),
+            None => say_as(weight, &line),
         }
     }
 }
 
 impl Observer for Watcher {
     fn step(&self, step: Step) {
-        self.line(in_words(step));
+        self.line(Weight::Note, in_words(step));
         if let Some(bar) = &self.bar {
             bar.set_style(style(BUSY));
             bar.set_message(in_words(step));
@@ -84,12 +84,12 @@ impl Observer for Watcher {
             bar.set_message(words);
         } else if fetch.plain_at.elapsed() >= PLAIN_EVERY {
             fetch.plain_at = Instant::now();
-            self.line(&words);
+            self.line(Weight::Note, &words);
         }
     }
 
-    fn remark(&self, text: &str) {
-        self.line(text);
+    fn remark(&self, weight: Weight, text: &str) {
+        self.line(weight, text);
     }
 }
 

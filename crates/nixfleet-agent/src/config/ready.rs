@@ -88,6 +88,42 @@ impl NotReady {
 }
 
 impl Config {
+    /// The files that it names and an agent reads once, when it begins to follow: another process has to read a change.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Self {
+            root,
+            source: _,
+            server,
+            channel: _,
+            host: _,
+            host_key,
+            state_dir: _,
+            poll: _,
+            reboots: _,
+        } = self;
+        let authorities = match server {
+            ServerChoice::CaFile(file) => Some(file.clone()),
+            ServerChoice::Host | ServerChoice::Pins(_) => None,
+        };
+        let private = self.proves_itself().then(|| self.private_half()).flatten();
+        [root.clone(), host_key.clone()].into_iter().chain(authorities).chain(private).collect()
+    }
+
+    /// Whether this host proves to its source who it is: only to a control plane.
+    fn proves_itself(&self) -> bool {
+        match &self.source {
+            Place::Folder(_) | Place::Web(_) => false,
+            Place::ControlPlane(_) => true,
+        }
+    }
+
+    /// Where the private half of the host's key lies: beside the public one, as OpenSSH keeps them. `None` if the name of
+    /// the public one does not tell.
+    pub fn private_half(&self) -> Option<PathBuf> {
+        let named = self.host_key.extension().is_some_and(|extension| extension == "pub");
+        named.then(|| self.host_key.with_extension(""))
+    }
+
     /// Who this host is: its name, and the key of which only the public half is read.
     pub fn identity(&self) -> Result<HostIdentity, NotReady> {
         let bytes = fs::read_bounded(&self.host_key, KEY_BYTES_MAX).map_err(NotReady::File)?;
@@ -128,17 +164,12 @@ impl Config {
         }
     }
 
-    /// How this host proves who it is: only to a control plane, with the private half of its key, which lies beside the
-    /// public one as OpenSSH keeps them.
+    /// How this host proves who it is: only to a control plane, with the private half of its key.
     pub fn client_identity(&self) -> Result<Option<Arc<ClientIdentity>>, NotReady> {
-        match &self.source {
-            Place::Folder(_) | Place::Web(_) => return Ok(None),
-            Place::ControlPlane(_) => {}
+        if !self.proves_itself() {
+            return Ok(None);
         }
-        if self.host_key.extension().is_none_or(|extension| extension != "pub") {
-            return Err(NotReady::NoPrivateHalf(self.host_key.clone()));
-        }
-        let path = self.host_key.with_extension("");
+        let path = self.private_half().ok_or_else(|| NotReady::NoPrivateHalf(self.host_key.clone()))?;
         let bytes = Zeroizing::new(fs::read_guarded(&path, KEY_BYTES_MAX).map_err(NotReady::File)?);
         let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
         let identity = ClientIdentity::new(&text, &self.identity()?);

@@ -60,6 +60,17 @@ fn a_full_file_says_everything() {
 }
 
 #[test]
+fn the_files_that_an_agent_reads_once_are_root_key_and_authorities_and_what_proves_it_to_a_control_plane() {
+    let files = |text: &str| loaded(text, &none()).expect("sound").files();
+    let web = ["/etc/fleet/root.json", "/etc/ssh/key.pub", "/etc/fleet/ca.pem"].map(PathBuf::from);
+    assert_eq!(files(FULL), web);
+    let led = FULL.replace("https://", "control-plane+https://");
+    assert_eq!(files(&led), [&web[..], &["/etc/ssh/key".into()]].concat());
+    let folder = "source = '/srv/releases'\nchannel = 'stable'\nhost-key = '/etc/key'\n";
+    assert_eq!(files(folder), ["/etc/nixfleet/root.json", "/etc/key"].map(PathBuf::from));
+}
+
+#[test]
 fn what_is_not_said_has_its_default() {
     let config = loaded("source = '/srv/releases'\nchannel = 'stable'\n", &none()).expect("sound");
     assert_eq!(config.root, Path::new("/etc/nixfleet/root.json"));

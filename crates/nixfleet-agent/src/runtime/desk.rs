@@ -1,5 +1,6 @@
 //! The reducer's desk on a real host: the outbox, the state file, the roots and the workers.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use nixfleet_core::host::saved::SavedState;
@@ -18,7 +19,7 @@ use super::roots;
 use super::state_file::{Saved, StateFile};
 use crate::activation::ActivationBackend;
 use crate::activation::host::HostPaths;
-use crate::activation::types::Observer;
+use crate::activation::types::{Observer, Weight};
 use nixfleet_sys::fs::FsError;
 use nixfleet_sys::text::chain;
 
@@ -65,15 +66,18 @@ impl<B: ActivationBackend + Send + 'static> HostDesk<B> {
     fn tell_room(&self, written: &Written) {
         let Written { dropped, room } = written;
         if *dropped > 0 {
-            self.voice
-                .remark(&format!("the outbox is full: {dropped} reports of progress were dropped unsent"));
+            let what = format!("the outbox is full: {dropped} reports of progress were dropped unsent");
+            self.voice.remark(Weight::Warning, &what);
         }
         match room {
             Room::Enough => {}
-            Room::Stretched { bytes, bytes_max } => self.voice.remark(&format!(
-                "the outbox holds {bytes} bytes of what may not be dropped, and {bytes_max} are meant for it"
-            )),
-            Room::NotTidied(error) => self.voice.remark(&format!("error: {}", chain(error))),
+            Room::Stretched { bytes, bytes_max } => {
+                let what = format!(
+                    "the outbox holds {bytes} bytes of what may not be dropped, and {bytes_max} are meant for it"
+                );
+                self.voice.remark(Weight::Warning, &what);
+            }
+            Room::NotTidied(error) => self.tell_error(error),
         }
     }
 
@@ -101,8 +105,12 @@ impl<B: ActivationBackend + Send + 'static> HostDesk<B> {
         };
         match noted {
             Ok(written) => self.tell_room(&written),
-            Err(error) => self.voice.remark(&format!("error: {}", chain(&error))),
+            Err(error) => self.tell_error(&error),
         }
+    }
+
+    fn tell_error(&self, error: &dyn Error) {
+        self.voice.remark(Weight::Error, &format!("error: {}", chain(error)));
     }
 
     /// Finishes what a person's agent left behind, if it did.
@@ -135,7 +143,7 @@ impl<B: ActivationBackend + Send + 'static> Desk for HostDesk<B> {
         match roots::keep(&self.host, wanted) {
             Ok(()) => self.kept = Some(wanted.iter().map(|system| (*system).clone()).collect()),
             // Tried again at the next turn.
-            Err(error) => self.voice.remark(&format!("error: {}", chain(&error))),
+            Err(error) => self.tell_error(&error),
         }
     }
 

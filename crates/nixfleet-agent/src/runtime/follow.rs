@@ -22,7 +22,8 @@ use super::reducer::{Fact, Reducer};
 use super::start::Ended;
 use super::{notify, recovery, timer};
 use crate::activation::ActivationBackend;
-use crate::activation::types::Observer;
+use crate::activation::types::{Observer, Weight};
+use crate::source::look::{Moved, Offer};
 use nixfleet_sys::text::chain;
 
 /// Between two attempts to write what could not be written. Nothing is done meanwhile; on trial the deadman is armed.
@@ -67,7 +68,7 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             match self.handover.as_mut().map_or(Due::No, |handover| handover.due(state)) {
                 Due::No => {}
                 Due::Now(successor) => return Ended::HandedOver(successor),
-                Due::Unreadable => self.voice.remark(UNREADABLE),
+                Due::Unreadable => self.voice.remark(Weight::Error, UNREADABLE),
             }
             let wake = timer::until(self.reducer.wake(), Instant::now(), self.net);
             let alive = self.alive;
@@ -88,14 +89,15 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
     async fn input(&mut self, input: Input) {
         match input {
             Input::Told(event) => self.take(event.into()).await,
-            Input::Offered { terms, trust } => {
+            Input::Offered(offer) => {
+                let Offer { moved, terms } = *offer;
+                // The root first: a release counts as verified under the one in force.
+                self.trust_moved(moved).await;
                 let (release, system) = (terms.release.clone(), terms.system.clone());
                 let event = Some(Event::ReleaseVerified { release, system, resets: terms.resets });
-                self.take(Fact { event, terms: Some(terms), trust: Some(*trust) }).await;
+                self.take(Fact { event, terms: Some(Box::new(terms)), trust: None }).await;
             }
-            Input::TrustMoved(trust) => {
-                self.take(Fact { event: None, terms: None, trust: Some(*trust) }).await;
-            }
+            Input::TrustMoved(moved) => self.trust_moved(*moved).await,
             Input::LookAgain => self.look_again().await,
             Input::TidyUp => {
                 // It ends in another look, and not in another `TidyUp`, or the two would never end.
@@ -112,10 +114,17 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             Input::Asked { event, request } => {
                 self.take(event.into()).await;
                 if let Err(error) = fs::remove(&request) {
-                    self.voice.remark(&format!("error: {}", chain(&error)));
+                    self.voice.remark(Weight::Error, &format!("error: {}", chain(&error)));
                 }
             }
         }
+    }
+
+    /// Saves what is trusted now, together with the root if that is another one.
+    async fn trust_moved(&mut self, Moved { trust, root }: Moved) {
+        let known = self.reducer.state().root.as_ref().map(|known| known.terms);
+        let event = (known != Some(root)).then_some(Event::RootAccepted { root });
+        self.take(Fact { event, terms: None, trust: Some(trust) }).await;
     }
 
     /// Somebody may have changed what runs.
@@ -143,12 +152,13 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
         let now = timer::now();
         let (mut prepared, refused) = self.reducer.prepare(fact, now);
         if let Some(refused) = refused {
-            self.voice.remark(&format!("not taken: {refused}"));
+            self.voice.remark(Weight::Warning, &format!("not taken: {refused}"));
         }
         let mut told = false;
         while let Err(error) = self.reducer.persist(&mut prepared) {
             if !told {
-                self.voice.remark(&format!("error: {}; nothing is done until it is written", chain(&error)));
+                let why = format!("error: {}; nothing is done until it is written", chain(&error));
+                self.voice.remark(Weight::Error, &why);
                 notify::status("cannot write its state; nothing is done until it can");
                 self.said.clear();
                 told = true;
@@ -186,10 +196,10 @@ impl<B: ActivationBackend + Send + 'static> Following<B> {
             || before.phase.target().map(|terms| &terms.release)
                 != state.phase.target().map(|terms| &terms.release);
         if moved {
-            self.voice.remark(&sentence);
+            self.voice.remark(notify::weight(&state.phase), &sentence);
         }
-        for line in notify::news_of_the_source(&before.source, &state.source) {
-            self.voice.remark(&line);
+        for (weight, line) in notify::news_of_the_source(&before.source, &state.source) {
+            self.voice.remark(weight, &line);
         }
         if sentence != self.said {
             notify::status(&sentence);

@@ -35,7 +35,7 @@ pub struct Handover {
     told: Told,
     current_system: PathBuf,
     remembered: PathBuf,
-    /// The digest of files that were looked at off trial and are of no use.
+    /// The digest of files that were looked at off trial and were of no use, which is said once.
     useless: Option<String>,
 }
 
@@ -91,11 +91,15 @@ impl Handover {
         let flight = state.activation_in_flight().map(ToString::to_string);
         let program = fs::resolve(&self.current_system.join(PROGRAM)).ok();
         let now = self.told.now();
+        let was_useless = self.useless.as_ref() == Some(&now);
         let successor = match program.filter(|other| *other != self.own) {
             Some(other) => Successor::Program(other),
-            None if now == self.told.then() || self.useless.as_ref() == Some(&now) => return Due::No,
+            None if now == self.told.then() => return Due::No,
             // On trial they are part of what is tried. Before the reboot into a target they are not yet: nobody reverts them.
-            None if is_tried(&state.phase) || self.told.is_usable() => Successor::Reader,
+            None if is_tried(&state.phase) && !was_useless => Successor::Reader,
+            // Asked again of those that were useless: a file that they name may have come.
+            None if self.told.is_usable() => Successor::Reader,
+            None if was_useless => return Due::No,
             None => {
                 self.useless = Some(now);
                 return Due::Unreadable;
@@ -160,20 +164,25 @@ mod tests {
     use nixfleet_core::host::probing::{Watch, WatchId};
     use nixfleet_core::ids::ActivationId;
 
-    /// A host whose system carries the program `new` next to the one that runs.
+    /// A host whose system carries the program `new` next to the one that runs. Its configuration can be used while a key is there.
     struct Scene {
         dir: tempfile::TempDir,
-        usable: bool,
     }
 
     impl Scene {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a folder");
             fs::make_dir(&dir.path().join("system/sw/bin")).expect("made");
-            for file in ["old", "new", "agent.toml"] {
+            for file in ["old", "new", "agent.toml", "key"] {
                 fs::write_atomic(&dir.path().join(file), b"").expect("written");
             }
-            Self { dir, usable: true }
+            Self { dir }
+        }
+
+        fn without_its_key() -> Self {
+            let scene = Self::new();
+            fs::remove(&scene.at("key")).expect("removed");
+            scene
         }
 
         fn at(&self, file: &str) -> PathBuf {
@@ -186,10 +195,10 @@ mod tests {
 
         /// A process that begins now.
         fn begins(&self, program: &str) -> Handover {
-            let usable = self.usable;
+            let key = self.at("key");
             Handover {
                 own: self.at(program),
-                told: Told::new(move || usable).with(&self.at("agent.toml")),
+                told: Told::new(move || key.exists()).with(&self.at("agent.toml")),
                 current_system: self.at("system"),
                 remembered: self.at("handed-over"),
                 useless: None,
@@ -233,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_a_person_damaged_before_a_reboot_is_not_tried_by_it() {
-        let host = Scene { usable: false, ..Scene::new() };
+        let host = Scene::without_its_key();
         host.carries("old");
         let mut handover = host.begins("old");
         host.configures("damaged");
@@ -278,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_came_with_a_trial_and_that_nobody_can_read_is_part_of_what_is_tried() {
-        let host = Scene { usable: false, ..Scene::new() };
+        let host = Scene::without_its_key();
         host.carries("old");
         let mut handover = host.begins("old");
         host.configures("damaged");
@@ -287,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_a_person_damaged_is_told_once_and_fails_no_trial() {
-        let host = Scene { usable: false, ..Scene::new() };
+        let host = Scene::without_its_key();
         host.carries("old");
         let mut handover = host.begins("old");
         host.configures("damaged");
@@ -296,5 +305,17 @@ mod tests {
         assert_eq!(handover.due(&on_trial(5)), Due::No, "it was so before");
         host.configures("damaged in another way");
         assert_eq!(handover.due(&on_trial(5)), Due::Now(Successor::Reader), "this came with the trial");
+    }
+
+    #[test]
+    fn a_configuration_of_which_something_came_later_is_read_when_it_is_there() {
+        let host = Scene::without_its_key();
+        host.carries("old");
+        let mut handover = host.begins("old");
+        host.configures("with a key");
+        assert_eq!(handover.due(&HostState::fresh()), Due::Unreadable);
+        assert_eq!(handover.due(&HostState::fresh()), Due::No);
+        fs::write_atomic(&host.at("key"), b"").expect("written");
+        assert_eq!(handover.due(&HostState::fresh()), Due::Now(Successor::Reader));
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use nixfleet_core::host::{Event, Record, Terms};
+use nixfleet_core::host::{Event, Record};
 use nixfleet_core::wire::Hello;
-use nixfleet_trust::trust::SavedTrust;
 use tokio::sync::oneshot;
+
+use crate::source::look::{Moved, Offer};
 
 /// How many inputs may wait for the reducer.
 ///
@@ -50,14 +51,9 @@ pub enum Input {
     /// A fact, or a wish.
     Told(Event),
     /// A release passed every check; what it says to this host, and what to trust from now on.
-    Offered {
-        /// What it says.
-        terms: Box<Terms>,
-        /// Saved together with the release.
-        trust: Box<SavedTrust>,
-    },
-    /// A newer root was accepted.
-    TrustMoved(Box<SavedTrust>),
+    Offered(Box<Offer>),
+    /// A newer root or floor was accepted.
+    TrustMoved(Box<Moved>),
     /// The link to a control plane needs something of the outbox.
     Errand(Errand),
     /// What runs may be something else than before: look.

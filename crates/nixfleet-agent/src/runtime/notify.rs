@@ -4,10 +4,14 @@
 
 use std::time::Duration;
 
+use nixfleet_core::activation::outcome::Failure;
 use nixfleet_core::host::event::Refusal;
+use nixfleet_core::host::phase::Phase;
 use nixfleet_core::host::state::{Contact, Refused, Source};
 use nixfleet_core::host::{HostState, Now};
 use sd_notify::NotifyState;
+
+use crate::activation::types::Weight;
 
 /// Whether a service manager started this process, and would start it again.
 pub fn is_a_unit() -> bool {
@@ -47,20 +51,41 @@ pub fn sentence(state: &HostState, now: Now) -> String {
     format!("{} ({about}){failed}; waiting for {}", doing.state, doing.waiting)
 }
 
+/// How much it matters that the host has come to this.
+pub fn weight(phase: &Phase) -> Weight {
+    match phase {
+        Phase::Converged
+        | Phase::Staging(_)
+        | Phase::Staged(_)
+        | Phase::Activating(_)
+        | Phase::AwaitingReboot(_)
+        | Phase::Confirming(_)
+        | Phase::Soaking(_) => Weight::Note,
+        // Whoever asked for it knows.
+        Phase::Reverting(_) | Phase::Reverted(_) if phase.failure() == Some(&Failure::Asked) => Weight::Note,
+        Phase::Failed(failed) if failed.again_up_ms.is_some() => Weight::Warning,
+        Phase::Reverting(_) => Weight::Warning,
+        Phase::Reverted(_) | Phase::Failed(_) => Weight::Error,
+    }
+}
+
 /// What changed about the release source, a line each.
-pub fn news_of_the_source(before: &Source, now: &Source) -> Vec<String> {
+pub fn news_of_the_source(before: &Source, now: &Source) -> Vec<(Weight, String)> {
     let mut lines = Vec::new();
     if before.contact != now.contact {
         lines.push(match &now.contact {
-            Contact::NotAsked => "the release source was not asked yet".to_owned(),
-            Contact::Answers { .. } => "the release source answers".to_owned(),
-            Contact::Silent { why, .. } => format!("the release source does not answer: {why}"),
+            Contact::NotAsked => (Weight::Note, "the release source was not asked yet".to_owned()),
+            Contact::Answers { .. } => (Weight::Note, "the release source answers".to_owned()),
+            Contact::Silent { why, .. } => {
+                (Weight::Warning, format!("the release source does not answer: {why}"))
+            }
         });
     }
     if before.refused != now.refused
         && let Some(Refused { kind, why, .. }) = &now.refused
     {
-        lines.push(format!("what the release source serves is refused, {}: {why}", in_words(*kind)));
+        let refused = format!("what the release source serves is refused, {}: {why}", in_words(*kind));
+        lines.push((Weight::Error, refused));
     }
     lines
 }

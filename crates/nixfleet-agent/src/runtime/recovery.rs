@@ -2,6 +2,7 @@
 //! activation that the saved state has in flight. It makes [`Event::AgentStarted`], from which the machine goes on.
 
 use nixfleet_core::activation::record::Activation;
+use nixfleet_core::host::trusted::RootTerms;
 use nixfleet_core::host::world::{JournalSays, Said, Setup, World};
 use nixfleet_core::host::{Event, HostState};
 use nixfleet_core::ids::{ActivationId, BootId};
@@ -21,10 +22,10 @@ pub enum CannotStart {
     Journal(#[from] JournalError),
 }
 
-/// The first event of a process.
+/// The first event of a process, under the root in force.
 pub async fn agent_started<B: ActivationBackend>(
     backend: &B,
-    setup: Setup,
+    (setup, root): (Setup, RootTerms),
     state: &HostState,
 ) -> Result<(Event, BootId), CannotStart> {
     let boot = backend.boot_id().await?;
@@ -34,7 +35,7 @@ pub async fn agent_started<B: ActivationBackend>(
     let known = history(&backend.host().journal())?;
     let journal = state.activation_in_flight().map(|id| says(&known, id));
     let world = look(backend, &boot);
-    Ok((Event::AgentStarted { setup, world, journal }, boot))
+    Ok((Event::AgentStarted { setup, world, journal, root: Some(root) }, boot))
 }
 
 fn says(known: &[Activation], id: &ActivationId) -> JournalSays {

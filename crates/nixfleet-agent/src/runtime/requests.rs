@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::activation::types::Observer;
+use crate::activation::types::{Observer, Weight};
 use crate::runtime::input::Input;
 use crate::runtime::net::Net;
 
@@ -137,7 +137,8 @@ pub async fn watch(
                     told.push(path);
                 }
                 Err(why) => {
-                    voice.remark(&format!("error: `{}` is no wish and is removed: {why}", path.display()));
+                    let why = format!("error: `{}` is no wish and is removed: {why}", path.display());
+                    voice.remark(Weight::Warning, &why);
                     let _ = fs::remove(&path);
                 }
             }
@@ -177,6 +178,9 @@ mod tests {
     use crate::activation::types::Silent;
     use std::sync::Arc;
 
+    /// What a test waits for that is taken.
+    const LONG: Duration = Duration::from_mins(1);
+
     fn hold(why: &str) -> Wish {
         Wish::Hold { by: "ann".into(), why: why.into(), until_ms: None }
     }
@@ -195,9 +199,8 @@ mod tests {
             }
             events
         });
-        let first = leave(dir.path(), &hold("exams"), 1_000, TAKEN_WITHIN).await.expect("left");
-        let second =
-            leave(dir.path(), &Wish::Unhold { by: "ann".into() }, 2_000, TAKEN_WITHIN).await.expect("left");
+        let first = leave(dir.path(), &hold("exams"), 1_000, LONG).await.expect("left");
+        let second = leave(dir.path(), &Wish::Unhold { by: "ann".into() }, 2_000, LONG).await.expect("left");
         assert_eq!((first, second), (Taken::Yes, Taken::Yes));
         let events = taking.await.expect("no panic");
         assert_eq!(events.iter().map(Event::name).collect::<Vec<_>>(), ["held", "unheld"]);

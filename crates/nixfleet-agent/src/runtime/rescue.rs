@@ -6,14 +6,17 @@
 //! the net. Everything else of an activation goes on as the journal says ([`recovery::recover`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nixfleet_core::activation::outcome::{ActivationOutcome, Failure};
 use nixfleet_core::activation::record::{Activation, ConfirmBy, Reached};
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
+use nixfleet_sys::clock;
 
 use super::state_file::StateFile;
 use crate::activation::ActivationBackend;
 use crate::activation::journal::history;
+use crate::activation::pipeline::{DEADMAN_LATER, NEXT_BOOT_LATER};
 use crate::activation::recovery::{self, TakenUp};
 use crate::activation::types::Observer;
 
@@ -46,33 +49,58 @@ pub async fn tidy<B: ActivationBackend>(
     trouble: &Trouble,
     voice: &Arc<dyn Observer>,
 ) -> Result<Left, Failure> {
-    match (tried(backend).await?, trouble) {
-        (None | Some((_, Whose::Persons)), _) => {
-            let ended = recovery::recover(backend, voice).await?;
-            Ok(Left::Settled(ended.map(Box::new)))
-        }
-        (Some((id, Whose::Machines)), Trouble::Lasting { why }) => {
+    let Some(Tried { id, whose, late }) = tried(backend).await? else {
+        return Ok(Left::Settled(recovery::recover(backend, voice).await?.map(Box::new)));
+    };
+    match (whose, trouble, late) {
+        (Whose::Persons, _, _) => Ok(Left::Settled(recovery::recover(backend, voice).await?.map(Box::new))),
+        (Whose::Machines, Trouble::Lasting { why }, _) => {
             let what = format!("the agent of the target cannot follow: {why}");
             go_back(backend, (&id, Failure::Internal { what }), voice).await
         }
-        (Some((_, Whose::Machines)), Trouble::Passing) | (Some((_, Whose::Unknown)), _) => Ok(Left::Tried),
+        // Where there is no deadman for the boot (a root in memory), nobody else would.
+        (Whose::Machines | Whose::Unknown, _, Some(failure)) => go_back(backend, (&id, failure), voice).await,
+        (Whose::Machines, Trouble::Passing, None) | (Whose::Unknown, _, None) => Ok(Left::Tried),
     }
 }
 
 /// Whether there is an activation that only the machine may confirm: whoever follows nothing must not take it up.
 pub async fn is_the_machines<B: ActivationBackend>(backend: &B) -> bool {
-    matches!(tried(backend).await, Ok(Some((_, Whose::Machines))))
+    matches!(tried(backend).await, Ok(Some(Tried { whose: Whose::Machines, .. })))
 }
 
-/// The activation whose target is tried, and who confirms it.
-async fn tried<B: ActivationBackend>(backend: &B) -> Result<Option<(ActivationId, Whose)>, Failure> {
+/// An activation whose target is tried.
+struct Tried {
+    id: ActivationId,
+    whose: Whose,
+    /// How it failed, if its time is over.
+    late: Option<Failure>,
+}
+
+async fn tried<B: ActivationBackend>(backend: &B) -> Result<Option<Tried>, Failure> {
     let internal = |what: String| Failure::Internal { what };
     let host = backend.host();
     let boot = backend.boot_id().await.map_err(|unknown| internal(unknown.to_string()))?;
     let known = history(&host.journal()).map_err(|error| internal(error.to_string()))?;
     let pending = known.into_iter().rfind(Activation::is_pending);
     let tried = pending.filter(|it| is_tried(it, &boot, host.current().as_ref()));
-    Ok(tried.map(|it| (it.id.clone(), whose(&it, StateFile::in_folder(&host.state).read()))))
+    Ok(tried.map(|it| Tried {
+        id: it.id.clone(),
+        whose: whose(&it, StateFile::in_folder(&host.state).read()),
+        late: late(&it, &boot, clock::monotonic()),
+    }))
+}
+
+/// How it failed, if its time is over `up` after the boot: the time that was written down for this boot, or what the deadman of
+/// a boot waits for where no agent came so far as to write one.
+fn late(it: &Activation, boot: &BootId, up: Duration) -> Option<Failure> {
+    let within = Duration::from_secs(it.began.confirm_within_secs);
+    let until = match &it.deadline {
+        Some((of, at_ms)) if of == boot => Duration::from_millis(*at_ms) + DEADMAN_LATER,
+        Some(_) | None if it.last_boot == *boot => return None,
+        Some(_) | None => within + NEXT_BOOT_LATER,
+    };
+    (up > until).then_some(Failure::ConfirmTimeout { within_secs: within.as_secs() })
 }
 
 async fn go_back<B: ActivationBackend>(
@@ -157,6 +185,20 @@ mod tests {
         assert!(tried(running(), "b", "new"), "a boot into what was not judged");
         assert!(!tried(Reached::Confirmed, "b", "new"), "it was confirmed: the way is forward");
         assert!(!tried(Reached::Realising, "a", "old") && !tried(Reached::Reverting, "a", "new"));
+    }
+
+    #[test]
+    fn the_time_of_a_trial_is_what_was_written_for_this_boot_or_begins_with_it() {
+        let up = |secs| Duration::from_secs(secs);
+        let is_late = |it: &Activation, boot: &str, secs| late(it, &BootId::new(boot), up(secs)).is_some();
+        let within = beginning().confirm_within_secs;
+        let mut it = activation(Reached::AwaitingReboot, ConfirmBy::Person);
+        assert!(!is_late(&it, "b", within), "the agent may be about to come up");
+        assert!(is_late(&it, "b", within + 21), "the boot is that long ago");
+        assert!(!is_late(&it, "a", within + 21), "it does not count before the reboot");
+        it.deadline = Some((BootId::new("b"), 900_000));
+        assert!(!is_late(&it, "b", 902) && is_late(&it, "b", 904), "a time of its own");
+        assert!(!is_late(&it, "c", within) && is_late(&it, "c", within + 21), "is of one boot");
     }
 
     #[test]

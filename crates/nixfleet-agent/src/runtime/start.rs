@@ -36,9 +36,10 @@ use super::{notify, requests};
 use crate::activation::ActivationBackend;
 use crate::activation::host::HostPaths;
 use crate::activation::journal::JournalError;
-use crate::activation::types::Observer;
+use crate::activation::types::{Observer, Weight};
 use crate::programs::Holder;
 use crate::source::Following as Source;
+use crate::source::look::root_terms;
 use crate::source::place::Place;
 use crate::tools::MissingTools;
 
@@ -98,11 +99,10 @@ impl NotStarted {
             Self::Log(OutboxError::File(error)) => !error.may_pass(),
             Self::Trust(_)
             | Self::Log(OutboxError::Newer { .. } | OutboxError::OutOfOrder { .. })
-            | Self::Host(CannotStart::Journal(JournalError::Damaged { .. })) => true,
-            Self::Host(
-                CannotStart::Boot(_)
-                | CannotStart::Journal(JournalError::File(_) | JournalError::Newer { .. }),
-            )
+            | Self::Host(CannotStart::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. })) => {
+                true
+            }
+            Self::Host(CannotStart::Boot(_) | CannotStart::Journal(JournalError::File(_)))
             | Self::Another
             | Self::File(_)
             | Self::Tools(_)
@@ -149,11 +149,12 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     fs::make_dir(&host.state)?;
     let _only = take_lock(&host.agent_lock()).await?;
     if fs::is_in_memory(&host.state) {
-        voice.remark(&format!(
+        let why = format!(
             "error: {} is in memory: after a reboot this host knows nothing of what it accepted, and takes an older \
              release for a newer one; make it persistent, or set `state-dir` to a folder that is",
             host.state.display()
-        ));
+        );
+        voice.remark(Weight::Error, &why);
     }
     let file = StateFile::in_folder(&host.state);
     let saved = file.read()?.unwrap_or_default();
@@ -167,7 +168,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
     let trust = trust.map_err(NotStarted::Trust)?;
     let outbox = open_outbox(&host, &setup, saved.host.seq, &*voice)?;
     let seed = seed_of(&setup.host);
-    let (first, boot) = agent_started(&*backend, setup, &saved.host).await?;
+    let (first, boot) = agent_started(&*backend, (setup, root_terms(&trust)), &saved.host).await?;
     file.keep_reserve();
 
     let (inputs, taken) = mpsc::channel(INPUTS_MAX);
@@ -232,19 +233,17 @@ fn open_outbox(
     let opened = Outbox::open(&host.outbox(), saved, Limits::of(receiver));
     let (outbox, Found { damaged_lines, unsaved, missing }) = opened.map_err(NotStarted::Log)?;
     if damaged_lines > 0 {
-        voice.remark(&format!(
-            "error: {damaged_lines} lines of the outbox were altered on the disk and are lost"
-        ));
+        let why = format!("error: {damaged_lines} lines of the outbox were altered on the disk and are lost");
+        voice.remark(Weight::Error, &why);
     }
     if unsaved > 0 {
-        voice.remark(&format!(
-            "{unsaved} events were written and not saved before a crash; they are taken again"
-        ));
+        let what =
+            format!("{unsaved} events were written and not saved before a crash; they are taken again");
+        voice.remark(Weight::Note, &what);
     }
     if missing > 0 {
-        voice.remark(&format!(
-            "error: the newest {missing} records before the saved state are not in the outbox"
-        ));
+        let why = format!("error: the newest {missing} records before the saved state are not in the outbox");
+        voice.remark(Weight::Error, &why);
     }
     Ok(outbox)
 }
@@ -270,7 +269,10 @@ mod tests {
             assert!(!of_state.is_lasting() && of_state.hint().contains("by itself"), "{passes}");
         }
         assert!(NotStarted::State(StateFileError::File(file(Errno::ISDIR))).is_lasting());
-        let damaged = JournalError::Damaged { path: "/var/lib/nixfleet/journal.jsonl".into(), line: 1 };
+        let path = || "/var/lib/nixfleet/journal.jsonl".into();
+        let newer = NotStarted::Host(CannotStart::Journal(JournalError::Newer { path: path(), version: 9 }));
+        assert!(newer.is_lasting() && newer.hint().contains("the agent that wrote it"));
+        let damaged = JournalError::Damaged { path: path(), line: 1 };
         let damaged = NotStarted::Host(CannotStart::Journal(damaged));
         assert!(damaged.is_lasting() && damaged.hint().contains("person"));
         assert!(NotStarted::Log(OutboxError::OutOfOrder { got: 3, after: 7 }).is_lasting());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use nixfleet_sys::fs::{self, FsError};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 /// The largest of these files is that of authorities.
 const BYTES_MAX: u64 = crate::config::ready::CA_BYTES_MAX;
@@ -65,7 +66,8 @@ impl fmt::Debug for Told {
 /// The sum of a file, if there is one.
 fn sum(file: &Path) -> Result<Option<Sum>, FsError> {
     match fs::read_bounded(file, BYTES_MAX) {
-        Ok(bytes) => Ok(Some(Sha256::digest(bytes).into())),
+        // The host's private key is one of them.
+        Ok(bytes) => Ok(Some(Sha256::digest(&*Zeroizing::new(bytes)).into())),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

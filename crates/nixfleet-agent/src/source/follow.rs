@@ -13,13 +13,13 @@ use nixfleet_core::host::pause::{Urgency, after_answer, after_failures, as_asked
 use nixfleet_core::host::probing::WatchId;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::timer::sleep_until;
-use nixfleet_trust::trust::{SavedTrust, Trust};
+use nixfleet_trust::trust::Trust;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{Instant, timeout};
 
 use super::documents::{Connection, Documents, NoAnswer};
 use super::folder::Folder;
-use super::look::{Found, Looked, Looker, Offer, Settled, look};
+use super::look::{Found, Looker, Moved, Offer, Settled, look};
 use super::place::Place;
 use super::refused::Refused;
 use super::web::identity::ClientIdentity;
@@ -61,7 +61,7 @@ pub enum Said {
     /// A newer root or floor was accepted, and it brings nothing for this host to run: to be saved.
     Moved {
         /// What to trust from now on.
-        trust: Box<SavedTrust>,
+        to: Box<Moved>,
     },
     /// A release and this host's entry in it passed every check.
     Offered(Box<Offer>),
@@ -110,7 +110,8 @@ impl fmt::Debug for Following {
 
 impl Following {
     /// Looks once, and says what was found; for a check of a configuration.
-    pub async fn look_once(&self, trust: &Trust) -> Looked {
+    pub async fn look_once(&self, trust: &Trust) -> Found {
+        let trust = &mut trust.clone();
         let clock = (self.clock)();
         match &self.place {
             Place::Folder(path) => {
@@ -153,15 +154,14 @@ pub async fn follow(following: Following, trust: Trust, asks: Receiver<Ask>, sai
 async fn bounded(
     source: &mut impl Documents,
     following: &Following,
-    trust: &Trust,
+    trust: &mut Trust,
     settled: Option<&Settled>,
     clock: UnixMs,
-) -> Looked {
+) -> Found {
     let look = look(source, &following.looker, trust, settled, clock);
     timeout(LOOK_WITHIN, look).await.unwrap_or_else(|_| {
         let at = following.place.to_string();
-        let slow = NoAnswer::TooSlow { at, secs: LOOK_WITHIN.as_secs() };
-        Looked { trust: trust.clone(), found: Found::Nothing(slow) }
+        Found::Nothing(NoAnswer::TooSlow { at, secs: LOOK_WITHIN.as_secs() })
     })
 }
 
@@ -186,6 +186,8 @@ enum Woken {
 struct Worker<S> {
     following: Following,
     trust: Trust,
+    /// What of the trust was said last.
+    told: Trust,
     source: S,
     asks: Receiver<Ask>,
     said: Sender<Said>,
@@ -203,6 +205,7 @@ impl<S: Documents> Worker<S> {
     fn new(following: Following, trust: Trust, source: S, asks: Receiver<Ask>, said: Sender<Said>) -> Self {
         Self {
             following,
+            told: trust.clone(),
             trust,
             source,
             asks,
@@ -220,13 +223,13 @@ impl<S: Documents> Worker<S> {
     }
 
     async fn round(&mut self) -> Result<(), ReducerGone> {
-        let looked = self.look().await?;
-        self.tell(looked).await?;
+        let found = self.look().await?;
+        self.tell(found).await?;
         self.sleep().await
     }
 
     /// One look; it begins anew, over a fresh connection, when a watch asks in the middle of it.
-    async fn look(&mut self) -> Result<Looked, ReducerGone> {
+    async fn look(&mut self) -> Result<Found, ReducerGone> {
         loop {
             // After a failure too: the old connection may be what failed, and certificates are read again.
             let anew = self.watch.is_some() || self.failures > 0;
@@ -237,10 +240,10 @@ impl<S: Documents> Worker<S> {
                 Some(_) => settled.without_version(),
                 None => settled,
             });
-            let look = bounded(&mut self.source, &self.following, &self.trust, settled.as_ref(), clock);
+            let look = bounded(&mut self.source, &self.following, &mut self.trust, settled.as_ref(), clock);
             tokio::select! {
-                // Safe to cancel: a look changes nothing but connections.
-                looked = look => return Ok(looked),
+                // Safe to cancel: what it accepted so far is kept.
+                found = look => return Ok(found),
                 // Safe to cancel: an ask is taken or stays. Closed means that the reducer is gone.
                 ask = newer_watch(&mut self.asks) => self.watch = Some(ask?),
             }
@@ -248,26 +251,25 @@ impl<S: Documents> Worker<S> {
     }
 
     /// Says what a look brought, and remembers it.
-    async fn tell(&mut self, Looked { trust, found }: Looked) -> Result<(), ReducerGone> {
-        let moved = trust != self.trust;
-        self.trust = trust;
+    async fn tell(&mut self, found: Found) -> Result<(), ReducerGone> {
         self.again_after = None;
         match found {
             Found::Nothing(why) => {
-                self.moved(moved).await?;
+                self.moved().await?;
                 self.failures = self.failures.saturating_add(1);
                 self.again_after = why.again_after();
                 return self.say(Said::Failed { why: why.to_string() }).await;
             }
-            // A trust that moved without a release: a root between two looks is never without a look at the release.
-            Found::Same => self.moved(moved).await?,
+            Found::Same => self.moved().await?,
             Found::Refused(refused) => {
-                self.moved(moved).await?;
+                self.moved().await?;
                 self.settled = None;
                 self.refused(refused).await?;
             }
             Found::Release(offer, settled) => {
-                let again = moved || self.settled.as_ref().map(Settled::seq) != Some(settled.seq());
+                let moved = self.trust != self.told;
+                self.told = self.trust.clone();
+                let again = moved || !self.settled.as_ref().is_some_and(|before| before.is_like(&settled));
                 self.settled = Some(settled);
                 if again || !matches!(self.last_word, LastWord::Offered) {
                     self.last_word = LastWord::Offered;
@@ -280,12 +282,12 @@ impl<S: Documents> Worker<S> {
         self.say(Said::Answered { watch }).await
     }
 
-    async fn moved(&mut self, moved: bool) -> Result<(), ReducerGone> {
-        if !moved {
+    async fn moved(&mut self) -> Result<(), ReducerGone> {
+        if self.trust == self.told {
             return Ok(());
         }
-        let trust = Box::new(self.trust.to_saved());
-        self.say(Said::Moved { trust }).await
+        self.told = self.trust.clone();
+        self.say(Said::Moved { to: Box::new(Moved::to(&self.trust)) }).await
     }
 
     async fn refused(&mut self, refused: Refused) -> Result<(), ReducerGone> {

@@ -5,8 +5,9 @@
 //! on the way counts even if what comes after it is refused: a root or a floor that was signed stays signed.
 
 use nixfleet_core::host::Terms;
+use nixfleet_core::host::trusted::RootTerms;
 use nixfleet_core::model::layout::{self, LATEST_LEN_MAX};
-use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_core::model::names::{ChannelName, RootVersion, Seq};
 use nixfleet_core::model::release::Release;
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::check::Verified;
@@ -23,12 +24,34 @@ const ROOTS_MAX: usize = 64;
 /// What some stores answer for a document that is not there, when they do not let strangers list their names.
 const FORBIDDEN: u16 = 403;
 
-/// What passed every check: what a release says to this host, and what to trust from now on.
+/// What to trust from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "the trust in it must be saved together with the terms, before anything is done because of them"]
-pub struct Offer {
+pub struct Moved {
     /// To be saved first.
     pub trust: SavedTrust,
+    /// What the root in force says to this host.
+    pub root: RootTerms,
+}
+
+impl Moved {
+    /// All that there is to say of `trust`.
+    pub fn to(trust: &Trust) -> Self {
+        Self { trust: trust.to_saved(), root: root_terms(trust) }
+    }
+}
+
+/// What the root in force says to a host.
+pub fn root_terms(trust: &Trust) -> RootTerms {
+    let root = trust.root();
+    RootTerms { version: root.version, created_ms: root.created_ms, expires_ms: root.expires_ms }
+}
+
+/// What passed every check: what a release says to this host, and what to trust from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the trust in it must be saved before anything is done because of the terms"]
+pub struct Offer {
+    /// To be saved first.
+    pub moved: Moved,
     /// What the release says to this host.
     pub terms: Terms,
 }
@@ -46,6 +69,8 @@ pub struct Looker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     seq: Seq,
+    /// The root under which it was verified.
+    root: RootVersion,
     version: Option<Version>,
     /// From here on the release is stale, and that must be said.
     fresh_until: UnixMs,
@@ -57,6 +82,11 @@ impl Settled {
         self.seq
     }
 
+    /// Whether both are the same release, verified under the same root.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.seq, self.root) == (other.seq, other.root)
+    }
+
     /// The same, so that `latest` is asked for as a whole.
     #[must_use]
     pub fn without_version(self) -> Self {
@@ -65,15 +95,6 @@ impl Settled {
 }
 
 /// What came of a look.
-#[derive(Debug)]
-pub struct Looked {
-    /// What is trusted now; what the look began with, if nothing was accepted.
-    pub trust: Trust,
-    /// What was found.
-    pub found: Found,
-}
-
-/// What was found.
 #[derive(Debug)]
 pub enum Found {
     /// The source did not answer, or not as a source does.
@@ -87,19 +108,21 @@ pub enum Found {
 }
 
 /// Looks once. `settled` is what the look before ended in, if that was an offer.
+///
+/// What was accepted on the way is in `trust` at once, so that a look that is cut off has not been in vain: whoever is many
+/// roots behind, over a slow line, comes further each time.
 pub async fn look(
     source: &mut impl Documents,
     looker: &Looker,
-    trust: &Trust,
+    trust: &mut Trust,
     settled: Option<&Settled>,
     clock: UnixMs,
-) -> Looked {
-    let mut run = Run { source, looker, trust: trust.clone(), clock };
-    let found = run.all(settled).await.unwrap_or_else(|stop| match stop {
+) -> Found {
+    let mut run = Run { source, looker, trust, clock };
+    run.all(settled).await.unwrap_or_else(|stop| match stop {
         Stop::Nothing(why) => Found::Nothing(why),
         Stop::Refused(refused) => Found::Refused(refused),
-    });
-    Looked { trust: run.trust, found }
+    })
 }
 
 /// Why a look ends early.
@@ -117,7 +140,7 @@ impl From<NoAnswer> for Stop {
 struct Run<'a, S> {
     source: &'a mut S,
     looker: &'a Looker,
-    trust: Trust,
+    trust: &'a mut Trust,
     clock: UnixMs,
 }
 
@@ -126,16 +149,19 @@ impl<S: Documents> Run<'_, S> {
         let now = self.trust.time(self.clock).now();
         let settled = settled.filter(|settled| now < settled.fresh_until);
         let (seq, version) = self.latest(settled).await?;
-        let root = self.trust.root().version;
         self.roots().await?;
-        if settled.is_some_and(|settled| settled.seq == seq) && self.trust.root().version == root {
+        let root = self.trust.root().version;
+        // A look that was cut off may have raised the floor above what was settled on.
+        let floor = self.trust.floor(&self.looker.channel).map(|floor| floor.seq);
+        let same = |settled: &Settled| settled.seq == seq && settled.root == root && floor == Some(seq);
+        if settled.is_some_and(same) {
             return Ok(Found::Same);
         }
         let release = self.release(seq).await?;
         let terms = self.terms(seq, &release).await?;
         let fresh_until = release.expires_ms.min(self.trust.root().expires_ms);
-        let offer = Offer { trust: self.trust.to_saved(), terms };
-        Ok(Found::Release(Box::new(offer), Settled { seq, version, fresh_until }))
+        let offer = Offer { moved: Moved::to(self.trust), terms };
+        Ok(Found::Release(Box::new(offer), Settled { seq, root, version, fresh_until }))
     }
 
     /// The number of the newest release.
@@ -166,7 +192,7 @@ impl<S: Documents> Run<'_, S> {
                 Err(why) => return Err(why.into()),
             };
             let accepted = self.trust.accept_root(&bytes, self.clock);
-            self.trust = accepted.map_err(|refused| Stop::Refused(Refused::root(path, &refused)))?;
+            *self.trust = accepted.map_err(|refused| Stop::Refused(Refused::root(path, &refused)))?;
         }
         Ok(())
     }
@@ -184,7 +210,7 @@ impl<S: Documents> Run<'_, S> {
             let misplaced = Misplaced::OtherRelease { asked: seq, found };
             return Err(Stop::Refused(Refused::misplaced(path, &misplaced)));
         }
-        self.trust = accepted.trust;
+        *self.trust = accepted.trust;
         Ok(accepted.release)
     }
 

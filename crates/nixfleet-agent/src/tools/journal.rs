@@ -15,6 +15,9 @@ use nixfleet_core::nix::NotUnderstood;
 
 /// A journal on a slow disk takes seconds for its first answer.
 const JOURNAL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the journal may take to take in what was said to it, which is milliseconds but for a slow disk or a flood. After it the
+/// last words may be missing, and a way back waits no longer for them.
+const TAKE_IN_DEADLINE: Duration = Duration::from_secs(3);
 /// Lines of one answer, whatever is asked for: a screenful of a report, many times over.
 pub const LINES_MAX: u32 = 10_000;
 /// Bytes kept of one line.
@@ -54,6 +57,11 @@ pub struct Entry {
     pub message: String,
     /// 0 to 7; smaller is worse.
     pub priority: Option<u8>,
+}
+
+/// Returns when the journal has taken in all that was said to it until now.
+pub fn take_in(tools: &Tools) -> Cmd {
+    tools.command(&tools.journalctl).arg("--sync").deadline(TAKE_IN_DEADLINE)
 }
 
 /// The last lines of a unit in this boot, as text.
@@ -140,8 +148,10 @@ pub fn parse_last_lines(stdout: &str, lines: u32) -> Vec<String> {
 }
 
 impl Tools {
-    /// The last lines that the unit has said in this boot.
+    /// The last lines that the unit has said in this boot, with those that the journal had yet to take in: a unit ends before it has.
     pub async fn last_lines(&self, unit: &UnitName, lines: u32) -> Result<Vec<String>, ToolError> {
+        // What cannot be taken in is missing, and what is there is shown all the same.
+        let _ = take_in(self).run().await;
         understood(last_lines(self, unit, lines), |text| Ok(parse_last_lines(text, lines))).await
     }
 

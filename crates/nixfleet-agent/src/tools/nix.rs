@@ -1,6 +1,6 @@
 //! `nix`: what a path is, whether somebody trusted signed it, and what the host's settings are.
 //!
-//! The only interface that tells of signatures. All of it is called experimental upstream and its JSON has had five
+//! The only documented interface that tells of signatures (of local closures [`super::nix_store::serve`] tells sooner). All of it is called experimental upstream and its JSON has had five
 //! shapes (see [`nixfleet_core::nix::path_info`]); each is read strictly, and a sixth is an error.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `nix-store`: fetch a closure, and ask the local store about its paths.
+//! `nix-store`: fetch a closure, and ask the local store about its paths; [`serve`] asks about a whole closure.
 //!
 //! The oldest of the interfaces and the one whose output has not changed since Nix 2.3; a question costs 20 to 25 ms
 //! before it does anything. It never asks about trust: that is `nix store verify`, in [`super::nix`].
@@ -11,16 +11,26 @@ use nixfleet_core::nix::closure::Contents;
 use nixfleet_core::nix::nar_hash::NarHash;
 use nixfleet_sys::exec::{Cmd, Ended, ExecError, Finished};
 
+pub mod serve;
+
 use super::lines::{Hearing, quoted_path, store_path, store_paths};
 use super::progress::{NixListener, NixWords, Progress};
 use super::{ToolError, Tools};
 
 /// Paths in one argument vector: 1,000 of at most 256 bytes are an eighth of what Linux takes.
 pub const PATHS_PER_CALL: usize = 1_000;
-/// A whole realisation, retries of a slow cache included; the caller shortens it.
-pub const REALISE_DEADLINE: Duration = Duration::from_hours(6);
+/// A realisation of which is not known how much it brings, and what one of a known size may take besides.
+const REALISE_DEADLINE: Duration = Duration::from_hours(24);
+/// The slowest line that is one, in bytes a second. A download is ended by [`REALISE_STALL`]; this is for a cache that lets a byte
+/// come now and then, for ever: it must not hold a host for longer than such a line would take.
+const SLOWEST_LINE: u64 = 2 << 10;
 /// No byte and no path for so long: Nix' own retries of a dead cache last about 5 s per path.
 pub const REALISE_STALL: Duration = Duration::from_mins(5);
+
+/// How long a realisation may take that brings so many bytes; 0 if that is not known.
+pub fn realise_within(download_bytes: u64) -> Duration {
+    REALISE_DEADLINE + Duration::from_secs(download_bytes / SLOWEST_LINE)
+}
 
 /// `nix-store --realise`: fetches the path and its closure, never builds.
 ///
@@ -210,7 +220,7 @@ fn complaint(text: &str) -> Option<Complaint> {
         "Truncated zstd input",
     ]) {
         Some(Complaint::Incomplete(path()))
-    } else if has(&["No space left on device"]) {
+    } else if has(&["No space left on device", "database or disk is full"]) {
         Some(Complaint::DiskFull)
     } else if has(&["unable to download", "Couldn't connect", "Could not resolve"]) {
         Some(Complaint::CacheUnreachable)

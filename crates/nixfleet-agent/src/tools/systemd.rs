@@ -30,6 +30,8 @@ const STOP_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Between two questions for a unit of which the manager does not tell.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long a manager is asked again that refuses to be asked: one that executes itself anew does so for an instant.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// Lines of a unit's journal that say why it was not started.
 const LAST_LINES: u32 = 7;
 
@@ -388,6 +390,18 @@ impl Tools {
             return Ok(Duration::from_micros(start));
         }
         understood(userspace_start(self), parse_userspace_start).await.map(Duration::from_micros)
+    }
+
+    /// Whether the service manager answers.
+    pub async fn answers(&self) -> Result<(), ToolError> {
+        let give_up = Instant::now() + ANSWERS_WITHIN;
+        loop {
+            match self.userspace_start().await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= give_up => return Err(error),
+                Err(_) => sleep(ASK_AGAIN_AFTER).await,
+            }
+        }
     }
 
     /// Has the unit files read again.

@@ -186,6 +186,24 @@ async fn a_root_document_that_others_can_write_is_not_believed() {
     host.check(&[]).await.one("root", "problem", "its group can write it");
 }
 
+#[tokio::test]
+async fn a_private_half_that_others_can_read_is_a_problem_of_the_host_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    host.over_folder();
+    host.put("key", b"private");
+    for (mode, problems) in [(0o600, 0), (0o640, 1)] {
+        std::fs::set_permissions(host.path("key"), std::fs::Permissions::from_mode(mode)).expect("set");
+        let checked = host.check(&[]).await;
+        checked.one("host-key", "good", &host.fleet.host_keys[0].id());
+        let found = checked.about("host-key");
+        let told = found
+            .iter()
+            .filter(|(grade, what)| *grade == "problem" && what.contains("its group can read it"));
+        assert_eq!(told.count(), problems, "{mode:o}: {found:?}");
+    }
+}
+
 /// The targets of what a server was asked.
 fn targets(server: &Server) -> Vec<String> {
     server.seen().into_iter().map(|seen| seen.target).collect()

@@ -144,7 +144,7 @@ async fn found_in(path: &std::path::Path) -> Found {
         random: std::sync::Arc::new(|| 0),
         look_at: std::sync::Arc::new(|time| time),
     };
-    following.look_once(&fleet.trust()).await.found
+    following.look_once(&fleet.trust()).await
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Whatever a source serves, in whatever order: floors only rise, and what is offered was signed for this host.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use nixfleet_agent::source::look::{Found, Looked, look};
+use nixfleet_agent::source::documents::{Connection, Documents, Got, NoAnswer, Wanted};
+use nixfleet_agent::source::look::{Found, look};
 use nixfleet_trust::trust::Trust;
 use proptest::prelude::*;
 
@@ -116,9 +118,8 @@ proptest! {
                 _ => {}
             }
             let before = trust.clone();
-            let looking = look(&mut shelf, &looker, &trust, settled.as_ref(), at(clock));
-            let Looked { trust: after, found } = runtime.block_on(looking);
-            trust = after;
+            let looking = look(&mut shelf, &looker, &mut trust, settled.as_ref(), at(clock));
+            let found = runtime.block_on(looking);
             let floors = |trust: &Trust| trust.floor(&stable()).expect("the channel is known").seq;
             prop_assert!(floors(&trust) >= floors(&before));
             prop_assert!(trust.root().version >= before.root().version);
@@ -139,4 +140,69 @@ proptest! {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_release_that_is_known_is_looked_at_again_under_a_root_that_a_look_in_vain_brought() {
+    let fleet = fleet();
+    let (mut shelf, mut trust) = (Shelf::up_to(&fleet, 2), fleet.trust());
+    let looker = looker(&fleet, 0);
+    let Found::Release(_, settled) = look(&mut shelf, &looker, &mut trust, None, at(NOW)).await else {
+        panic!("no offer")
+    };
+    trust = trust.accept_root(&fleet.sign_root(&with(&fleet.root(), "version", 2)), at(NOW)).expect("a root");
+    let found = look(&mut shelf, &looker, &mut trust, Some(&settled), at(NOW)).await;
+    let Found::Release(offer, settled) = found else { panic!("not under the root in force: {found:?}") };
+    assert_eq!(offer.moved.root.version, trust.root().version);
+    let found = look(&mut shelf, &looker, &mut trust, Some(&settled), at(NOW)).await;
+    assert!(matches!(found, Found::Same), "{found:?}");
+}
+
+/// Serves what is on the shelf but for one document, for which it lets wait.
+struct Stuck(Shelf, &'static str);
+
+impl Documents for Stuck {
+    async fn get(&mut self, wanted: Wanted<'_>) -> Result<Got, NoAnswer> {
+        if wanted.path == self.1 {
+            return std::future::pending().await;
+        }
+        self.0.get(wanted).await
+    }
+    fn begin(&mut self, _: Connection) {}
+    async fn news(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_is_cut_off_has_not_been_in_vain() {
+    let fleet = fleet();
+    let (mut shelf, mut trust) = (Shelf::up_to(&fleet, 2), fleet.trust());
+    for version in [2, 3, 4] {
+        let root = fleet.sign_root(&with(&fleet.root(), "version", version));
+        shelf.put(format!("root/{version}.json"), root);
+    }
+    let mut stuck = Stuck(shelf, "root/4.json");
+    let for_whom = looker(&fleet, 0);
+    let look = look(&mut stuck, &for_whom, &mut trust, None, at(NOW));
+    let cut_off = tokio::time::timeout(Duration::from_millis(200), look).await;
+    assert!(cut_off.is_err(), "it waits for root 4");
+    assert_eq!(trust.root().version.get(), 3);
+}
+
+#[tokio::test]
+async fn a_source_that_goes_back_behind_what_a_look_in_vain_accepted_is_refused() {
+    let fleet = fleet();
+    let (mut shelf, mut trust) = (Shelf::up_to(&fleet, 2), fleet.trust());
+    let for_whom = looker(&fleet, 0);
+    let Found::Release(_, settled) = look(&mut shelf, &for_whom, &mut trust, None, at(NOW)).await else {
+        panic!("no offer")
+    };
+    // Release 3 was accepted, and then this host's entry did not come.
+    let mut newer = Shelf::up_to(&fleet, 3);
+    newer.remove("channels/stable/3/hosts/web-0.json");
+    let found = look(&mut newer, &for_whom, &mut trust, Some(&settled), at(NOW)).await;
+    assert!(matches!(found, Found::Refused(_)), "{found:?}");
+    let found = look(&mut shelf, &for_whom, &mut trust, Some(&settled), at(NOW)).await;
+    assert!(matches!(found, Found::Refused(_)), "release 2 is behind the floor: {found:?}");
 }

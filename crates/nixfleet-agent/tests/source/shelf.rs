@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use nixfleet_agent::source::documents::{Connection, Documents, Got, NoAnswer, Wanted};
-use nixfleet_agent::source::look::{Found, Looked, Looker, look};
+use nixfleet_agent::source::look::{Found, Looker, look};
 use nixfleet_agent::source::refused::Refused;
 use nixfleet_core::model::names::Seq;
 use nixfleet_core::model::time::UnixMs;
@@ -86,13 +86,22 @@ pub(crate) fn looker(fleet: &Fleet, host: usize) -> Looker {
     Looker { channel: stable(), me: fleet.me(host) }
 }
 
+/// What came of a look, and what is trusted after it.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) trust: Trust,
+    pub(crate) found: Found,
+}
+
 /// What host `web-0` makes of `shelf` now.
 pub(crate) async fn looked(shelf: &Shelf, fleet: &Fleet, trust: &Trust) -> Looked {
     looked_at(shelf, fleet, trust, at(NOW)).await
 }
 
 pub(crate) async fn looked_at(shelf: &Shelf, fleet: &Fleet, trust: &Trust, clock: UnixMs) -> Looked {
-    look(&mut shelf.clone(), &looker(fleet, 0), trust, None, clock).await
+    let mut trust = trust.clone();
+    let found = look(&mut shelf.clone(), &looker(fleet, 0), &mut trust, None, clock).await;
+    Looked { trust, found }
 }
 
 /// The number of the release that is offered, and what is trusted then.
@@ -100,7 +109,7 @@ pub(crate) async fn offered(shelf: &Shelf, fleet: &Fleet, trust: &Trust) -> (Seq
     let Looked { trust, found } = looked(shelf, fleet, trust).await;
     match found {
         Found::Release(offer, settled) => {
-            assert_eq!(offer.trust, trust.to_saved(), "what is offered comes with what to trust");
+            assert_eq!(offer.moved.trust, trust.to_saved(), "what is offered comes with what to trust");
             assert_eq!(offer.terms.release.seq, settled.seq());
             (settled.seq(), trust)
         }

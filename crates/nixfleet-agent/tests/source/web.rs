@@ -14,18 +14,29 @@ use crate::fleet::*;
 use crate::server::{Manners, Server};
 use crate::shelf::{Shelf, looker};
 
-const LIMITS: Limits = Limits {
+/// What a busy machine does not come near where a server answers.
+const PATIENT: Limits = Limits {
+    connect: Duration::from_secs(20),
+    silent: Duration::from_secs(20),
+    whole: Duration::from_secs(40),
+};
+/// For servers that do not.
+const IMPATIENT: Limits = Limits {
     connect: Duration::from_millis(500),
     silent: Duration::from_millis(400),
     whole: Duration::from_millis(900),
 };
-/// Far more than [`LIMITS`], and far less than a test may take.
+/// Far more than any of these, and far less than a test may take.
 const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) fn web(url: &str, trust: ServerTrust) -> Web {
+    web_within(url, trust, PATIENT)
+}
+
+fn web_within(url: &str, trust: ServerTrust, limits: Limits) -> Web {
     match url.parse().expect(url) {
         Place::Web(address) => {
-            Web::new(address, Speaking { trust, identity: None, proxies: Proxies::None }, LIMITS)
+            Web::new(address, Speaking { trust, identity: None, proxies: Proxies::None }, limits)
         }
         Place::Folder(_) | Place::ControlPlane(_) => panic!("{url} is no web server"),
     }
@@ -36,8 +47,12 @@ fn latest() -> Wanted<'static> {
 }
 
 async fn asked(server: &Server) -> Result<Got, NoAnswer> {
+    asked_within(server, PATIENT).await
+}
+
+async fn asked_within(server: &Server, limits: Limits) -> Result<Got, NoAnswer> {
     let began = Instant::now();
-    let got = web(&server.url(), ServerTrust::Host).get(latest()).await;
+    let got = web_within(&server.url(), ServerTrust::Host, limits).get(latest()).await;
     assert!(began.elapsed() < SOON, "it has a limit");
     got
 }
@@ -45,7 +60,7 @@ async fn asked(server: &Server) -> Result<Got, NoAnswer> {
 async fn found(server: &Server) -> Found {
     let fleet = fleet();
     let mut web = web(&server.url(), ServerTrust::Host);
-    look(&mut web, &looker(&fleet, 0), &fleet.trust(), None, at(NOW)).await.found
+    look(&mut web, &looker(&fleet, 0), &mut fleet.trust(), None, at(NOW)).await
 }
 
 #[tokio::test]
@@ -111,7 +126,7 @@ async fn an_endless_release_is_refused_as_the_attack_that_it_is() {
 async fn slow_and_silent_servers_end_by_a_limit() {
     for manners in [Manners::Dripping, Manners::Silent] {
         let server = Server::start(Shelf::default(), manners.clone()).await;
-        let said = asked(&server).await.expect_err("too slow");
+        let said = asked_within(&server, IMPATIENT).await.expect_err("too slow");
         assert!(matches!(said, NoAnswer::TooSlow { .. }), "{manners:?}: {said:?}");
     }
 }
@@ -181,25 +196,26 @@ async fn what_is_known_is_asked_for_by_its_tag_and_not_sent_again() {
     let fleet = fleet();
     let server = Server::start(Shelf::up_to(&fleet, 1), Manners::Tagging).await;
     let (mut web, looker) = (web(&server.url(), ServerTrust::Host), looker(&fleet, 0));
-    let first = look(&mut web, &looker, &fleet.trust(), None, at(NOW)).await;
-    let Found::Release(_, settled) = first.found else { panic!("{:?}", first.found) };
+    let mut trust = fleet.trust();
+    let first = look(&mut web, &looker, &mut trust, None, at(NOW)).await;
+    let Found::Release(_, settled) = first else { panic!("{first:?}") };
     server.seen();
-    let second = look(&mut web, &looker, &first.trust, Some(&settled), at(NOW)).await;
-    assert!(matches!(second.found, Found::Same));
+    let second = look(&mut web, &looker, &mut trust, Some(&settled), at(NOW)).await;
+    assert!(matches!(second, Found::Same));
     let seen = server.seen();
     let statuses: Vec<_> = seen.iter().map(|seen| (seen.target.as_str(), seen.status)).collect();
     assert_eq!(statuses, [("/channels/stable/latest", 304), ("/root/2.json", 404)]);
 
     // A newer number has another tag, and is followed.
     server.change(|shelf| shelf.publish(&fleet, 2));
-    let third = look(&mut web, &looker, &first.trust, Some(&settled), at(NOW)).await;
-    assert!(matches!(third.found, Found::Release(_, settled) if settled.seq().get() == 2));
+    let third = look(&mut web, &looker, &mut trust, Some(&settled), at(NOW)).await;
+    assert!(matches!(third, Found::Release(_, settled) if settled.seq().get() == 2));
 
     // A server that says "the same" to whoever knows nothing has said nothing.
     server.behave(Manners::AlwaysTheSame);
     assert!(asked(&server).await.is_err());
-    let fresh = look(&mut web, &looker, &first.trust, None, at(NOW)).await;
-    assert!(matches!(fresh.found, Found::Nothing(_)), "{:?}", fresh.found);
+    let fresh = look(&mut web, &looker, &mut trust, None, at(NOW)).await;
+    assert!(matches!(fresh, Found::Nothing(_)), "{fresh:?}");
 }
 
 #[tokio::test]

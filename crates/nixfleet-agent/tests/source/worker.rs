@@ -18,7 +18,7 @@ use crate::fleet::*;
 use crate::server::{Manners, Server};
 use crate::shelf::{Clock, Shelf, looker};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A worker, and the ends that its reducer would hold.
 pub(crate) struct Reducer {
@@ -38,9 +38,9 @@ impl Reducer {
             identity: None,
             proxies: Proxies::None,
             limits: Limits {
-                connect: Duration::from_millis(500),
-                silent: Duration::from_millis(500),
-                whole: Duration::from_secs(1),
+                connect: Duration::from_secs(20),
+                silent: Duration::from_secs(20),
+                whole: Duration::from_secs(40),
             },
             looker: looker(fleet, 0),
             poll,
@@ -143,7 +143,7 @@ async fn a_root_or_a_floor_without_a_release_for_this_host_is_said_before_anythi
     });
     reducer.asks.send(Ask::Again).await.expect("it runs");
     let Said::Offered(offer) = reducer.next().await else { panic!("an offer") };
-    let trust = Trust::resume(&fleet.sign_root(&fleet.root()), offer.trust).expect("whole");
+    let trust = Trust::resume(&fleet.sign_root(&fleet.root()), offer.moved.trust).expect("whole");
     assert_eq!(trust.root().version.get(), 3, "an offer carries the roots that came with it");
 }
 

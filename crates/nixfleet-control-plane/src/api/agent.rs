@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use nixfleet_core::model::names::Sha256;
 use nixfleet_core::wire::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, EventBatch, EventsTaken, HELLO_BYTES_MAX, Hello, Orders,
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, EventBatch, EventsTaken, Greeted, HELLO_BYTES_MAX, Hello, Orders,
     POLL_SECS_MAX, Then, state_bytes,
 };
 use nixfleet_sys::random;
@@ -117,17 +117,8 @@ pub(super) async fn hello(
         let sent = Sent::State { state, agent: hello.agent };
         return app.ingest.take(host, sent).await.map(Json).map_err(|error| not_taken(&error));
     }
-    let next = told + 1;
-    let is_followed = fault.is_none()
-        && match told.cmp(&hello.seq) {
-            std::cmp::Ordering::Equal => digest_of(&state_bytes(&known)) == hello.digest,
-            // It sends what is missing. Of what is gone there it tells the numbers, and later its state: with the state at once
-            // it would take the verdicts between for acknowledged. Of whom nothing is known, a state is less than a whole log.
-            std::cmp::Ordering::Less => hello.oldest <= next || told > 0,
-            // It was set up anew, or its disk was put back.
-            std::cmp::Ordering::Greater => false,
-        };
-    Ok(Json(EventsTaken { next, then: if is_followed { Then::GoOn } else { Then::SendState } }))
+    let greeted = Greeted { told, has_fault: fault.is_some(), seq: hello.seq, oldest: hello.oldest };
+    Ok(Json(greeted.answer(|| digest_of(&state_bytes(&known)) == hello.digest)))
 }
 
 fn digest_of(bytes: &[u8]) -> Sha256 {

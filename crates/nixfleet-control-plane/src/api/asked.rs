@@ -23,9 +23,6 @@ use super::problem::Problem;
 use crate::room::{NoRoom, Taken};
 use crate::store::fleet::PAGE_MAX;
 
-/// How long a body may take: 1 MiB at 300 kbit/s.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
-
 /// What the path names.
 #[derive(Debug)]
 pub(super) struct Named<T>(pub T);
@@ -92,12 +89,12 @@ pub(super) struct Sent<T, const BYTES_MAX: usize>(pub T);
 impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for Sent<T, BYTES_MAX> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
             return Err(Problem::wrong_type("this endpoint takes application/json"));
         }
-        let bytes = bytes(body, BYTES_MAX).await?;
+        let bytes = bytes(body, BYTES_MAX, app.body_within).await?;
         let sent = serde_json::from_slice(&bytes);
         sent.map(Self).map_err(|error| Problem::bad_request(format!("the body: {error}")))
     }
@@ -137,10 +134,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
-async fn bytes(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
-    let whole = timeout(BODY_WITHIN, Limited::new(body, bytes_max).collect()).await;
-    let whole =
-        whole.map_err(|_| Problem::too_slow(format!("the body must be here within {BODY_WITHIN:?}")))?;
+async fn bytes(body: Body, bytes_max: usize, within: Duration) -> Result<Vec<u8>, Problem> {
+    let whole = timeout(within, Limited::new(body, bytes_max).collect()).await;
+    let whole = whole.map_err(|_| Problem::too_slow(format!("the body must be here within {within:?}")))?;
     match whole {
         Ok(whole) => Ok(whole.to_bytes().to_vec()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {

@@ -4,7 +4,9 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
+use nixfleet_core::model::names::ChannelName;
 use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::rollout::reason::in_short;
 use nixfleet_core::rollout::{Rollout, Status};
 use nixfleet_core::wire::people::{TroubleKind, TroubleView};
 
@@ -12,6 +14,7 @@ use super::App;
 use super::caller::Viewer;
 use super::problem::Problem;
 use crate::metrics::Gauges;
+use crate::planner::Outlook;
 use crate::trouble::text;
 
 /// It runs. Nothing else is asked, so that a database that is away does not get it restarted.
@@ -43,7 +46,7 @@ async fn root_ends(app: &App) -> Result<UnixMs, Problem> {
     Ok(trust.map_err(|error| Problem::ours(&error))?.root().expires_ms)
 }
 
-/// What is wrong now: with the database, and with the root, which is no reason not to be ready.
+/// What is wrong now: with the database, and with the root and with plans, which are no reasons not to be ready.
 pub(super) async fn troubles(app: &App) -> Result<Vec<TroubleView>, Problem> {
     let now = (app.clock)();
     let mut troubles = app.store.troubles().now(now);
@@ -53,7 +56,16 @@ pub(super) async fn troubles(app: &App) -> Result<Vec<TroubleView>, Problem> {
         let kind = TroubleKind::RootEnding;
         troubles.push(TroubleView { kind, since_ms, text: text(kind).to_owned() });
     }
+    troubles.extend(objected(&app.planning.read().1));
     Ok(troubles)
+}
+
+/// That channels stand still, since what is planned for them is objected to.
+fn objected(outlook: &Outlook) -> Option<TroubleView> {
+    let (kind, since_ms) = (TroubleKind::PlanObjected, outlook.objected_since?);
+    let channels: Vec<&str> = outlook.withheld.iter().map(ChannelName::as_str).collect();
+    let (channels, objections) = (in_short(&channels, ", ", None), in_short(&outlook.objections, "; ", None));
+    Some(TroubleView { kind, since_ms, text: format!("{}: {channels}: {objections}", text(kind)) })
 }
 
 /// What a rollout is, of [`crate::metrics::ROLLOUT_STATUS`].
@@ -94,6 +106,7 @@ pub(super) async fn metrics(_: Viewer, State(app): State<App>) -> Result<Respons
         root_ends,
         certificate_ends: app.certificate.expires(),
         planned: Some(outlook.at).filter(|at| *at != UnixMs::EPOCH),
+        withheld: outlook.withheld.len(),
     };
     drop(guard);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

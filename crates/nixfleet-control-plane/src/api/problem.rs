@@ -105,7 +105,8 @@ impl Problem {
                 say::error_again("a request could not be answered", error);
                 Self::unavailable(text(kind))
             }
-            Some(TroubleKind::DatabaseFailing | TroubleKind::RootEnding) | None => Self::ours(error),
+            Some(TroubleKind::DatabaseFailing | TroubleKind::RootEnding | TroubleKind::PlanObjected)
+            | None => Self::ours(error),
         }
     }
 

@@ -16,7 +16,7 @@ use super::App;
 use super::caller::Operator;
 use super::problem::Problem;
 use crate::releases::stream::Push;
-use crate::releases::{Draft, IntakeRefused, Taken};
+use crate::releases::{Draft, Intake, IntakeRefused, Taken};
 use crate::say;
 use crate::trouble::Writer;
 
@@ -40,29 +40,32 @@ pub(super) async fn push(
     let Ok(_turn) = PUSHES.try_acquire() else {
         return Err(Problem::conflict("another release is being pushed; try again when it is there"));
     };
-    let draft =
-        Draft::begin(&app.store, &app.first_root, (app.clock)()).await.map_err(|error| refused(&error))?;
+    let draft = Draft::begin(&app.store, &app.first_root, (app.clock)()).await;
+    let draft = draft.map_err(|error| refused(&error))?.by(&person.name);
     let draft = receive(Push::new(draft), body).await?;
-    let taken = draft.finish(&app.store, &app.first_root).await;
-    match &taken {
-        Ok(Taken::New(_) | Taken::RootsOnly) => app.store.troubles().over(Writer::People),
-        Err(IntakeRefused::Store(error)) => {
-            app.store.troubles().met(Writer::People, error, (app.clock)());
-        }
-        // Nothing was to be written.
-        Ok(Taken::Known(_)) | Err(_) => {}
+    let intake = draft.finish(&app.store, &app.first_root).await;
+    if let Err(IntakeRefused::Store(error)) = &intake {
+        app.store.troubles().met(Writer::People, error, (app.clock)());
     }
-    let taken = taken.map_err(|error| refused(&error))?;
+    let Intake { roots, taken } = intake.map_err(|error| refused(&error))?;
+    for root in &roots {
+        say::line(&format!("root {root} was pushed by {}", person.name));
+    }
+    let is_new = matches!(taken, Taken::New(_));
     let (outcome, release) = match taken {
         Taken::New(release) => {
             say::line(&format!("release {release} was pushed by {}", person.name));
-            app.tell(app.store.newest_event().await?);
             (PushOutcome::Taken, Some(release))
         }
         Taken::Known(release) => (PushOutcome::KnownBefore, Some(release)),
         Taken::RootsOnly => (PushOutcome::RootsOnly, None),
     };
-    Ok(Json(Pushed { outcome, release }))
+    // Where all of it was known, nothing was to be written.
+    if is_new || !roots.is_empty() {
+        app.store.troubles().over(Writer::People);
+        app.tell(app.store.newest_event().await?);
+    }
+    Ok(Json(Pushed { outcome, release, roots }))
 }
 
 async fn receive(mut push: Push, mut body: Body) -> Result<Draft, Problem> {

@@ -27,7 +27,7 @@ use super::caller::Viewer;
 use super::problem::Problem;
 use super::verbs::BYTES_MAX;
 use crate::mirror::Mirror;
-use crate::planner::{LEASE, Outlook, looked_at};
+use crate::planner::{LEASE, Looked, Outlook};
 
 /// The most orders of a plan that are shown.
 const ORDERS_MAX: usize = 1_000;
@@ -125,7 +125,7 @@ async fn why(
 async fn plan(_: Viewer, State(app): State<App>) -> Result<Json<PlanView>, Problem> {
     let leader = leader(&app).await?;
     let seen = looked(&app, |_, outlook| {
-        let Outlook { event, at, plan, report, objections } = outlook;
+        let Outlook { event, at, plan, report, objections, withheld: _, objected_since: _ } = outlook;
         let empty = Plan { at_ms: *at, decisions: Vec::new(), orders: Vec::new() };
         let plan = plan.as_deref().unwrap_or(&empty);
         plan_view((*event, leader), plan, report, objections.clone())
@@ -162,7 +162,7 @@ async fn plan_if(
         let mut mirror = app.planning.read().0.clone();
         let (who, why) = (String::new(), String::new());
         mirror.snapshot.fold(&PlanFact::Asked { verb, who, why }, now)?;
-        let (plan, report, objections) = looked_at(&mirror.snapshot, now, usize::MAX);
+        let Looked { plan, report, objections, withheld: _ } = app.planning.looked_at(&mirror.snapshot, now);
         Ok(plan_view((mirror.event, leader), &plan, &report, objections))
     });
     let planned = planned.await.map_err(|_| Problem::unavailable("the server is ending"))?;
@@ -278,6 +278,7 @@ fn place<'a>(counts: &'a mut HostCounts, reason: Option<&Reason>) -> &'a mut u64
             | Reason::Edge { .. }
             | Reason::Window { .. }
             | Reason::WindowNeverOpens { .. }
+            | Reason::Withheld { .. }
             | Reason::Deadlock { .. },
         )
         | None => &mut counts.waiting,

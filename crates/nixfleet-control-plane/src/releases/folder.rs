@@ -154,7 +154,8 @@ async fn one(
             }
         }
     }
-    draft.finish(store, first_root).await.map(Some).map_err(refused)
+    let intake = draft.finish(store, first_root).await.map_err(refused)?;
+    Ok(Some(intake.taken))
 }
 
 fn digest_of(release: &[u8]) -> Option<Sha256> {

@@ -301,7 +301,8 @@ fn host_of(row: &AnyRow) -> Result<PlannedHost, StoreError> {
     })
 }
 
-fn name<T: std::str::FromStr>(text: &str, of: &str) -> Result<T, StoreError> {
+/// A name as it was kept, of a host or of a channel.
+pub(super) fn name<T: std::str::FromStr>(text: &str, of: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::corrupt(format!("a {of}'s name")))
 }
 

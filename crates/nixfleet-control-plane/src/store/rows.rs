@@ -10,7 +10,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe};
 
-/// How many rows one statement has: the most, and then less. With the most columns that we have, 6, the first has 384
+/// How many rows one statement has: the most, and then less. With the most columns that we have, 8, the first has 512
 /// parameters. SQLite takes 32,766, but its driver finds each by its name in a list of them, so wide rows cost the square.
 const SIZES: [usize; 4] = [64, 16, 4, 1];
 
@@ -65,7 +65,7 @@ impl Insert {
 }
 
 impl Among {
-    /// The rows with these keys, in any order.
+    /// The rows with these keys, in any order; none of a statement that only removes them.
     pub(super) async fn rows(
         &self,
         connection: &mut AnyConnection,

@@ -1,7 +1,8 @@
 //! The tables, as a list of steps that only grows: each is applied once, in order, in a transaction of its own.
 //!
 //! One text for both engines. Columns are `BIGINT`, `TEXT` and bytes only, flags are 0 and 1, times are milliseconds
-//! since 1970 (lesson 33). The engines spell bytes differently, and PostgreSQL is told to order texts as SQLite does, by
+//! since 1970 (lesson 33). A step may take away what an older program reads, so all replicas of that end before the first of a
+//! newer one starts: agents keep their reports meanwhile. The engines spell bytes differently, and PostgreSQL is told to order texts as SQLite does, by
 //! their bytes and not by the customs of a country.
 
 use super::{Engine, StoreError, sql};
@@ -55,6 +56,12 @@ const STEPS: &[&[&str]] = &[
         "INSERT INTO remembered (host, body) SELECT name, remembered FROM hosts WHERE remembered IS NOT NULL",
         "ALTER TABLE hosts DROP COLUMN remembered",
     ],
+    &[
+        // What is old is found by its time, and what takes its place by whom it is about.
+        "CREATE INDEX events_by_time ON events (at_ms, id)",
+        "CREATE INDEX events_of_channel ON events (channel, id) WHERE channel IS NOT NULL",
+        "CREATE INDEX states_of_host ON events (host, id) WHERE kind = 'compacted'",
+    ],
 ];
 
 /// Tables that `rebuild` empties and fills again.
@@ -87,6 +94,15 @@ pub(super) async fn steps(pool: &sqlx::AnyPool, engine: Engine) -> Result<usize,
 
 /// Brings the tables to the newest form; refuses those of a newer program.
 pub(super) async fn migrate(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), StoreError> {
+    migrate_to(pool, engine, STEPS.len()).await.map(drop)
+}
+
+/// Brings the tables to the form of a program that knew so many steps. Says whether there are so many.
+pub(super) async fn migrate_to(
+    pool: &sqlx::AnyPool,
+    engine: Engine,
+    steps: usize,
+) -> Result<bool, StoreError> {
     sql("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)").execute(pool).await?;
     loop {
         let mut tx = pool.begin().await?;
@@ -100,7 +116,7 @@ pub(super) async fn migrate(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), 
         if at > STEPS.len() {
             return Err(StoreError::Newer { found: done, known: STEPS.len() });
         }
-        let Some(statements) = STEPS.get(at) else { return Ok(()) };
+        let Some(statements) = STEPS.get(at).filter(|_| at < steps) else { return Ok(at == steps) };
         for statement in *statements {
             let text = engine.spelled(statement);
             // Ours from the list above, with nothing of anybody else in it.

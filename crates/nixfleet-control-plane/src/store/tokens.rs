@@ -1,13 +1,11 @@
 //! Who may act: tokens with a name and a role. Only the SHA-256 of a token is kept; its 32 random bytes cannot be guessed,
 //! so a slow hash would add nothing.
 
-use std::fmt;
-use std::str::FromStr;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use nixfleet_core::model::time::UnixMs;
+pub use nixfleet_core::wire::log::Role;
 use sqlx::Row;
 
 use super::fact::{About, Fact, TokenChange};
@@ -15,35 +13,6 @@ use super::{Store, StoreError, int, sql, uint};
 
 /// How a token begins, so that it is found where it should not be.
 const PREFIX: &str = "nixfleet_";
-
-/// What somebody may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// To look.
-    Viewer,
-    /// To act, too.
-    Operator,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-        })
-    }
-}
-
-impl FromStr for Role {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "viewer" => Ok(Self::Viewer),
-            "operator" => Ok(Self::Operator),
-            _ => Err("there are the roles `viewer` and `operator`"),
-        }
-    }
-}
 
 /// Somebody who may act or look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +56,7 @@ impl Store {
         if made.is_none() {
             return Ok(Made::NameTaken);
         }
-        let fact = Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made };
+        let fact = Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made, role: Some(role) };
         write.append(&About::Fleet, &fact).await?;
         write.commit().await?;
         Ok(Made::Token(token))
@@ -103,7 +72,7 @@ impl Store {
         if gone.is_none() {
             return Ok(false);
         }
-        let fact = Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Removed };
+        let fact = Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Removed, role: None };
         write.append(&About::Fleet, &fact).await?;
         write.commit().await?;
         Ok(true)

@@ -135,6 +135,11 @@ impl Write {
         self.now
     }
 
+    /// Has it begun at `now`: whoever waited for others asks the clock once more.
+    pub(crate) fn begun_at(&mut self, now: UnixMs) {
+        self.now = now;
+    }
+
     /// The connection, for what is in no event. What was gathered is not written yet.
     pub(super) fn raw(&mut self) -> &mut sqlx::AnyConnection {
         &mut self.tx
@@ -177,24 +182,24 @@ impl Write {
     /// What follows from an event.
     async fn project(&mut self, id: u64, at: UnixMs, about: &About, fact: &Fact) -> Result<(), StoreError> {
         match fact {
-            Fact::ReleaseTaken { release } => self.project_release(id, at, release).await,
+            Fact::ReleaseTaken { release, by: _ } => self.project_release(id, at, release).await,
             Fact::ChannelRemoved { root: _ } => self.project_removal(about).await,
             Fact::Reported { record } => self.project_report(at, about, record).await,
             Fact::StateSent { state, agent: _ } => {
                 self.project_state(at, about, (&state.0, state.0.seq)).await
             }
             // What is folded already, and where a rebuild begins. That it was written says nothing of the host.
-            Fact::Compacted { state, told, remembered } => {
+            Fact::Compacted { state, told, remembered, waiting } => {
                 let told = told.unwrap_or(state.0.seq);
                 self.project_state(UnixMs::EPOCH, about, (&state.0, told)).await?;
-                self.project_remembered(about, remembered).await
+                self.project_remembered(about, remembered, waiting.as_deref()).await
             }
             Fact::Ordered { order } => self.project_order((id, at), order).await,
             Fact::Acted { .. } => self.project_act((id, at), about, fact).await,
             Fact::Decided { decision } => self.project_decision(at, about, decision).await,
             Fact::Kept { progress } => self.project_kept(about, progress).await,
-            // A token is in no projection, and an objection changes nothing.
-            Fact::TokenChanged { .. } | Fact::Objected { .. } => Ok(()),
+            // A token and a root are in no projection, and an objection changes nothing.
+            Fact::TokenChanged { .. } | Fact::RootTaken { .. } | Fact::Objected { .. } => Ok(()),
         }
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use nixfleet_control_plane::config::Database;
 use nixfleet_control_plane::mirror::{Mirror, News};
-use nixfleet_control_plane::releases::{self, Draft, IntakeRefused, Taken};
+use nixfleet_control_plane::releases::{self, Draft, Intake, IntakeRefused, Taken};
 use nixfleet_control_plane::retaining::{self, Believed, Run};
 use nixfleet_control_plane::store::Store;
 use nixfleet_control_plane::store::fact::{About, Fact};
 use nixfleet_control_plane::store::fleet::EventFilter;
-use nixfleet_core::model::names::ChannelName;
+use nixfleet_core::model::names::{ChannelName, RootVersion};
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::What;
 
@@ -77,9 +77,11 @@ pub(crate) async fn a_channel_that_the_root_no_longer_names_is_gone_with_all_tha
 
     let mut draft = Draft::begin(&store, &root, now()).await.expect("a draft");
     draft.root(&fleet.root_of(2, 0, &[channel()])).expect("a good root");
-    assert_eq!(draft.finish(&store, &root).await.expect("it is whole"), Taken::RootsOnly);
+    let intake = draft.finish(&store, &root).await.expect("it is whole");
+    let version = RootVersion::new(2).expect("a version");
+    assert_eq!(intake, Intake { roots: vec![version], taken: Taken::RootsOnly });
     let newest = store.events(&EventFilter::default(), 100).await.expect("read").pop().expect("an event");
-    assert_eq!((newest.about, newest.fact), (About::Channel(edge()), Fact::ChannelRemoved { root: 2 }));
+    assert_eq!((newest.about, newest.fact), (About::Channel(edge()), Fact::ChannelRemoved { root: version }));
     let touched = reading.touched(mirror.event).await.expect("read");
     mirror.take(News::about(&mut reading, &touched).await.expect("read"));
     drop(reading);
@@ -98,6 +100,10 @@ pub(crate) async fn a_channel_that_the_root_no_longer_names_is_gone_with_all_tha
     is_gone().await;
     store.rebuild(now()).await.expect("it folds");
     is_gone().await;
+    // What still stands in the log is found when it is folded.
+    store.retain(now(), UnixMs::EPOCH).await.expect("asked");
+    store.rebuild(now()).await.expect("it folds");
+    is_gone().await;
     let later = now().plus(Secs(10));
     store.retain(later, later).await.expect("asked");
     let path = nixfleet_core::model::layout::release(&edge(), release.id.seq);
@@ -110,6 +116,8 @@ pub(crate) async fn a_channel_that_the_root_no_longer_names_is_gone_with_all_tha
     draft.finish(&store, &root).await.expect("it is whole");
     take(&store, &root, &kiosks.release_in(&edge(), 2, policy())).await;
     assert_eq!(names_of(&store, &edge()).await, ["kiosk"], "it may come back");
+    store.retain(now(), UnixMs::EPOCH).await.expect("asked");
+    store.rebuild(now()).await.expect("it folds");
     assert_eq!(store.host_of_key(&key).await.expect("read"), Some(kiosk));
 }
 
@@ -149,8 +157,22 @@ pub(crate) async fn a_clock_that_jumped_removes_nothing(database: Database) {
     assert_eq!(store.newest_event().await.expect("read"), 2);
     let events = store.events(&EventFilter::default(), 10).await.expect("read");
     assert_eq!(events.len(), 2, "{events:?}");
-    let Run::Removed(removed) = run(&mut believed, jumped.plus(Secs(86_400)), day).await else {
-        panic!("it ran evenly for a day");
+    // Half of that day goes by, and the server is started anew each few hours.
+    for hours in [6_u32, 12, 18] {
+        let clock = jumped.plus(Secs(hours * 3_600));
+        let mut anew = Believed::begin(&store, clock).await.expect("read");
+        assert_eq!(run(&mut anew, clock, Duration::ZERO).await, Run::Doubted, "after {hours} hours");
+    }
+    let clock = jumped.plus(Secs(25 * 3_600));
+    let mut anew = Believed::begin(&store, clock).await.expect("read");
+    let Run::Removed(removed) = run(&mut anew, clock, Duration::ZERO).await else {
+        panic!("it ran evenly for a day, whoever asked it");
     };
     assert!(removed.events > 0, "{removed:?}");
+    // Set right, it is believed at once, and removes less.
+    let mut right = Believed::begin(&store, now()).await.expect("read");
+    assert!(matches!(run(&mut right, now(), Duration::ZERO).await, Run::Removed(_)));
+    let Run::Removed(_) = run(&mut believed, jumped.plus(Secs(86_400)), day).await else {
+        panic!("the one that went on believes it as well");
+    };
 }

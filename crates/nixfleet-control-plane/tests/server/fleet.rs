@@ -10,7 +10,7 @@ use nixfleet_core::host::world::{Reboots, Setup, SourceKind, World};
 use nixfleet_core::host::{Context, Event, HostState, Now, Record, Terms, UpMs, advance};
 use nixfleet_core::ids::{BootId, StorePath};
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, Seq};
+use nixfleet_core::model::names::{ChannelName, HostName, ReleaseId, RootVersion, Seq};
 use nixfleet_core::model::policy::{Approval, OnFailure, Policy, Wave, WaveIndex};
 use nixfleet_core::model::release::{Closure, Entry, Release};
 use nixfleet_core::model::schedule::{RebootMode, RebootPolicy};
@@ -20,7 +20,7 @@ use nixfleet_sys::{clock, fs};
 use nixfleet_trust::author::{self, Assembly};
 use nixfleet_trust::envelope::Envelope;
 use nixfleet_trust::key::PublicKey;
-use nixfleet_trust::root::{ChannelRules, Role, Root, RootVersion};
+use nixfleet_trust::root::{ChannelRules, Role, Root};
 use nixfleet_trust::sign::private_key::PrivateKey;
 use nixfleet_trust::sign::{self, Signer};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
@@ -269,15 +269,24 @@ impl Host {
         Self::started_at(name, 0)
     }
 
+    /// One that follows this channel.
+    pub(crate) fn started_in(channel: ChannelName, name: &str) -> Self {
+        Self::started_as(channel, name, 0)
+    }
+
     /// One whose clock is so many hours ahead.
     pub(crate) fn started_at(name: &str, ahead_hours: i64) -> Self {
+        Self::started_as(channel(), name, ahead_hours)
+    }
+
+    fn started_as(channel: ChannelName, name: &str, ahead_hours: i64) -> Self {
         let (state, log) = (HostState::fresh(), Vec::new());
         let mut host = Self { name: host_name(name), state, log, up: 1_000, ahead_hours };
         let runs = system(&host.name, 0);
         let setup = Setup {
             agent: "0.1.0".to_owned(),
             host: host.name.clone(),
-            channel: channel(),
+            channel,
             source: SourceKind::ControlPlane,
             reboots: Reboots::default(),
         };
@@ -288,7 +297,7 @@ impl Host {
             profile: Some(runs),
             reboot_needed: Vec::new(),
         };
-        host.take(&Event::AgentStarted { setup, world, journal: None }, None);
+        host.take(&Event::AgentStarted { setup, world, journal: None, root: None }, None);
         host
     }
 

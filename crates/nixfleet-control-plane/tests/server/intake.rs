@@ -8,9 +8,11 @@ use nixfleet_core::model::layout;
 use nixfleet_core::model::policy::{Edge, Policy};
 use nixfleet_core::model::select::Selector;
 use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, channel, host_name, now, policy};
 use crate::running::{Running, SOON};
+use crate::schema::{description, wrong};
 
 #[tokio::test]
 async fn a_pushed_release_is_served_as_it_was_signed_and_each_host_reads_its_own_entry() {
@@ -159,4 +161,59 @@ async fn two_releases_with_one_number_in_a_folder_are_refused_aloud_and_the_firs
     first.publish(folder.path());
     assert!(look().await.is_empty());
     store.close().await;
+}
+
+/// The facts of the log that are of this kind.
+async fn logged(running: &Running, kind: &str) -> Vec<Value> {
+    let (_, page) = running.person(&running.viewer).get("/v1/events?limit=1000").await;
+    let events = page["items"].as_array().expect("a list").iter();
+    events.filter(|event| event["fact"] == kind).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_root_that_comes_with_a_known_release_is_news() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    let (release, operator) = (fleet.release(1), running.person(&running.operator));
+    running.push(&release).await;
+    let lines = [fleet.root(2), release.pushed()].concat();
+    let schema = json!({ "$ref": "#/components/schemas/Pushed" });
+    for (turn, wanted) in [json!([2]), Value::Null].iter().enumerate() {
+        let (status, answer) = operator.push(lines.clone()).await;
+        assert_eq!((status, &answer["outcome"]), (StatusCode::OK, &"known-before".into()), "{answer}");
+        assert_eq!(&answer["roots"], wanted, "push {turn}");
+        assert_eq!(wrong(&answer, &schema, &description(), "push"), None);
+    }
+    assert_eq!(logged(&running, "root-taken").await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_log_says_who_pushed_a_release_or_a_root_and_what_a_token_may_do() {
+    let fleet = Fleet::of(&["web-1"]);
+    let running = Running::start(&fleet).await;
+    let first = fleet.release(1);
+    running.push(&first).await;
+    let pushed = logged(&running, "release-taken").await;
+    assert_eq!((pushed.len(), &pushed[0]["by"]), (1, &"ann".into()), "{pushed:?}");
+    // What was known before is no news.
+    running.push(&first).await;
+    let (status, answer) = running.person(&running.operator).push(fleet.root(2)).await;
+    assert_eq!((status, answer["outcome"].as_str()), (StatusCode::OK, Some("roots-only")), "{answer}");
+    assert_eq!(answer["roots"], json!([2]));
+    let roots = logged(&running, "root-taken").await;
+    assert_eq!((roots.len(), &roots[0]["root"], &roots[0]["by"]), (1, &2.into(), &"ann".into()), "{roots:?}");
+    fleet.release(2).publish(running.releases());
+    let found = tokio::time::timeout(SOON, async {
+        loop {
+            match logged(&running, "release-taken").await.as_slice() {
+                [_, found] => break found.clone(),
+                _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    });
+    let found = found.await.expect("it is found");
+    assert!(found["by"].is_null(), "nobody pushed it: {found}");
+    let tokens = logged(&running, "token-changed").await;
+    let roles: Vec<_> = tokens.iter().map(|token| (token["name"].as_str(), token["role"].as_str())).collect();
+    assert_eq!(roles, [(Some("ann"), Some("operator")), (Some("vic"), Some("viewer"))]);
 }

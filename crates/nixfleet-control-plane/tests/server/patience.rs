@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nixfleet_control_plane::planner::looked_at;
+use nixfleet_control_plane::mirror::Mirror;
+use nixfleet_control_plane::planner::{Looked, looked_at};
 use nixfleet_core::model::names::{ReleaseId, Sha256};
 use nixfleet_core::model::policy::{Policy, WaveIndex};
 use nixfleet_core::model::time::{Secs, UnixMs};
 use nixfleet_core::rollout::fact::{Current, Placed};
-use nixfleet_core::rollout::{Fact, RolloutId, Snapshot, Verb, What};
+use nixfleet_core::rollout::{Fact, Order, RolloutId, Snapshot, Verb, What, object};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -139,6 +140,15 @@ fn stands(snapshot: &mut Snapshot, host: &str, state: &str, about: Option<&Relea
     snapshot.fold(&fact, now()).expect("it fits");
 }
 
+/// The same, with the order to go for it, by its own word.
+fn has_its_order(snapshot: &mut Snapshot, host: &str, state: &str, release: &ReleaseId) {
+    let standing = json!({ "state": state, "since_ms": now(), "about": release, "go": release, "reboot_go": null,
+        "reboot": "no", "failure": null, "hold": null });
+    let standing = serde_json::from_value(standing).expect("a standing");
+    let fact = Fact::HostStands { host: host_name(host), standing: Box::new(standing) };
+    snapshot.fold(&fact, now()).expect("it fits");
+}
+
 /// Release 1 of a channel, whose hosts run nothing yet.
 fn joins(snapshot: &mut Snapshot, channel: &str, hosts: &[&str]) -> ReleaseId {
     let channel = channel.parse().expect("a name");
@@ -164,7 +174,7 @@ fn joins(snapshot: &mut Snapshot, channel: &str, hosts: &[&str]) -> ReleaseId {
 
 /// Plans and folds what comes out.
 fn planned(snapshot: &mut Snapshot) {
-    let (plan, _, objections) = looked_at(snapshot, now(), usize::MAX);
+    let Looked { plan, objections, .. } = looked_at(snapshot, now(), usize::MAX, object);
     assert_eq!(objections, [""; 0]);
     let decided = plan.decisions.into_iter().map(Fact::Decided);
     for fact in decided.chain(plan.orders.into_iter().map(Fact::Ordered)) {
@@ -183,8 +193,26 @@ fn of_more_orders_than_are_written_at_once_those_come_first_that_take_others_bac
     let asked = Fact::Asked { verb, who: "ann".to_owned(), why: "lunch".to_owned() };
     snapshot.fold(&asked, now()).expect("it goes on");
     joins(&mut snapshot, "early", &["early-1", "early-2"]);
-    let (plan, _, objections) = looked_at(&snapshot, now(), 1);
+    let Looked { plan, objections, .. } = looked_at(&snapshot, now(), 1, object);
     assert_eq!(objections, [""; 0], "who is left out for a moment breaks no rule");
     let orders: Vec<_> = plan.orders.iter().map(|order| (order.host.as_str(), order.what)).collect();
     assert_eq!(orders, [("late-1", What::Withdraw)]);
+}
+
+#[test]
+fn a_host_that_has_its_order_and_waits_for_its_window_is_heard_by_the_poll_that_waits() {
+    let mut mirror = Mirror::new(now());
+    let release = joins(&mut mirror.snapshot, "stable", &["web-1", "web-2"]);
+    for host in ["web-1", "web-2"] {
+        stands(&mut mirror.snapshot, host, "staged", Some(&release));
+        let order = Order { host: host_name(host), release: release.clone(), what: What::Go };
+        mirror.snapshot.fold(&Fact::Ordered(order), now()).expect("it fits");
+    }
+    // The order may still be on its way to the other one, whose poll waits as well.
+    has_its_order(&mut mirror.snapshot, "web-1", "staged", &release);
+    let later = now().plus(Secs(3_600));
+    assert!(mirror.waiting(vec![host_name("web-1"), host_name("web-2")], later));
+    let heard = |host| mirror.snapshot.host(&host_name(host)).expect("it is named").1.heard_ms;
+    assert_eq!(heard("web-1"), Some(later));
+    assert!(heard("web-2") < Some(later), "that it was sent does not say that it arrived");
 }

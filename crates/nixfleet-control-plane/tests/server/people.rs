@@ -54,7 +54,7 @@ async fn a_hold_reaches_the_host_and_is_shown_with_who_and_why() {
         .as_array()
         .expect("a list")
         .iter()
-        .filter(|event| event["by"] == "ann")
+        .filter(|event| event["fact"] == "acted" && event["by"] == "ann")
         .map(|event| event["why"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(acts, ["exams", "they are over"], "every act is in the log");

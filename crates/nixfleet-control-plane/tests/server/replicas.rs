@@ -6,20 +6,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::fleet::{Fleet, policy};
-use crate::plans::{NAMES, Story, ordered, soaking};
+use crate::plans::{NAMES, Story, decided, ordered, soaking};
 use crate::program::{Program, configured, free_port};
-use crate::running::Running;
+use crate::running::{Running, SOON};
 
 /// How many processes there are.
 const REPLICAS: usize = 3;
-/// From one death to the next.
+/// How long all are well between two deaths: a round of the planner, and little more.
 const LIFE: Duration = Duration::from_millis(400);
+/// For a rollout whose leaders are killed: each death may cost a lease, which is 6 s.
+const WITHOUT_LEADERS: Duration = Duration::from_mins(4);
+/// From one end of all connections to the next: several times what a write takes on a busy machine.
+const CONNECTED: Duration = Duration::from_millis(1_500);
 
 /// Sends each connection to the next process that takes it.
 async fn balance(listener: TcpListener, ports: Vec<u16>) {
@@ -41,6 +46,7 @@ async fn balance(listener: TcpListener, ports: Vec<u16>) {
 
 /// Processes of the control plane; they end with this.
 struct Replicas {
+    ports: Vec<u16>,
     configs: Vec<PathBuf>,
     running: Mutex<Vec<Option<Program>>>,
 }
@@ -50,12 +56,19 @@ impl Replicas {
         let config = |(at, port): (usize, &u16)| configured(running, &format!("replica-{at}"), *port);
         let configs: Vec<PathBuf> = ports.iter().enumerate().map(config).collect();
         let programs = configs.iter().map(|config| Some(Program::start(config.clone()))).collect();
-        Self { configs, running: Mutex::new(programs) }
+        Self { ports: ports.to_vec(), configs, running: Mutex::new(programs) }
     }
 
-    fn begin(&self, at: usize) {
+    /// Starts one, and returns when it takes connections.
+    async fn begin(&self, at: usize) {
         let program = Program::start(self.configs[at].clone());
         self.running.lock().expect("no panic")[at] = Some(program);
+        let taken = async {
+            while TcpStream::connect(("127.0.0.1", self.ports[at])).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, taken).await.unwrap_or_else(|_| panic!("replica {at} takes connections"));
     }
 
     async fn kill(&self, at: usize) {
@@ -85,7 +98,8 @@ async fn begin(cluster: &Cluster, name: &str) -> (Story, Arc<Replicas>, JoinHand
 async fn roll_out(story: &Story, seqs: std::ops::RangeInclusive<u64>) {
     for seq in seqs {
         story.release(seq, soaking(1)).await;
-        let events = story.until_converged(seq).await;
+        let converged = |events: &[Value]| decided(events, seq, "converged").is_some();
+        let events = story.until_within(WITHOUT_LEADERS, "convergence", converged).await;
         for host in NAMES {
             assert_eq!(
                 ordered(&events, host, seq, "go").len(),
@@ -110,7 +124,7 @@ async fn whichever_replica_is_killed_no_order_is_lost_and_none_is_doubled() {
                 let at = deaths.fetch_add(1, Ordering::Relaxed) % REPLICAS;
                 replicas.kill(at).await;
                 sleep(LIFE).await;
-                replicas.begin(at);
+                replicas.begin(at).await;
                 sleep(LIFE).await;
             }
         }
@@ -133,7 +147,7 @@ async fn a_database_that_ends_every_connection_again_and_again_stops_nothing() {
         async move {
             loop {
                 cluster.end_connections().await;
-                sleep(LIFE).await;
+                sleep(CONNECTED).await;
             }
         }
     });

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixfleet_control_plane::config::{Config, Database};
-use nixfleet_control_plane::server::{Ender, Server};
+use nixfleet_control_plane::server::{Ender, Means, Server};
 use nixfleet_control_plane::store::Store;
+use nixfleet_control_plane::store::fleet::HostListed;
 use nixfleet_control_plane::store::tokens::{Made, Role};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_core::wire::{EventBatch, EventsTaken, Hello, Orders, state_bytes};
@@ -25,6 +26,9 @@ use crate::fleet::{Documents, Fleet, Host, HostKeys, now};
 
 /// A generous limit for anything that should be there at once.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
+
+/// More than any test opens.
+pub(crate) const CONNECTIONS_MAX: u32 = 10_000;
 
 pub(crate) struct Running {
     pub(crate) dir: TempDir,
@@ -50,8 +54,19 @@ impl Running {
 
     /// The same, by this clock.
     pub(crate) async fn start_by(fleet: &Fleet, database: Option<Database>, clock: fn() -> UnixMs) -> Self {
+        Self::start_as(fleet, database, Means { clock, ..Means::default() }, CONNECTIONS_MAX).await
+    }
+
+    /// The same by these means, for so many connections.
+    pub(crate) async fn start_as(
+        fleet: &Fleet,
+        database: Option<Database>,
+        means: Means,
+        connections_max: u32,
+    ) -> Self {
         let (dir, authority, config) = prepared(fleet, database);
-        let (address, store, server) = serve(&config, clock).await;
+        let config = Config { connections_max, ..config };
+        let (address, store, server) = serve(&config, means).await;
         let operator = token(&store, "ann", Role::Operator).await;
         let viewer = token(&store, "vic", Role::Viewer).await;
         Self { dir, config, authority, server: Some(server), store, address, operator, viewer }
@@ -81,7 +96,7 @@ impl Running {
     /// Starts it again at the same address, after [`Running::stop`].
     pub(crate) async fn again(&mut self) {
         self.config.listen = self.address;
-        let (address, store, server) = serve(&self.config, now).await;
+        let (address, store, server) = serve(&self.config, Means::default()).await;
         (self.address, self.store, self.server) = (address, store, Some(server));
     }
 
@@ -121,6 +136,12 @@ impl Running {
         let client = Client::builder().tls_backend_preconfigured(self.tls(keys)).no_proxy().timeout(SOON);
         let client = client.resolve("localhost", self.address).build().expect("a client");
         Caller { client, base: format!("https://localhost:{}", self.address.port()), token: None }
+    }
+
+    /// The hosts as the log has them. When each was heard last is in no log, and is written beside it, now and then, while the server runs.
+    pub(crate) async fn hosts_of_the_log(&self) -> Vec<HostListed> {
+        let listed = self.store.hosts("", None, 10).await.expect("read");
+        listed.into_iter().map(|host| HostListed { heard_ms: None, clock_ahead_ms: None, ..host }).collect()
     }
 
     /// A person with a token.
@@ -164,13 +185,13 @@ fn prepared(fleet: &Fleet, database: Option<Database>) -> (TempDir, CertificateD
         releases: database.is_none().then_some(releases),
         database: database.unwrap_or_else(|| Database::Sqlite(dir.path().join("control-plane.db"))),
         keep_events: Duration::from_hours(24),
-        connections_max: 10_000,
+        connections_max: CONNECTIONS_MAX,
     };
     (dir, authority, config)
 }
 
-async fn serve(config: &Config, clock: fn() -> UnixMs) -> (SocketAddr, Store, (Ender, JoinHandle<()>)) {
-    let (server, ender) = Server::start_by(config, clock).await.expect("it starts");
+async fn serve(config: &Config, means: Means) -> (SocketAddr, Store, (Ender, JoinHandle<()>)) {
+    let (server, ender) = Server::start_by(config, means).await.expect("it starts");
     let address = server.address().expect("an address");
     (address, server.store().clone(), (ender, tokio::spawn(server.run())))
 }

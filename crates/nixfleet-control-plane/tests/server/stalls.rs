@@ -25,11 +25,7 @@ use crate::stores::served;
 
 /// Little of it, so that a test need not wait for long. A write of these tests takes some milliseconds.
 fn impatient() -> Patience {
-    Patience {
-        write: Duration::from_secs(4),
-        lock: Duration::from_secs(20),
-        idle: Duration::from_millis(1_500),
-    }
+    Patience { write: Duration::from_secs(8), lock: Duration::from_secs(20), idle: Duration::from_secs(4) }
 }
 
 /// What stands between us and PostgreSQL, and can fall silent.

@@ -1,5 +1,6 @@
 //! What the store promises, on both engines: each story gets an empty database.
 
+mod older;
 mod orders;
 mod planned;
 
@@ -33,6 +34,8 @@ use crate::channels::{
 };
 use crate::cluster::Cluster;
 use crate::fleet::{Documents, Fleet, Host, channel, host_name, kept_orders, now};
+use crate::retaining::whatever_is_known_is_known_after_old_events_went_at_any_moment;
+use older::what_any_older_program_kept_is_known_and_can_be_made_again;
 use orders::{
     a_newer_order_on_the_same_topic_takes_the_place_of_the_older,
     a_whole_state_says_that_the_host_has_its_order_to_go_back,
@@ -73,6 +76,7 @@ stories![
     reports_in_any_order_and_number_fold_to_the_state_of_the_host,
     rebuild_and_retention_keep_what_is_known,
     a_schema_of_a_newer_program_is_refused,
+    what_any_older_program_kept_is_known_and_can_be_made_again,
     what_only_looks_leaves_the_tables_of_an_older_program_as_they_are,
     a_channel_that_was_set_back_goes_on_from_the_lower_number,
     two_drafts_at_once_do_not_overwrite_each_other,
@@ -80,6 +84,7 @@ stories![
     a_channel_that_the_root_no_longer_names_is_gone_with_all_that_it_had,
     a_number_that_is_used_again_after_a_reset_names_the_hosts_of_its_new_release_only,
     a_clock_that_jumped_removes_nothing,
+    whatever_is_known_is_known_after_old_events_went_at_any_moment,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +134,7 @@ pub(crate) async fn try_take(
     for (_, entry) in &documents.entries {
         draft.entry(entry).expect("a good entry");
     }
-    draft.finish(store, root).await
+    draft.finish(store, root).await.map(|intake| intake.taken)
 }
 
 /// A store that serves release 1 of a fleet with these hosts.
@@ -149,7 +154,7 @@ pub(crate) fn ordered(host: &HostName, documents: &Documents, what: What) -> Fac
 
 /// An event that leads to nothing.
 pub(crate) fn filler(name: &str) -> Fact {
-    Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made }
+    Fact::TokenChanged { name: name.to_owned(), change: TokenChange::Made, role: None }
 }
 
 async fn numbers_have_no_gaps_whoever_writes_at_the_same_time(database: Database) {
@@ -282,7 +287,7 @@ async fn a_queue_of_reports_that_is_full_refuses_and_takes_in_again(database: Da
     let (store, ..) = served(&database, &["web-1"]).await;
     let (host, mut reports) = (host_name("web-1"), JoinSet::new());
     let (committed, _) = watch::channel(0);
-    let within = Duration::from_millis(200);
+    let within = Duration::from_secs(4);
     let (ingest, _) = Ingest::start_with((1, within), store.clone(), now, committed);
     // Nobody else can write meanwhile.
     let write = store.begin(now()).await.expect("a write");
@@ -502,7 +507,7 @@ async fn a_channel_that_was_set_back_goes_on_from_the_lower_number(database: Dat
     take(&store, &root, &highest).await;
     let mut draft = Draft::begin(&store, &root, now()).await.expect("a draft");
     draft.root(&fleet.root_after_resets(2, 1)).expect("a good root");
-    assert_eq!(draft.finish(&store, &root).await.expect("it is whole"), Taken::RootsOnly);
+    assert_eq!(draft.finish(&store, &root).await.expect("it is whole").taken, Taken::RootsOnly);
     let second = fleet.release(2);
     assert_eq!(take(&store, &root, &second).await, Taken::New(second.id.clone()));
     assert_eq!(store.newest_release(&channel()).await.expect("read"), Some(second.id.clone()));

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nixfleet_control_plane::serve::listen;
+use nixfleet_control_plane::serve::{Limits, listen};
+use nixfleet_control_plane::server::Means;
 use reqwest::StatusCode;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::fleet::Fleet;
-use crate::running::Running;
+use crate::running::{CONNECTIONS_MAX, Running};
 
 /// More than a listener of the standard library has room for, which is 128.
 const AT_ONCE: usize = 600;
@@ -43,11 +44,13 @@ async fn who_comes_before_the_server_takes_connections_is_kept_until_it_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_say_nothing_keep_nobody_from_being_answered() {
-    let running = Running::start(&Fleet::of(&["web-1"])).await;
+    let limits = Limits { handshake: HUNG_AFTER, ..Limits::default() };
+    let means = Means { limits, ..Means::default() };
+    let running = Running::start_as(&Fleet::of(&["web-1"]), None, means, CONNECTIONS_MAX).await;
     let silent = connected(running.address, SILENT).await;
     let (status, _) = running.anybody().get("/readyz").await;
     assert_eq!(status, StatusCode::OK);
-    // The first of them is closed after 15 s, and whoever waits behind it is answered after that.
+    // The first of them is closed after so long, and whoever waits behind it is answered after that.
     let read = silent[0].try_read(&mut [0]);
     assert!(matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock), "{read:?}");
 }

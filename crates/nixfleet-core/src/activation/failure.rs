@@ -257,7 +257,11 @@ impl fmt::Display for Failure {
                 )
             }
             Self::ClosureMismatch { want, got } => {
-                write!(f, "the closure's digest is {got}, and the release says {want}")
+                write!(
+                    f,
+                    "the closure's digest is {got}, and the release says {want}: other contents are there under the \
+                     released names (a cache's signing key was stolen, or the system was built twice with different results)"
+                )
             }
             Self::NotInCache { paths, asked } => {
                 write!(f, "no substituter has {} (asked {})", some(paths), list(asked))

@@ -23,7 +23,7 @@ pub enum Link {
 pub struct Aftermath {
     /// Whose codes these are.
     pub platform: Platform,
-    /// How it ended.
+    /// How it ended; what is hidden behind that, where [`hides_another`] and the output say so.
     pub end: RunEnd,
     /// Where the link points.
     pub link: Link,
@@ -35,6 +35,24 @@ pub struct Aftermath {
     pub was_running: bool,
     /// Whether the run had already been tried once more.
     pub repaired: bool,
+}
+
+/// What the switch program says when `activate` has failed (`facts/switch.md` 3).
+const ACTIVATE_FAILED_WORDS: &str = "Failed to run activate script";
+
+/// Whether this end may be another than it seems: a 4 for units, of whomever, takes the place of a 2 for `activate`, and then only the
+/// output tells.
+pub fn hides_another(platform: Platform, end: RunEnd) -> bool {
+    match platform {
+        Platform::NixOs => end == RunEnd::Exited { code: code::UNITS_FAILED },
+        Platform::NixDarwin => false,
+    }
+}
+
+/// The end behind one that hides another, by what the run said. That nothing is said of it proves nothing, and changes nothing.
+pub fn end_behind(end: RunEnd, output: &[String]) -> RunEnd {
+    let failed = output.iter().any(|line| line.contains(ACTIVATE_FAILED_WORDS));
+    if failed { RunEnd::Exited { code: code::ACTIVATE_FAILED } } else { end }
 }
 
 /// What to do about it.
@@ -178,6 +196,18 @@ mod tests {
         for end in [exit(1), exit(2), exit(100), RunEnd::TimedOut] {
             assert_eq!(judge(&after(end, Link::Expected)), Judgement::Revert, "{end}");
         }
+    }
+
+    #[test]
+    fn behind_a_4_there_may_be_a_2_of_which_only_the_output_tells() {
+        let behind = |lines: [&str; 2]| end_behind(exit(4), &lines.map(str::to_owned));
+        assert_eq!(behind(["activating the configuration...", "Failed to run activate script"]), exit(2));
+        assert_eq!(behind(["activating the configuration...", "Failed to start a.service"]), exit(4));
+        assert!(hides_another(Platform::NixOs, exit(4)));
+        assert!(
+            !hides_another(Platform::NixOs, exit(0)) && !hides_another(Platform::NixOs, RunEnd::TimedOut)
+        );
+        assert!(!hides_another(Platform::NixDarwin, exit(4)), "its codes have no meaning");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::probing::{ProbeReport, WatchId};
 use super::state::HostState;
+use super::trusted::RootTerms;
 use super::world::{JournalSays, Setup, World};
 use crate::activation::outcome::{ActivationOutcome, Failure, Step};
 use crate::ids::{ActivationId, StorePath};
@@ -31,6 +32,9 @@ pub enum Event {
         world: World,
         /// What the activation journal says of the activation that the state has in flight; `None` if it has none.
         journal: Option<JournalSays>,
+        /// The root of trust in force; `None` in reports of agents that did not tell it yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<RootTerms>,
     },
     /// Somebody else changed what runs: a person at the host, or the deadman.
     SystemChanged {
@@ -49,6 +53,12 @@ pub enum Event {
     SourceFailed {
         /// What was seen, for people.
         why: String,
+    },
+    /// A newer root of trust was accepted. Nothing is started any more because of a release that was verified under an older
+    /// one, until it passes every check under this one, too.
+    RootAccepted {
+        /// What a host acts upon of it.
+        root: RootTerms,
     },
     /// A release and this host's entry in it passed every check. Its terms come with the step.
     ReleaseVerified {
@@ -311,6 +321,7 @@ impl Event {
             | Self::StateTold { .. } => Weight::Progress,
             Self::AgentStarted { .. }
             | Self::SystemChanged { .. }
+            | Self::RootAccepted { .. }
             | Self::ReleaseVerified { .. }
             | Self::ReleaseRefused { .. }
             | Self::TargetStaged { .. }
@@ -354,6 +365,7 @@ impl Event {
             Self::Woke => "woke",
             Self::SourceAnswered { .. } => "source-answered",
             Self::SourceFailed { .. } => "source-failed",
+            Self::RootAccepted { .. } => "root-accepted",
             Self::ReleaseVerified { .. } => "release-verified",
             Self::ReleaseRefused { .. } => "release-refused",
             Self::TargetStaged { .. } => "target-staged",

@@ -7,6 +7,7 @@ use super::phase::{Done, Reboot, Rebooted};
 use super::state::HostState;
 use super::terms::Terms;
 use super::time::Now;
+use super::trusted::RootTerms;
 use super::waiting::{RestartBy, WaitingOn};
 use super::window::{Opening, opening};
 use super::world::{Reboots, SourceKind};
@@ -49,6 +50,8 @@ impl Waits {
 pub(super) enum Purpose {
     /// To finish what was begun: its turn had come, and the reboot is part of it.
     Finish,
+    /// To go back from what was begun.
+    GoBack,
     /// For a release that is done already; under a control plane that is a turn of its own.
     Upkeep,
 }
@@ -57,6 +60,7 @@ pub(super) enum Purpose {
 pub(super) fn may_switch(state: &HostState, target: &Terms, now: Now) -> Gate {
     let checks = [
         hold(state, now),
+        vouched(state, target),
         expiry(state, target, now),
         turn(state, target, now),
         known(state),
@@ -73,9 +77,14 @@ pub(super) fn may_reboot(state: &HostState, target: &Terms, purpose: Purpose, no
     };
     let order = match purpose {
         Purpose::Upkeep if lacks_leave(state, target) => Some(Waits::for_news(WaitingOn::RebootOrder)),
-        Purpose::Upkeep | Purpose::Finish => None,
+        Purpose::Upkeep | Purpose::Finish | Purpose::GoBack => None,
     };
-    first_shut([person, hold(state, now), order, windows(target.reboot_windows(), target, now)])
+    let vouched = match purpose {
+        Purpose::Finish => vouched(state, target),
+        // What runs is not chosen again, and what ran before is good.
+        Purpose::Upkeep | Purpose::GoBack => None,
+    };
+    first_shut([person, hold(state, now), vouched, order, windows(target.reboot_windows(), target, now)])
 }
 
 /// Whether a control plane gives turns to restart for upkeep, and has not given this one.
@@ -154,10 +163,21 @@ fn hold(state: &HostState, now: Now) -> Option<Waits> {
     Some(Waits { on, until: hold.until_ms })
 }
 
+/// A root that came since the release was verified may be the answer to a stolen key: the release must pass under it, too.
+fn vouched(state: &HostState, target: &Terms) -> Option<Waits> {
+    let root = state.vouches_not_yet(&target.release)?;
+    Some(Waits::for_news(WaitingOn::VerifiedAnew { root: root.terms.version }))
+}
+
 /// Computed each time, and not kept: a clock that was in 2030 for one boot must not leave a mark (lesson 16).
 fn expiry(state: &HostState, target: &Terms, now: Now) -> Option<Waits> {
-    let expired = state.signed_time(now.at) >= target.expires_ms;
-    expired.then(|| Waits::for_news(WaitingOn::ReleaseExpired { since_ms: target.expires_ms }))
+    let time = state.signed_time(now.at);
+    if time >= target.expires_ms {
+        return Some(Waits::for_news(WaitingOn::ReleaseExpired { since_ms: target.expires_ms }));
+    }
+    let RootTerms { version, created_ms: _, expires_ms } = state.root.as_ref()?.terms;
+    let root = WaitingOn::RootExpired { root: version, since_ms: expires_ms };
+    (time >= expires_ms).then(|| Waits::for_news(root))
 }
 
 /// The host's turn: nobody hurries it past the signed time, and under a control plane that alone is not enough.

@@ -29,7 +29,7 @@ impl fmt::Display for WatchId {
     }
 }
 
-/// A probe that the agent has by itself, for hosts whose entry declares none.
+/// A probe that the agent has by itself, for hosts whose entry declares none that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BuiltIn {
     /// No unit is worse off than before the switch.
@@ -117,7 +117,7 @@ pub enum ProbeResult {
 pub struct Watch {
     /// Its number.
     pub id: WatchId,
-    /// Each probe that runs, in the entry's order.
+    /// Each probe that runs, in the entry's order, and then the built-in ones.
     pub probes: Vec<Tally>,
 }
 
@@ -162,11 +162,14 @@ pub struct Failing {
 }
 
 impl Watch {
-    /// A watch of the probes that `terms` declare, or of the built-in ones if they declare none.
+    /// A watch of the probes that `terms` declare, and of the built-in ones if none of these decides: what only observes, or
+    /// does not run, proves nothing.
     pub fn begin(id: WatchId, terms: &Terms) -> Self {
-        let declared = terms.probes.iter().filter_map(Tally::of);
-        let built_in = terms.probes.is_empty().then(Tally::units);
-        Self { id, probes: declared.chain(built_in).collect() }
+        let mut probes: Vec<Tally> = terms.probes.iter().filter_map(Tally::of).collect();
+        if probes.iter().all(|tally| tally.decides == Decides::No) {
+            probes.push(Tally::units());
+        }
+        Self { id, probes }
     }
 
     /// The same for a new process of the agent: what is known stays, and its runs are counted from 1 again. The number is

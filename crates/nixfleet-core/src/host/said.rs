@@ -11,11 +11,14 @@ use crate::model::time::Date;
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AgentStarted { setup, world: _, journal: _ } => write!(f, "agent {} started", setup.agent),
+            Self::AgentStarted { setup, world: _, journal: _, root: _ } => {
+                write!(f, "agent {} started", setup.agent)
+            }
             Self::SystemChanged { .. } => f.write_str("somebody else changed what runs"),
             Self::Woke => f.write_str("it looked again"),
             Self::SourceAnswered { watch: _ } => f.write_str("the source answers"),
             Self::SourceFailed { why } => write!(f, "the source does not answer: {why}"),
+            Self::RootAccepted { root } => write!(f, "accepted root {}", root.version),
             Self::ReleaseVerified { release, system: _, resets: _ } => {
                 write!(f, "verified release {release}")
             }

@@ -7,6 +7,7 @@ use super::event::Refusal;
 use super::gate;
 use super::phase::{Done, FailedAt, Phase, RebootCause};
 use super::terms::Terms;
+use super::trusted::InForce;
 use super::waiting::RestartBy;
 use super::world::{Setup, World};
 use crate::ids::{ActivationId, StorePath};
@@ -28,6 +29,9 @@ pub struct HostState {
     pub world: World,
     /// What is known of the release source.
     pub source: Source,
+    /// The root of trust in force; `None` until an agent that tells it has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<InForce>,
     /// The newest verified release of the channel that is followed.
     pub newest: Option<Box<Terms>>,
     /// The release that is done here; `None` on a fresh host.
@@ -244,16 +248,28 @@ impl HostState {
         done.filter_map(|done| done.previous.as_ref().filter(|previous| **previous != done.terms.system))
     }
 
-    /// The newest verified release, if it comes after `done`.
+    /// The root in force, if it does not vouch for `release` yet.
+    pub(super) fn vouches_not_yet(&self, release: &ReleaseId) -> Option<&InForce> {
+        self.root.as_ref().filter(|root| !root.vouches_for(release))
+    }
+
+    /// The newest verified release, if the root in force vouches for it.
+    fn vouched_for(&self) -> Option<&Terms> {
+        self.newest.as_deref().filter(|newest| self.vouches_not_yet(&newest.release).is_none())
+    }
+
+    /// The newest verified release, if it comes after `done` and the root in force vouches for it.
     pub(super) fn news(&self, done: Option<&Terms>) -> Option<&Terms> {
-        let newest = self.newest.as_deref()?;
+        let newest = self.vouched_for()?;
         done.is_none_or(|done| newest.come_after(done)).then_some(newest)
     }
 
     /// What time it is by the clock or by what was signed, whichever is later (lesson 16): a clock that is behind makes
     /// nothing valid again that has expired.
     pub(super) fn signed_time(&self, clock: UnixMs) -> UnixMs {
-        self.newest.as_ref().map_or(clock, |newest| clock.max(newest.created_ms))
+        let newest = self.vouched_for().map(|newest| newest.created_ms);
+        let root = self.root.as_ref().map(|root| root.terms.created_ms);
+        newest.into_iter().chain(root).fold(clock, UnixMs::max)
     }
 
     /// The hold, if one is in force.

@@ -24,6 +24,7 @@ use super::phase::{Phase, Rebooted, StateName};
 use super::state::{Contact, Hold, HostState, Refused as RefusedOffer, Source};
 use super::terms::Terms;
 use super::time::Now;
+use super::trusted::{accepted, began_under, forget, verified};
 use super::waiting::WaitingOn;
 use super::world::{Setup, World};
 use crate::model::names::{ChannelName, ReleaseId, Seq};
@@ -133,8 +134,11 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
         return Err(Refused::NotStarted { event: event.name() });
     }
     match event {
-        Event::AgentStarted { setup, world, journal } => {
+        Event::AgentStarted { setup, world, journal, root } => {
             let rebooted = agent_started(draft, setup, world);
+            if let Some(root) = root {
+                began_under(&mut draft.state.root, *root);
+            }
             tell(draft, &Told::Started { rebooted, journal: journal.as_ref() });
         }
         Event::SystemChanged { world } => {
@@ -149,6 +153,7 @@ fn apply(draft: &mut Draft<'_>, event: &Event) -> Result<(), Refused> {
             }
         }
         Event::SourceFailed { why } => source_failed(&mut draft.state.source, why, draft.now.at),
+        Event::RootAccepted { root } => accepted(&mut draft.state.root, *root),
         Event::ReleaseVerified { release, resets, system: _ } => release_verified(draft, release, *resets)?,
         Event::ReleaseRefused { kind, why } => {
             release_refused(&mut draft.state.source, *kind, why, draft.now.at);
@@ -275,6 +280,7 @@ fn agent_started(draft: &mut Draft<'_>, setup: &Setup, world: &World) -> bool {
     if state.setup.as_ref().is_some_and(|before| before.channel != setup.channel) {
         // Numbers of two channels cannot be compared; what is verified next counts. Floors are kept by the trust state.
         (state.newest, state.go, state.reboot_go, state.revert_go) = (None, None, None, None);
+        forget(&mut state.root);
     }
     (state.setup, state.world) = (Some(setup.clone()), world.clone());
     if let Some(done) = state.settled.as_mut().filter(|_| rebooted)
@@ -325,6 +331,7 @@ fn release_verified(draft: &mut Draft<'_>, release: &ReleaseId, resets: u32) -> 
         }
         draft.state.newest = Some(Box::new(terms.clone().after_resets(resets)));
     }
+    verified(&mut draft.state, release);
     draft.state.source.refused = None;
     Ok(())
 }

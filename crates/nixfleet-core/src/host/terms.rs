@@ -34,7 +34,7 @@ pub struct Terms {
     pub expires_ms: UnixMs,
     /// The host's wave.
     pub wave: WaveTerms,
-    /// What a healthy host answers; empty means the built-in probes.
+    /// What a healthy host answers; where none is enforced, the built-in probes decide.
     pub probes: Vec<ProbeSpec>,
     /// What a failure after the commit does.
     pub on_failure: OnFailure,

@@ -13,7 +13,7 @@ use super::window::NeverOpens;
 use super::world::SourceKind;
 use crate::activation::outcome::{Failure, FailureClass, Step};
 use crate::ids::StorePath;
-use crate::model::names::{ReleaseId, WaveName};
+use crate::model::names::{ReleaseId, RootVersion, WaveName};
 use crate::model::policy::WaveIndex;
 use crate::model::time::{Date, UnixMs};
 
@@ -45,6 +45,18 @@ pub enum WaitingOn {
     ReleaseExpired {
         /// Since then.
         since_ms: UnixMs,
+    },
+    /// The root in force has expired, so nothing is started; a newer one must come.
+    RootExpired {
+        /// Its number.
+        root: RootVersion,
+        /// Since then.
+        since_ms: UnixMs,
+    },
+    /// A newer root came since the release was verified, and it did not pass every check under that one yet.
+    VerifiedAnew {
+        /// The number of that root.
+        root: RootVersion,
     },
     /// The wave opens later.
     Wave {
@@ -203,6 +215,12 @@ impl fmt::Display for WaitingOn {
             }
             Self::ReleaseExpired { since_ms } => {
                 write!(f, "a newer release: this one expired at {}", Date(*since_ms))
+            }
+            Self::RootExpired { root, since_ms } => {
+                write!(f, "a newer root: root {root} expired at {}", Date(*since_ms))
+            }
+            Self::VerifiedAnew { root } => {
+                write!(f, "the release to be verified under root {root}, which came since")
             }
             Self::Wave { wave, name, opens_at_ms } => {
                 write!(f, "wave {wave} ({name}), which opens at {}", Date(*opens_at_ms))

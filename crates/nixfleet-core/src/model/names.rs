@@ -133,6 +133,30 @@ name!(
     64
 );
 
+/// What numbers with a type have in common: they are read and written as plain ones.
+macro_rules! number {
+    ($name:ident, $refused:ident) => {
+        impl TryFrom<u64> for $name {
+            type Error = $refused;
+            fn try_from(number: u64) -> Result<Self, $refused> {
+                Self::new(number)
+            }
+        }
+
+        impl From<$name> for u64 {
+            fn from(number: $name) -> Self {
+                number.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
 /// The number of a release in its channel; it only goes up (lesson 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
@@ -165,24 +189,39 @@ impl Seq {
     }
 }
 
-impl TryFrom<u64> for Seq {
-    type Error = NotASeq;
-    fn try_from(value: u64) -> Result<Self, NotASeq> {
-        Self::new(value)
+number!(Seq, NotASeq);
+
+/// The number of a root; it goes up by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct RootVersion(u64);
+
+/// Why a number is not that of a root.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not the version of a root: it is 1 to {EXACT_MAX}")]
+pub struct NotARootVersion(pub u64);
+
+impl RootVersion {
+    /// The first.
+    pub const FIRST: Self = Self(1);
+
+    /// The version `number`.
+    pub fn new(number: u64) -> Result<Self, NotARootVersion> {
+        if (1..=EXACT_MAX).contains(&number) { Ok(Self(number)) } else { Err(NotARootVersion(number)) }
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The one after it; `None` after the last.
+    pub fn next(self) -> Option<Self> {
+        Self::new(self.0 + 1).ok()
     }
 }
 
-impl From<Seq> for u64 {
-    fn from(seq: Seq) -> Self {
-        seq.0
-    }
-}
-
-impl fmt::Display for Seq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+number!(RootVersion, NotARootVersion);
 
 /// SHA-256 over the signed bytes of a document: `sha256:` and 64 characters of hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

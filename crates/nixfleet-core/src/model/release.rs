@@ -112,7 +112,7 @@ pub struct Entry {
     pub system: StorePath,
     /// What the contents of the system's closure must be.
     pub closure: Closure,
-    /// What a healthy host answers; empty means the built-in probes.
+    /// What a healthy host answers; where none is enforced, the built-in probes decide.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probes: Vec<ProbeSpec>,
     /// Whether this host restarts by itself; `None` means as the policy says.

@@ -14,7 +14,7 @@ mod view;
 use std::collections::BTreeMap;
 
 use self::orders::Case;
-pub use self::part::sound_part;
+pub use self::part::{Opinion, Sound, sound_part};
 use self::together::Told;
 use super::order::Plan;
 use super::progress::RolloutId;

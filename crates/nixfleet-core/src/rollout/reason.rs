@@ -1,5 +1,6 @@
 //! Why a host does not move.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::object::Objection;
 use super::progress::{By, FailedHow};
 use crate::activation::outcome::FailureClass;
 use crate::host::waiting::{RestartBy, StateName};
@@ -48,6 +50,19 @@ impl Held {
     /// Every host with its reason, by channel and name.
     pub fn iter(&self) -> impl Iterator<Item = (&HostName, &Reason)> {
         self.channels.values().flat_map(HeldIn::iter)
+    }
+
+    /// Says of everybody in this channel who waits, or would have been ordered, that nothing of the plan for it is done: this is
+    /// objected to.
+    pub fn withhold(&mut self, channel: &ChannelName, objections: &[Objection]) {
+        let Some(held) = self.channels.get_mut(channel) else { return };
+        let id = held.reason(Reason::withheld(objections));
+        for place in 0..held.which.len() {
+            let which = held.which.get(place).copied().flatten();
+            if !held.told(which).is_some_and(Reason::is_of_no_plan) {
+                held.hold(place, id);
+            }
+        }
     }
 
     /// Every host, by channel and name.
@@ -236,11 +251,60 @@ pub enum Reason {
         /// Why.
         never: NeverOpens,
     },
+    /// What is planned for its channel breaks rules that it must keep, so nothing of it is done: a mistake in our program.
+    Withheld {
+        /// What is wrong with it: the first of it, if it is much. The plan tells all.
+        objections: Vec<String>,
+        /// How much more there is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        others: Option<NonZeroU32>,
+    },
     /// It can never be its turn: the policy contradicts itself, and only another one helps.
     Deadlock {
         /// In which way.
         on: Deadlock,
     },
+}
+
+impl Reason {
+    /// That the channel stands still, since this is objected to.
+    fn withheld(objections: &[Objection]) -> Self {
+        let (first, rest) = objections.split_at(objections.len().min(TOLD_MAX));
+        let others = NonZeroU32::new(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+        Self::Withheld { objections: first.iter().map(ToString::to_string).collect(), others }
+    }
+
+    /// Whether it holds whatever becomes of the plan: it is of the host's own doing, or of a person's.
+    fn is_of_no_plan(&self) -> bool {
+        match self {
+            Self::Done
+            | Self::OnItsWay { .. }
+            | Self::Soaking
+            | Self::Superseded { .. }
+            | Self::TakenBack { .. }
+            | Self::Paused(_)
+            | Self::Aborted(_)
+            | Self::Expired { .. }
+            | Self::Held { .. }
+            | Self::Skipped(_)
+            | Self::Failed { .. }
+            | Self::TriesAgain { .. }
+            | Self::Offline { .. }
+            | Self::NeverReported => true,
+            Self::Halted { .. }
+            | Self::Quarantined { .. }
+            | Self::NotStaged
+            | Self::StageBudget { .. }
+            | Self::Wave { .. }
+            | Self::NoSuchWave { .. }
+            | Self::Budget { .. }
+            | Self::Edge { .. }
+            | Self::Window { .. }
+            | Self::WindowNeverOpens { .. }
+            | Self::Withheld { .. }
+            | Self::Deadlock { .. } => false,
+        }
+    }
 }
 
 /// A host that waits for a restart that may take long.
@@ -380,8 +444,28 @@ impl fmt::Display for Reason {
             Self::Edge { after } => write!(f, "{after} must be done first"),
             Self::Window { opens_ms } => write!(f, "the next window opens at {}", Date(*opens_ms)),
             Self::WindowNeverOpens { never } => write!(f, "no window will open: {never}"),
+            Self::Withheld { objections, others } => write!(
+                f,
+                "its channel stands still, by a mistake in the control plane's program: {}",
+                in_short(objections, "; ", *others)
+            ),
             Self::Deadlock { on } => write!(f, "it can never move under this policy: {on}"),
         }
+    }
+}
+
+/// So many things of one kind are told in a sentence, of as many as a fleet has hosts.
+const TOLD_MAX: usize = 5;
+
+/// The first of these texts, with what stands between them, and how many others there are: these `others`, which are not
+/// among them, too.
+pub fn in_short<T: Borrow<str>>(texts: &[T], between: &str, others: Option<NonZeroU32>) -> String {
+    let (first, rest) = texts.split_at(texts.len().min(TOLD_MAX));
+    let first = first.join(between);
+    match rest.len() as u64 + others.map_or(0, |others| u64::from(others.get())) {
+        0 => first,
+        1 => format!("{first}{between}and 1 other"),
+        others => format!("{first}{between}and {others} others"),
     }
 }
 
@@ -432,5 +516,38 @@ impl fmt::Display for WaveWaits {
                 }
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn twice(hosts: u32) -> Vec<Objection> {
+        (1..=hosts)
+            .map(|host| Objection::OrderedTwice(format!("web-{host}").parse().expect("a name")))
+            .collect()
+    }
+
+    #[test]
+    fn of_what_is_objected_to_the_first_five_are_told_and_the_others_counted() {
+        let said = |hosts| {
+            let reason = Reason::withheld(&twice(hosts));
+            let Reason::Withheld { objections, others } = &reason else { panic!("{reason:?}") };
+            (objections.len(), others.map(NonZeroU32::get), reason.to_string())
+        };
+        assert_eq!((said(5).0, said(5).1), (5, None));
+        assert!(said(5).2.ends_with("; web-5 is ordered twice"), "{}", said(5).2);
+        let (told, others, text) = said(12);
+        assert_eq!((told, others), (5, Some(7)));
+        assert!(text.ends_with("; web-5 is ordered twice; and 7 others"), "{text}");
+        assert!(said(6).2.ends_with("; and 1 other"), "{}", said(6).2);
+    }
+
+    #[test]
+    fn all_that_an_older_control_plane_tells_is_told_in_short() {
+        let objections = twice(7).iter().map(ToString::to_string).collect();
+        let text = Reason::Withheld { objections, others: None }.to_string();
+        assert!(text.ends_with("; web-5 is ordered twice; and 2 others"), "{text}");
     }
 }

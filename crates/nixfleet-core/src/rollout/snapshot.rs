@@ -64,6 +64,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether something was ordered of it that it does not say to have. It may be on its way.
+    pub fn may_not_have_its_order(&self) -> bool {
+        let has = |ordered| self.standing.as_ref().is_some_and(|standing| standing.has_noted(ordered));
+        self.ordered.as_ref().is_some_and(|ordered| !has(ordered))
+    }
+
     /// A host of which nothing is known but its entry.
     pub fn new(placed: Placed) -> Self {
         Self { placed, standing: None, heard_ms: None, ordered: None, hold: None, skip: None, retry: None }
@@ -202,6 +208,15 @@ impl Standing {
     pub fn may_begin(&self, release: &ReleaseId) -> bool {
         let restarts = self.reboot_go.as_ref() == Some(release) && self.about.as_ref() == Some(release);
         self.may_switch(release) || (restarts && self.may_restart())
+    }
+
+    /// Whether the host has the order, by its own word. Of orders that are followed at once it says nothing.
+    pub fn has_noted(&self, ordered: &Ordered) -> bool {
+        match ordered.what {
+            What::Go => self.go.as_ref() == Some(&ordered.release),
+            What::Reboot => self.reboot_go.as_ref() == Some(&ordered.release),
+            What::Stage | What::Retry | What::Revert | What::Withdraw => false,
+        }
     }
 
     /// Whether it was ordered to go back from `release`, and says that it has nothing to go back to.

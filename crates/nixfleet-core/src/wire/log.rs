@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::Record;
 use crate::host::saved::SavedState;
 use crate::ids::StorePath;
-use crate::model::names::ReleaseId;
+use crate::model::names::{ReleaseId, RootVersion};
 use crate::rollout::progress::Quarantine;
+use crate::rollout::reason::in_short;
 use crate::rollout::{Decision, Order, Remembered, Rollout, Verb};
 
 /// One fact.
@@ -23,11 +25,22 @@ pub enum Fact {
     ReleaseTaken {
         /// Which one.
         release: ReleaseId,
+        /// Who pushed it; nobody if it was found in a folder, or an older program wrote this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// A newer root passed every check and is in force.
+    RootTaken {
+        /// Its version.
+        root: RootVersion,
+        /// Who pushed it; nobody if it was found in a folder.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// A newer root has no such channel any more: its hosts, what was asked of them and its rollout are gone.
     ChannelRemoved {
         /// The root's version.
-        root: u64,
+        root: RootVersion,
     },
     /// A host reported an event of its own.
     Reported {
@@ -51,6 +64,9 @@ pub enum Fact {
         /// What was remembered of it besides.
         #[serde(default)]
         remembered: Box<Remembered>,
+        /// The numbers of the orders that waited for it; nothing where an older program wrote this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        waiting: Option<Vec<u64>>,
     },
     /// The planner ordered something.
     Ordered {
@@ -87,7 +103,40 @@ pub enum Fact {
         name: String,
         /// What became of it.
         change: TokenChange,
+        /// What it may do, if it was made; an older program did not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<Role>,
     },
+}
+
+/// What somebody with a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// To look.
+    Viewer,
+    /// To act, too.
+    Operator,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "viewer" => Ok(Self::Viewer),
+            "operator" => Ok(Self::Operator),
+            _ => Err("there are the roles `viewer` and `operator`"),
+        }
+    }
 }
 
 /// What is remembered of a channel beside its newest release and its hosts.
@@ -114,6 +163,7 @@ impl Fact {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ReleaseTaken { .. } => "release-taken",
+            Self::RootTaken { .. } => "root-taken",
             Self::ChannelRemoved { .. } => "channel-removed",
             Self::Reported { .. } => "reported",
             Self::StateSent { .. } => "state-sent",
@@ -132,13 +182,16 @@ impl fmt::Display for Fact {
     /// In words, for people; these may change.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ReleaseTaken { release } => write!(f, "release {release} is served"),
+            Self::ReleaseTaken { release, by } => {
+                write!(f, "release {release} is served{}", pushed(by.as_deref()))
+            }
+            Self::RootTaken { root, by } => write!(f, "root {root} is in force{}", pushed(by.as_deref())),
             Self::ChannelRemoved { root } => write!(f, "root {root} has no such channel any more"),
             Self::Reported { record } => record.fact.fmt(f),
             Self::StateSent { state, agent } => {
                 write!(f, "agent {agent} sent its whole state: {}", state.0.phase.name())
             }
-            Self::Compacted { state, told: _, remembered: _ } => {
+            Self::Compacted { state, told: _, remembered: _, waiting: _ } => {
                 write!(f, "older events were removed; it was {}", state.0.phase.name())
             }
             Self::Ordered { order } => write!(f, "plan: {order}"),
@@ -146,14 +199,49 @@ impl fmt::Display for Fact {
             Self::Decided { decision } => write!(f, "plan: {decision}"),
             Self::Kept { progress: _ } => f.write_str("older events were removed; the rollout is kept"),
             Self::Objected { objections } => {
-                write!(f, "a plan was not carried out: {}", objections.join("; "))
+                write!(f, "a plan was not carried out: {}", in_short(objections, "; ", None))
             }
-            Self::TokenChanged { name, change: TokenChange::Made } => {
-                write!(f, "a token for {name} was made")
+            Self::TokenChanged { name, change: TokenChange::Made, role } => {
+                write!(f, "a token for {name} was made")?;
+                role.map_or(Ok(()), |role| write!(f, ", {role}"))
             }
-            Self::TokenChanged { name, change: TokenChange::Removed } => {
+            Self::TokenChanged { name, change: TokenChange::Removed, role: _ } => {
                 write!(f, "the token of {name} was removed")
             }
+        }
+    }
+}
+
+/// Who pushed it, behind a comma.
+fn pushed(by: Option<&str>) -> String {
+    by.map_or_else(String::new, |by| format!(", pushed by {by}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_program_wrote_is_read_and_names_nobody() {
+        let digest = "ab".repeat(32);
+        let release = format!(r#"{{"channel":"stable","seq":3,"digest":"sha256:{digest}"}}"#);
+        let old = [
+            (format!(r#"{{"fact":"release-taken","release":{release}}}"#), "release stable/3 is served"),
+            (r#"{"fact":"root-taken","root":2}"#.to_owned(), "root 2 is in force"),
+            (r#"{"fact":"channel-removed","root":2}"#.to_owned(), "root 2 has no such channel any more"),
+            (
+                r#"{"fact":"token-changed","name":"ann","change":"made"}"#.to_owned(),
+                "a token for ann was made",
+            ),
+            (
+                r#"{"fact":"token-changed","name":"ann","change":"removed"}"#.to_owned(),
+                "the token of ann was removed",
+            ),
+        ];
+        for (text, words) in old {
+            let fact: Fact = serde_json::from_str(&text).expect("a fact");
+            assert_eq!(fact.to_string(), words);
+            assert_eq!(serde_json::to_string(&fact).expect("JSON"), text, "and is written as it was");
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::log::Fact;
 use crate::host::state::Refused;
 use crate::host::waiting::Doing;
-use crate::model::names::{ChannelName, HostName, ReleaseId, Tag};
+use crate::model::names::{ChannelName, HostName, ReleaseId, RootVersion, Tag};
 use crate::model::time::UnixMs;
 
 /// What the `type` of every problem begins with.
@@ -54,6 +54,8 @@ pub enum TroubleKind {
     DatabaseFailing,
     /// The root that is in force ends soon.
     RootEnding,
+    /// What is planned breaks rules that it must keep, so channels stand still: a mistake in the control plane's program.
+    PlanObjected,
 }
 
 /// A host, as the control plane knows it: `GET /v1/hosts/HOST`, and in pages `GET /v1/hosts`.
@@ -167,6 +169,9 @@ pub struct Pushed {
     pub outcome: PushOutcome,
     /// Which release it was.
     pub release: Option<ReleaseId>,
+    /// The roots that were new, oldest first, whatever became of the release. A control plane of before does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<RootVersion>,
 }
 
 /// Whether what was pushed was new.
@@ -217,6 +222,17 @@ mod tests {
         assert_eq!(serde_json::to_string(&problem).expect("JSON"), text);
         let foreign = text.replace("urn:nixfleet:problem:not-found", "about:blank");
         assert_eq!(serde_json::from_str::<Problem>(&foreign).expect("a problem").short_kind(), "about:blank");
+    }
+
+    #[test]
+    fn a_push_is_read_whether_or_not_it_names_roots() {
+        let old = r#"{"outcome":"roots-only","release":null}"#;
+        let pushed: Pushed = serde_json::from_str(old).expect("an answer");
+        assert_eq!((&*pushed.roots, serde_json::to_string(&pushed).expect("JSON").as_str()), (&[][..], old));
+        let new = r#"{"outcome":"roots-only","release":null,"roots":[2,3]}"#;
+        let pushed: Pushed = serde_json::from_str(new).expect("an answer");
+        assert_eq!(pushed.roots.iter().map(|root| root.get()).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(serde_json::to_string(&pushed).expect("JSON"), new);
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn variant(value: &Reason) -> &'static str {
         Reason::Edge { .. } => "edge",
         Reason::Window { .. } => "window",
         Reason::WindowNeverOpens { .. } => "window-never-opens",
+        Reason::Withheld { .. } => "withheld",
         Reason::Deadlock { .. } => "deadlock",
     }
 }
@@ -60,6 +61,7 @@ const ALL: &[&str] = &[
     "edge",
     "window",
     "window-never-opens",
+    "withheld",
     "deadlock",
 ];
 

@@ -64,7 +64,7 @@ fn a_saved_state_of_a_newer_format_is_told_from_a_torn_one_whatever_its_shape() 
 }
 
 /// Every event that changes a state, by its name on the wire.
-const EVENTS: [&str; 35] = [
+const EVENTS: [&str; 36] = [
     "agent-started",
     "held",
     "hook-failed",
@@ -87,6 +87,7 @@ const EVENTS: [&str; 35] = [
     "reports-lost",
     "retry-asked",
     "revert-began",
+    "root-accepted",
     "soak-failed",
     "soak-passed",
     "source-answered",

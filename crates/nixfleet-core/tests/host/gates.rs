@@ -284,7 +284,7 @@ fn an_agent_that_is_told_to_follow_another_channel_forgets_what_the_old_one_said
     host.converged(terms(7), "s0");
     let mut moved = setup(SourceKind::Static);
     moved.channel = "edge".parse().unwrap();
-    host.feed(Event::AgentStarted { setup: moved, world: world("boot-1", "s7"), journal: None });
+    host.feed(Event::AgentStarted { setup: moved, world: world("boot-1", "s7"), journal: None, root: None });
     let mut first = terms(1);
     first.release.channel = "edge".parse().unwrap();
     host.offer(first);

@@ -8,6 +8,7 @@ mod lost;
 mod properties;
 mod reboots;
 mod restarts;
+mod roots;
 mod sim;
 mod stories;
 mod support;

@@ -167,7 +167,7 @@ fn a_newer_release_waits_until_what_was_drained_is_let_in_again() {
 fn a_host_that_its_own_configuration_keeps_from_restarting_waits_for_a_person() {
     let mut host = Host::started(SourceKind::Static);
     let setup = Setup { reboots: Reboots::Never, ..setup(SourceKind::Static) };
-    host.feed(Event::AgentStarted { setup, world: world("boot-1", "s0"), journal: None });
+    host.feed(Event::AgentStarted { setup, world: world("boot-1", "s0"), journal: None, root: None });
     host.offer(restarting(1));
     host.staged(1);
     host.ends("s1", "s0", Verdict::DeferredPendingReboot { inhibitors: vec![kernel()] });

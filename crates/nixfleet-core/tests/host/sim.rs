@@ -11,8 +11,9 @@ use nixfleet_core::activation::events::CommitPolicy;
 use nixfleet_core::activation::outcome::{ActivationOutcome, BusyWith, Failure, Step, Verdict};
 use nixfleet_core::host::effect::Back;
 use nixfleet_core::host::event::{Event, HookRun};
-use nixfleet_core::host::phase::{FailedAt, Phase, StateName};
+use nixfleet_core::host::phase::{FailedAt, Phase, RebootCause, StateName};
 use nixfleet_core::host::probing::{ProbeRef, ProbeReport, ProbeResult, WatchId};
+use nixfleet_core::host::trusted::RootTerms;
 use nixfleet_core::host::waiting::WaitingOn;
 use nixfleet_core::host::world::{JournalSays, Said, SourceKind, World};
 use nixfleet_core::host::{Effect, HostState, Terms};
@@ -23,7 +24,7 @@ use nixfleet_core::model::probe::ProbeMode;
 use nixfleet_core::model::schedule::{Hook, RebootMode, Window};
 use nixfleet_core::model::time::Secs;
 
-use crate::support::{Host, ended, ms, outage, probe, release, setup, system, terms};
+use crate::support::{Host, ended, ms, outage, probe, release, root, setup, system, terms};
 
 /// Throws that were thrown before: the same bytes, the same story.
 pub(crate) struct Dice {
@@ -93,6 +94,10 @@ pub(crate) struct Sim {
     /// The probes that passed since the running system was last changed or booted.
     passed: BTreeSet<ProbeRef>,
     offered: u64,
+    /// The root of trust in force.
+    root: RootTerms,
+    /// The releases that passed every check under it.
+    vouched: BTreeSet<ReleaseId>,
     history: Vec<Event>,
     trace: Vec<String>,
 }
@@ -134,6 +139,8 @@ impl Sim {
             reboot: false,
             passed: BTreeSet::new(),
             offered: 0,
+            root: root(1),
+            vouched: BTreeSet::new(),
             history: vec![],
             trace: vec![],
         };
@@ -149,7 +156,7 @@ impl Sim {
     }
 
     fn turn(&mut self) {
-        match self.dice.throw(21) {
+        match self.dice.throw(22) {
             0 | 1 => self.works(),
             2 => self.sleeps(),
             3 => self.waits(),
@@ -167,6 +174,7 @@ impl Sim {
             17 => self.clock(),
             18 => self.deadman(),
             19 => self.repeat(),
+            20 => self.roots(),
             _ => self.tells(),
         }
     }
@@ -200,6 +208,8 @@ impl Sim {
         let told =
             format!("{} -> {}, which waits for {}", event.name(), self.host.name(), self.host.waiting());
         self.trace.push(format!("{told}; asked: {}", names_of(&self.host.asked)));
+        // One that is refused does not come here, and an older root that is told again changes nothing.
+        self.vouched.extend(event.release_verified().cloned());
         for effect in std::mem::take(&mut self.host.asked) {
             self.ask(effect);
         }
@@ -278,7 +288,7 @@ impl Sim {
         let journal =
             self.host.state.activation_in_flight().map(|id| JournalSays { id: id.clone(), said: said(id) });
         let setup = setup(self.host.source);
-        self.feed(Event::AgentStarted { setup, world: self.world(), journal });
+        self.feed(Event::AgentStarted { setup, world: self.world(), journal, root: Some(self.root) });
     }
 
     fn is_killed(&mut self) {
@@ -511,6 +521,24 @@ impl Sim {
         self.feed(Event::ReleaseVerified { release, system, resets: 0 });
     }
 
+    /// A newer root, under which the source serves the newest release again, now or later or never.
+    fn roots(&mut self) {
+        if self.dice.throw(2) == 1 {
+            self.root = root(self.root.version.get() + 1);
+            self.vouched.clear();
+            self.feed(Event::RootAccepted { root: self.root });
+        } else {
+            self.serves_again();
+        }
+    }
+
+    fn serves_again(&mut self) {
+        let newest = self.host.releases.last().map(|terms| (terms.release.clone(), terms.system.clone()));
+        if let Some((release, system)) = newest {
+            self.feed(Event::ReleaseVerified { release, system, resets: 0 });
+        }
+    }
+
     fn job(&mut self) {
         if let Some(job) = self.jobs.pop_front() {
             let event = match self.outcome_of(&job) {
@@ -529,6 +557,7 @@ impl Sim {
     pub(crate) fn comes_to_rest(&mut self) -> bool {
         self.dice.throws = Vec::new().into_iter();
         self.feed(Event::Unheld { by: "ada".into() });
+        self.serves_again();
         for _ in 0..200 {
             self.orders();
             if self.reboot {

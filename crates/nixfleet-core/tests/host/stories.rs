@@ -8,6 +8,7 @@ use nixfleet_core::host::waiting::WaitingOn;
 use nixfleet_core::host::world::{Said, SourceKind};
 use nixfleet_core::host::{Effect, Event, Terms};
 use nixfleet_core::model::policy::OnFailure;
+use nixfleet_core::model::probe::ProbeMode;
 
 use crate::support::{Host, outage, release, system, terms, world};
 
@@ -76,6 +77,29 @@ fn a_probe_that_fails_three_times_in_a_row_on_trial_sends_the_host_back() {
     assert_eq!(host.name(), StateName::Reverted, "the same release is not tried again");
     host.offer(terms(2));
     assert_eq!(host.name(), StateName::Staging, "a newer one is");
+}
+
+#[test]
+fn probes_that_only_observe_or_do_not_run_prove_nothing_and_the_units_are_looked_at_as_well() {
+    for (mode, result, name) in [
+        (ProbeMode::Observe, ProbeResult::Passed, StateName::Confirming),
+        (ProbeMode::Observe, ProbeResult::Failed, StateName::Reverting),
+        (ProbeMode::Disabled, ProbeResult::Failed, StateName::Reverting),
+    ] {
+        let mut terms = terms(1);
+        terms.probes[0].mode = mode;
+        let mut host = Host::started(SourceKind::Static);
+        host.on_trial(terms, "s0");
+        host.source_proven();
+        host.web(1, ProbeResult::Passed);
+        assert_ne!(host.waiting(), WaitingOn::Commit, "{mode:?}: nothing is proven yet");
+        for run in 1..=3 {
+            host.reported("built-in:units", run, result);
+        }
+        assert_eq!(host.name(), name, "{mode:?}");
+        let commits = host.waiting() == WaitingOn::Commit;
+        assert_eq!(commits, result == ProbeResult::Passed, "{mode:?}");
+    }
 }
 
 #[test]

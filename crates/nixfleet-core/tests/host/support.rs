@@ -11,13 +11,14 @@ use nixfleet_core::host::phase::{Phase, StateName};
 use nixfleet_core::host::probing::{ProbeReport, ProbeResult, WatchId};
 use nixfleet_core::host::saved::SavedState;
 use nixfleet_core::host::terms::WaveTerms;
+use nixfleet_core::host::trusted::RootTerms;
 use nixfleet_core::host::waiting::WaitingOn;
 use nixfleet_core::host::world::{JournalSays, Reboots, Said, Setup, SourceKind, World};
 use nixfleet_core::host::{
     Context, Effect, Follower, HostState, Now, Record, Refused, Terms, UpMs, advance, retry,
 };
 use nixfleet_core::ids::{ActivationId, BootId, StorePath};
-use nixfleet_core::model::names::{HostName, ReleaseId, Seq, Sha256};
+use nixfleet_core::model::names::{HostName, ReleaseId, RootVersion, Seq, Sha256};
 use nixfleet_core::model::policy::{Approval, OnFailure, WaveIndex};
 use nixfleet_core::model::probe::{ProbeKind, ProbeMode, ProbeSpec, TcpProbe};
 use nixfleet_core::model::release::Closure;
@@ -83,6 +84,15 @@ pub(crate) fn terms(seq: u64) -> Terms {
         confirm_within_secs: Secs(300),
         windows: vec![],
         reboot: RebootPolicy::default(),
+    }
+}
+
+/// Root `version`, good for a year.
+pub(crate) fn root(version: u64) -> RootTerms {
+    RootTerms {
+        version: RootVersion::new(version).unwrap(),
+        created_ms: ms(START_MS),
+        expires_ms: ms(START_MS).plus(Secs(365 * 86_400)),
     }
 }
 
@@ -220,7 +230,7 @@ impl Host {
     /// A process of the agent starts in `boot` and finds `runs`; the journal knows of what is in flight as `said`.
     pub(crate) fn start_with(&mut self, world: World, said: Said) {
         let journal = self.state.activation_in_flight().map(|id| JournalSays { id: id.clone(), said });
-        self.feed(Event::AgentStarted { setup: setup(self.source), world, journal });
+        self.feed(Event::AgentStarted { setup: setup(self.source), world, journal, root: None });
     }
 
     pub(crate) fn start(&mut self, boot: &str, runs: &str) {
@@ -274,7 +284,12 @@ impl Host {
 
     /// The probe `web` runs the `run`-th time in this watch.
     pub(crate) fn web(&mut self, run: u32, result: ProbeResult) {
-        let (watch, probe) = (self.watch(), "web".parse().unwrap());
+        self.reported("web", run, result);
+    }
+
+    /// The probe of this name runs the `run`-th time in this watch.
+    pub(crate) fn reported(&mut self, probe: &str, run: u32, result: ProbeResult) {
+        let (watch, probe) = (self.watch(), probe.parse().unwrap());
         let evidence = format!("run {run}");
         self.feed(Event::ProbeReported(ProbeReport { watch, probe, run, result, evidence }));
     }

@@ -12,7 +12,7 @@ use nixfleet_core::rollout::fact::Placed;
 use nixfleet_core::rollout::progress::{Failed, FailedHow};
 use nixfleet_core::rollout::snapshot::{RebootWanted, Then};
 use nixfleet_core::rollout::{
-    Decision, Objection, Order, Plan, RolloutId, Transition, Verb, What, object, plan, sound_part,
+    Decision, Objection, Order, Plan, RolloutId, Sound, Transition, Verb, What, object, plan, sound_part,
 };
 
 use crate::world::{World, policy, release, system};
@@ -428,11 +428,13 @@ fn first_and_second(after: &str) -> World {
 fn a_mistake_about_one_channel_stops_no_other() {
     let world = first_and_second("{}");
     let whole = good(&world);
-    assert_eq!(sound_part(whole.clone(), &world.snapshot), (whole.clone(), Vec::new()), "nothing is wrong");
+    let all = Sound { plan: whole.clone(), objections: Vec::new(), withheld: BTreeMap::new() };
+    assert_eq!(sound_part(whole.clone(), &world.snapshot, object), all, "nothing is wrong");
     let mut made = whole.clone();
     made.orders.push(Order { host: name("a"), release: world.current(&name("a")), what: What::Go });
-    let (part, objections) = sound_part(made, &world.snapshot);
+    let Sound { plan: part, objections, withheld } = sound_part(made, &world.snapshot, object);
     assert_eq!(objections, [Objection::OrderedTwice(name("a"))]);
+    assert_eq!(withheld, BTreeMap::from([("first".parse().unwrap(), objections)]));
     assert_eq!(part.orders, whole.orders[1..], "b goes, and nothing is said to a");
     assert!(part.orders.iter().all(|order| order.host == name("b")) && part.orders.len() == 1);
 }
@@ -446,9 +448,10 @@ fn what_counts_on_a_mistake_is_stopped_with_it() {
     let of = |made: &Plan, what: &Transition| made.decisions.iter().any(|made| made.becomes == *what);
     assert!(of(&made, &Transition::Converged) && of(&made, &Transition::WaveOpened { wave: WaveIndex(0) }));
     made.orders.push(Order { host: name("a"), release: world.current(&name("a")), what: What::Go });
-    let (part, objections) = sound_part(made, &world.snapshot);
+    let Sound { plan: part, objections, withheld } = sound_part(made, &world.snapshot, object);
     assert!(part.is_empty(), "the second channel went on since the first had converged: {part:?}");
     assert_eq!(objections.len(), 2, "what is wrong, and what was built on it: {objections:?}");
+    assert_eq!(withheld.keys().map(ToString::to_string).collect::<Vec<_>>(), ["first", "second"]);
 }
 
 #[test]
@@ -457,7 +460,8 @@ fn an_order_for_nobody_stops_no_channel_but_the_one_that_it_names() {
     let mut made = good(&world);
     made.orders[0].host = name("stranger");
     made.orders[0].release.channel = "third".parse().unwrap();
-    let (part, objections) = sound_part(made, &world.snapshot);
+    let Sound { plan: part, objections, withheld } = sound_part(made, &world.snapshot, object);
     assert_eq!(objections, [Objection::UnknownHost(name("stranger"))]);
+    assert_eq!(withheld.len(), 1, "{withheld:?}");
     assert_eq!(part.orders.iter().map(|order| &order.host).collect::<Vec<_>>(), [&name("b")]);
 }

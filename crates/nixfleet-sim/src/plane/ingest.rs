@@ -6,7 +6,7 @@ use nixfleet_core::host::{Event, Follower, HostState, Phase, Record, Terms};
 use nixfleet_core::model::names::ReleaseId;
 use nixfleet_core::rollout::snapshot::Ordered;
 use nixfleet_core::rollout::{Fact, Reason, RolloutId, Standing};
-use nixfleet_core::wire::{EventsTaken, Order, Then, Topic, Wish};
+use nixfleet_core::wire::{EventsTaken, Greeted, Order, Then, Topic, Wish};
 
 use super::Row;
 use crate::mistakes::Mistake;
@@ -174,14 +174,9 @@ impl Sim {
             self.stands_now(host);
             return EventsTaken { next: state.seq + 1, then: Then::GoOn };
         }
-        let next = row.follower.told() + 1;
-        let is_followed = !row.has_diverged
-            && match row.follower.told().cmp(&state.seq) {
-                std::cmp::Ordering::Equal => row.follower.is_behind() || row.follower.state() == state,
-                std::cmp::Ordering::Less => oldest <= next,
-                std::cmp::Ordering::Greater => false,
-            };
-        EventsTaken { next, then: if is_followed { Then::GoOn } else { Then::SendState } }
+        let Row { follower, has_diverged, .. } = row;
+        let greeted = Greeted { told: follower.told(), has_fault: *has_diverged, seq: state.seq, oldest };
+        greeted.answer(|| follower.state() == state)
     }
 
     /// Orders are answered at once when there are any, else when there are or when the poll ends.

@@ -282,6 +282,8 @@ impl Sim {
             | WaitingOn::NewerRelease
             | WaitingOn::Hold { .. }
             | WaitingOn::ReleaseExpired { .. }
+            | WaitingOn::RootExpired { .. }
+            | WaitingOn::VerifiedAnew { .. }
             | WaitingOn::Approval { .. }
             | WaitingOn::Order
             | WaitingOn::RebootOrder
@@ -334,7 +336,7 @@ impl Sim {
 fn unproven(terms: &Terms, passed: &[ProbeRef]) -> Option<String> {
     let enforced = terms.probes.iter().filter(|probe| probe.mode == ProbeMode::Enforce);
     let mut wanted: Vec<ProbeRef> = enforced.map(|probe| ProbeRef::Declared(probe.name.clone())).collect();
-    if terms.probes.is_empty() {
+    if wanted.is_empty() {
         wanted.push(ProbeRef::BuiltIn(BuiltIn::Units));
     }
     wanted.into_iter().find(|probe| !passed.contains(probe)).map(|probe| probe.to_string())

@@ -62,6 +62,8 @@ impl Sim {
             WaitingOn::NewerRelease
             | WaitingOn::NewerReleaseOrRetry
             | WaitingOn::ReleaseExpired { .. }
+            | WaitingOn::RootExpired { .. }
+            | WaitingOn::VerifiedAnew { .. }
             | WaitingOn::Approval { .. }
             | WaitingOn::WindowNeverOpens { .. } => true,
             WaitingOn::Hold { until_ms, .. } => until_ms.is_none(),
@@ -212,6 +214,7 @@ fn rests(reason: &Reason, held: &Held, stopped: bool) -> bool {
         | Reason::NotStaged
         | Reason::StageBudget { .. }
         | Reason::Budget { .. }
+        | Reason::Withheld { .. }
         | Reason::Window { .. } => false,
     }
 }

@@ -16,6 +16,8 @@ pub(super) const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long a pipe may stay open after the program ended, in the hands of a grandchild.
 pub(super) const PIPE_GRACE: Duration = Duration::from_millis(500);
 
+/// Read at most before a program is said to stand still: more than its pipes can hold, and not what a talker says for ever.
+const LAST_CHUNKS: u32 = 64;
 /// Taken from a pipe at once: a quarter of what a Linux pipe holds.
 const CHUNK_BYTES: usize = 16 << 10;
 
@@ -79,10 +81,8 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Running<O, E> {
             tokio::select! {
                 // A read may be cancelled: what it had read is kept in `self` or still in the pipe.
                 chunk = self.read(listener) => {
-                    match chunk? {
-                        Heard::Progress => moved = tokio::time::Instant::now(),
-                        Heard::Words => {}
-                        Heard::Enough => return Err(Limit::Enough),
+                    if is_progress(chunk?)? {
+                        moved = tokio::time::Instant::now();
                     }
                     self.keep_to_limit(cmd)?;
                 }
@@ -90,10 +90,29 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Running<O, E> {
                 status = child.wait() => return status.map_err(Limit::Lost),
                 () = sleep_until(deadline) => return Err(Limit::Deadline),
                 () = sleep_until(stalls_at), if cmd.stall.is_some() => {
-                    return Err(Limit::Stall(cmd.stall.unwrap_or_default()));
+                    if let Ok(Some(status)) = child.try_wait() {
+                        return Ok(status);
+                    }
+                    if !self.has_moved(cmd, listener).await? {
+                        return Err(Limit::Stall(cmd.stall.unwrap_or_default()));
+                    }
+                    moved = tokio::time::Instant::now();
                 }
             }
         }
+    }
+
+    /// Whether there is progress among what can be read at once: it may be us who stood still, and not the program.
+    async fn has_moved(&mut self, cmd: &Cmd, listener: &mut impl Listener) -> Result<bool, Limit> {
+        for _ in 0..LAST_CHUNKS {
+            let Ok(chunk) = timeout(Duration::ZERO, self.read(listener)).await else { break };
+            let moved = is_progress(chunk?)?;
+            self.keep_to_limit(cmd)?;
+            if moved {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// One chunk of whichever stream has one; waits for ever when both are at their end.
@@ -129,6 +148,14 @@ impl<O: AsyncRead + Unpin, E: AsyncRead + Unpin> Running<O, E> {
                 Ok(())
             }
         }
+    }
+}
+
+fn is_progress(heard: Heard) -> Result<bool, Limit> {
+    match heard {
+        Heard::Progress => Ok(true),
+        Heard::Words => Ok(false),
+        Heard::Enough => Err(Limit::Enough),
     }
 }
 

@@ -59,14 +59,41 @@ impl Listener for Counts {
 
 #[tokio::test]
 async fn progress_moves_the_stall_limit_and_words_do_not() {
-    let stall = Duration::from_millis(600);
-    let moves = "for i in 1 2 3 4 5 6 7 8; do echo more >&2; sleep 0.2; done";
+    let stall = Duration::from_secs(2);
+    let moves = "for i in 1 2 3 4 5 6 7 8; do echo more >&2; sleep 0.4; done";
     let mut heard = Counts(0);
     let got = sh(moves).stall(stall).run_heard(&mut heard).await.expect("it moves");
     assert_eq!((got.ended, heard.0, got.stderr_tail.as_str()), (Ended::Exited(0), 8, ""));
-    let talks = "for i in 1 2 3 4 5 6 7 8; do echo talk >&2; sleep 0.2; done";
+    let talks = "while true; do echo talk >&2; sleep 0.4; done";
     let got = sh(talks).stall(stall).run_heard(&mut Counts(0)).await;
     assert!(matches!(got, Err(ExecError::Stalled { .. })), "{got:?}");
+}
+
+/// Stands still itself at the first word.
+struct HeldUp(bool);
+impl Listener for HeldUp {
+    fn line(&mut self, line: &[u8]) -> Heard {
+        if line == b"more" {
+            return Heard::Progress;
+        }
+        if !std::mem::replace(&mut self.0, true) {
+            std::thread::sleep(Duration::from_millis(2_500));
+        }
+        Heard::Words
+    }
+    fn is_word(&self, _: &[u8]) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_moves_is_not_blamed_for_our_standing_still() {
+    // Which of two that are ready is taken first is by chance.
+    for _ in 0..4 {
+        let moves = "echo more >&2; echo talk >&2; sleep 0.1; echo more >&2; sleep 0.1; echo more >&2";
+        let got = sh(moves).stall(Duration::from_secs(2)).run_heard(&mut HeldUp(false)).await;
+        assert!(got.is_ok(), "{got:?}");
+    }
 }
 
 #[tokio::test]
@@ -116,4 +143,47 @@ async fn of_a_program_that_prints_without_end_the_end_is_kept() {
     let got = got.expect("it runs").success().expect("it is no error");
     assert_eq!(got.stdout.len(), 100);
     assert!(got.stdout.ends_with(b"\0\nlast words\n"), "{:?}", got.stdout);
+}
+
+/// Says a line and reads one.
+async fn echo(cmd: Cmd) -> Result<String, ExecError> {
+    cmd.talk(async |mut out, mut input| {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        input.write_all(b"word\n").await?;
+        let mut heard = [0; 5];
+        out.read_exact(&mut heard).await?;
+        Ok(String::from_utf8_lossy(&heard).into_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_program_is_asked_and_answers_and_its_end_is_not_waited_for() {
+    let began = Instant::now();
+    assert_eq!(echo(sh("cat; sleep 30")).await.expect("it answers"), "word\n");
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_answer_is_an_error_at_its_deadline_or_its_end() {
+    let silent = echo(sh("sleep 30").deadline(Duration::from_millis(100))).await;
+    assert!(matches!(silent, Err(ExecError::Deadline { .. })), "{silent:?}");
+    let ended = echo(sh("exit 0")).await;
+    assert!(matches!(ended, Err(ExecError::Lost { .. })), "{ended:?}");
+    let absent = echo(Cmd::new("/nowhere/at/all")).await;
+    assert!(matches!(absent, Err(ExecError::Start { .. })), "{absent:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_stays_when_nobody_asks_any_more_is_ended() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let script = format!("echo $$ >{}; cat; sleep 600", file.path().display());
+    assert_eq!(echo(sh(&script)).await.expect("it answers"), "word\n");
+    let id = std::fs::read_to_string(file.path()).expect("readable");
+    let process = Path::new("/proc").join(id.trim());
+    let until = Instant::now() + Duration::from_mins(1);
+    while process.exists() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!process.exists(), "{}", process.display());
 }

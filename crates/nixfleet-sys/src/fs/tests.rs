@@ -38,7 +38,8 @@ fn a_lock_has_one_holder_and_proc_locks_names_it() {
     let held = Lock::try_take(&path).expect("no error").expect("free");
     assert!(Lock::try_take(&path).expect("no error").is_none());
     let locks = std::fs::read_to_string("/proc/locks").expect("Linux has it");
-    assert_eq!(flock_holders(&locks, held.inode()), [i32::try_from(std::process::id()).expect("small")]);
+    let meta = std::fs::metadata(&path).expect("there");
+    assert_eq!(flock_holders(&locks, &meta), [i32::try_from(std::process::id()).expect("small")]);
     assert_eq!(named_holder(&path), None, "it has not said so");
     held.name_holder();
     assert_eq!(named_holder(&path), Some(i32::try_from(std::process::id()).expect("small")));
@@ -49,11 +50,63 @@ fn a_lock_has_one_holder_and_proc_locks_names_it() {
 }
 
 #[test]
+fn a_lock_is_not_taken_through_a_link_and_a_pipe_in_its_place_is_not_waited_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (lock, other) = (dir.path().join("lock"), dir.path().join("other"));
+    link_atomic(&other, &lock).expect("made");
+    let refused = Lock::try_take(&lock).expect_err("a link");
+    assert!(refused.to_string().starts_with("cannot open the lock `"), "{refused}");
+    assert!(!other.exists(), "nothing is made at its end");
+    write_atomic(&other, b"x").expect("written");
+    assert!(Lock::try_take(&lock).is_err());
+    remove(&lock).expect("removed");
+    pipe(&lock);
+    assert!(Lock::try_take(&lock).is_err());
+}
+
+#[test]
+fn what_has_a_second_name_is_not_given_away() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (lock, other) = (dir.path().join("lock"), dir.path().join("other"));
+    write_atomic(&other, b"x").expect("written");
+    std::fs::hard_link(&other, &lock).expect("linked");
+    let ours = owner(&other).expect("there");
+    let held = Lock::try_take(&lock).expect("no error").expect("free");
+    held.give_to(&lock, ours).expect("it is theirs already");
+    let refused =
+        held.give_to(&lock, Owner { user: ours.user + 1, group: ours.group }).expect_err("two names");
+    assert_eq!(refused.source.to_string(), "it is not a regular file of one name");
+    assert_eq!(owner(&other).expect("there"), ours);
+}
+
+#[test]
+fn a_link_is_not_followed_to_the_owner_of_another_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let link = dir.path().join("link");
+    link_atomic(Path::new("/nowhere/at/all"), &link).expect("made");
+    let ours = rustix::process::geteuid().as_raw();
+    assert_eq!(owner(&link).expect("it is there itself").user, ours);
+}
+
+#[test]
 fn waiters_shared_locks_and_other_files_are_no_holders() {
+    // 00:2e, as `stat` says it.
+    const DEVICE: u64 = 46;
     let text = "1: FLOCK  ADVISORY  WRITE 10 00:2e:7 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 11 00:2e:7 0 EOF\n\
                 2: FLOCK  ADVISORY  READ 12 00:2e:7 0 EOF\n3: POSIX  ADVISORY  WRITE 13 00:2e:7 0 EOF\n\
                 4: FLOCK  ADVISORY  WRITE 14 00:2e:77 0 EOF\nrubbish\n";
-    assert_eq!(flock_holders(text, 7), [10]);
+    assert_eq!(holders_of(text, (DEVICE, 7)), [10]);
+}
+
+#[test]
+fn a_file_of_the_same_number_on_another_disk_has_other_holders() {
+    let text = "1: FLOCK  ADVISORY  WRITE 10 00:1a:7 0 EOF\n2: FLOCK  ADVISORY  WRITE 11 08:01:7 0 EOF\n\
+                3: FLOCK  ADVISORY  WRITE 12 103:05:7 0 EOF\n4: FLOCK  ADVISORY  WRITE 13 00:17f:7 0 EOF\n";
+    // The numbers of `stat --format=%d`: a tmpfs, `sda1`, `nvme0n1p5`, and the 383rd disk without a name.
+    for (device, holder) in [(26, 10), (2049, 11), (66_309, 12), (1_048_703, 13)] {
+        assert_eq!(holders_of(text, (device, 7)), [holder], "device {device}");
+    }
+    assert_eq!(holders_of(text, (27, 7)), [0_i32; 0]);
 }
 
 #[test]
@@ -100,18 +153,16 @@ fn what_is_in_memory_is_told_from_what_is_not() {
     }
 }
 
+fn pipe(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+}
+
 #[test]
 fn a_pipe_is_not_waited_for() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("pipe");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &path,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .expect("a pipe");
+    pipe(&path);
     let said = read_start(&path, 10).expect_err("not a file").source.to_string();
     assert_eq!(said, "it is not a regular file");
     assert!(read_start(dir.path(), 10).is_err());
@@ -126,10 +177,10 @@ fn a_file_that_others_can_write_is_not_trusted() {
         (0o600, None),
         (0o444, None),
         (0o755, None),
-        (0o620, Some(Writers::Group)),
-        (0o664, Some(Writers::Group)),
-        (0o602, Some(Writers::Everybody)),
-        (0o666, Some(Writers::Everybody)),
+        (0o620, Some(Others::Group(Can::Write))),
+        (0o664, Some(Others::Group(Can::Write))),
+        (0o602, Some(Others::Everybody(Can::Write))),
+        (0o666, Some(Others::Everybody(Can::Write))),
     ] {
         write_atomic(&path, b"x").expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
@@ -138,5 +189,23 @@ fn a_file_that_others_can_write_is_not_trusted() {
         let read = read_guarded(&link, 10);
         assert_eq!(read.is_ok(), who.is_none(), "{mode:o}");
         assert_eq!(others_who_write(&std::fs::metadata(&path).expect("there")), who, "{mode:o}");
+    }
+}
+
+#[test]
+fn whoever_can_read_a_file_is_told_apart_from_whoever_can_write_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("key");
+    write_atomic(&path, b"x").expect("written");
+    for (mode, who) in [
+        (0o600, None),
+        (0o622, None),
+        (0o640, Some(Others::Group(Can::Read))),
+        (0o604, Some(Others::Everybody(Can::Read))),
+        (0o644, Some(Others::Everybody(Can::Read))),
+    ] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        assert_eq!(others_who_read(&std::fs::metadata(&path).expect("there")), who, "{mode:o}");
     }
 }

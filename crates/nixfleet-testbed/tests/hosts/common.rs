@@ -8,7 +8,7 @@ use serde_json::Value;
 /// The agent of the running system, as a person would call it.
 pub(crate) const AGENT: &str = "/run/current-system/sw/bin/nixfleet-agent";
 /// Longer than any activation here: a test waits for a condition, never for a time.
-pub(crate) const LIMIT: Duration = Duration::from_mins(2);
+pub(crate) const LIMIT: Duration = Duration::from_mins(4);
 
 #[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines from tests that passed")]
 /// Whether hosts can run here. In CI what cannot run is a failure.
@@ -159,7 +159,7 @@ pub(crate) fn assert_nothing_left<M: Subject>(host: &M) {
         let units: Vec<String> = units.into_iter().map(|(name, _)| name).filter(ours).collect();
         let files = host
             .sh("ls /nix/var/nix/gcroots/nixfleet /var/lib/nixfleet/ends 2>/dev/null | grep -v : | grep .;\
-                             ls -d /var/lib/nixfleet/rescue-* /etc/systemd/system.control/* 2>/dev/null");
+                             ls -d /var/lib/nixfleet/rescue-* /etc/systemd/system.control/* /run/nixfleet/*.begun /run/nixfleet/*.recorded 2>/dev/null");
         (units, files.map(|output| output.stdout).unwrap_or_default())
     };
     // What an agent that was killed left is found by the daemon's slow poll, 30 s apart.

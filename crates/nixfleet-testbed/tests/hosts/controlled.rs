@@ -47,11 +47,13 @@ impl Led {
         self.fleet.release(revision).expect("published");
     }
 
+    /// The log, from which somebody may be kept for a moment.
     pub(crate) fn events(&self) -> Vec<Value> {
         let (mut all, mut after) = (Vec::new(), "0".to_owned());
         loop {
             let path = format!("/v1/events?limit=1000&after={after}");
-            let page = self.control_plane.get(&self.fleet, &path).expect("the log");
+            let page =
+                self.wait("the log to be told", LIMIT, || self.control_plane.get(&self.fleet, &path).ok());
             all.extend(page["items"].as_array().expect("a list").clone());
             match page["next"].as_str() {
                 Some(next) => next.clone_into(&mut after),

@@ -6,12 +6,11 @@
 //! Afterwards the host rests on the previous or the target system, profile and boot default agree with it, nothing is
 //! left over, the history says what happened, and the target was not fired twice.
 
-use std::time::Duration;
-
 use nixfleet_testbed::{Flavour, Host, System};
 
 use crate::common::{
-    AGENT, UNIT, assert_rests_on, await_on, await_settled, fires, history, host, hosts_run, reach,
+    AGENT, LIMIT, UNIT, assert_rests_on, await_on, await_settled, begin, fires, history, host, hosts_run,
+    reach,
 };
 use crate::followed;
 
@@ -193,8 +192,52 @@ fn a_second_activation_while_one_runs_is_refused_and_changes_nothing() {
     let said = crate::common::activate(&host, host.system(System::Good3), &[]);
     said.assert(1, "failed");
     assert_eq!(said.failure(), "busy");
-    assert!(
-        host.wait_until("time", Duration::from_secs(1), |host| fires(host, host.system(System::Good3)) == 0)
-            .is_ok()
-    );
+    // Whatever it had begun would go on now.
+    strike(&host, UNIT, Blow::KillAgent);
+    await_settled(&host, None);
+    assert_rests_on(&host, System::Base);
+    assert_eq!(fires(&host, host.system(System::Good3)), 0);
+    let targets: Vec<_> = history(&host).into_iter().map(|one| one["target"].clone()).collect();
+    assert_eq!(targets, [host.system(System::Good)], "the refused one was not even begun");
+}
+
+/// The state of a unit, as systemd has it.
+fn is_active(host: &Host, unit: &str) -> bool {
+    host.units().expect("listed").into_iter().any(|(name, state)| name == unit && state == "active")
+}
+
+#[test]
+fn a_switch_that_was_cut_off_and_whose_end_nobody_could_record_is_run_once_more() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    let slow = host.system(System::Slow).to_owned();
+    // It would see for itself that the run is gone, as long as it lives.
+    host.run(&["systemctl", "stop", "nixfleet-agent.service"]).expect("it runs");
+    begin(&host, &slow, "5m", &[]);
+    // Services are stopped by now, and the link leads to the previous system for a while yet.
+    let stopped = host.wait_until("the switch has stopped what it replaces", LIMIT, |host| {
+        fires(host, &slow) == 1 && !is_active(host, "demo-a.service")
+    });
+    assert!(stopped.is_ok(), "{:?}", host.journal(UNIT));
+    // As a full disk does it: what systemd says of the end cannot be written.
+    let ends = "/var/lib/nixfleet/ends";
+    let read_only = format!("mount --bind {ends} {ends} && mount -o remount,bind,ro {ends}");
+    assert_eq!(host.sh(&read_only).expect("it runs").code, 0);
+    host.run(&["systemctl", "kill", "--signal=KILL", UNIT]).expect("it runs");
+    host.run(&["systemctl", "kill", "--signal=KILL", "nixfleet-switch-*"]).expect("it runs");
+    let gone = host.wait_until("the switch is gone", LIMIT, |host| {
+        let units = host.units().expect("listed");
+        units.iter().all(|(name, _)| !name.starts_with("nixfleet-switch-"))
+    });
+    assert!(gone.is_ok(), "{:?}", host.units());
+    assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)), "it was in time");
+    assert_eq!(host.sh(&format!("umount {ends}")).expect("it runs").code, 0);
+    host.run_for(LIMIT, &[AGENT, "recover"]).expect("it runs");
+    await_settled(&host, None);
+    let last = history(&host).pop().expect("one");
+    assert_eq!(last["outcome"]["verdict"], "converged", "it is not taken for one that never began: {last}");
+    assert_rests_on(&host, System::Slow);
+    assert!(is_active(&host, "demo-a.service"), "what was stopped runs again");
 }

@@ -90,7 +90,7 @@ fn a_failed_activate_is_reverted_since_it_may_have_done_half_of_its_work() {
 
 #[test]
 fn a_hung_activate_is_ended_and_reverted() {
-    let flags = ["--confirm-within", "4s"];
+    let flags = ["--confirm-within", "15s"];
     let Some(host) = check(System::DarwinHangs, &flags, (5, "reverted", "switch-failed"), System::Base)
     else {
         return;
@@ -145,7 +145,7 @@ fn what_is_no_system_of_this_platform_is_refused() {
 
 #[test]
 fn a_probe_that_nobody_answers_reverts() {
-    let flags = ["--probe", "tcp:127.0.0.1:9", "--confirm-within", "5s"];
+    let flags = ["--probe", "tcp:127.0.0.1:9", "--confirm-within", "20s"];
     check(System::DarwinGood, &flags, (5, "reverted", "probe-failed"), System::Base);
 }
 
@@ -162,7 +162,7 @@ fn a_trial_is_confirmed_by_hand_and_one_that_nobody_confirms_comes_back() {
     let confirmed = agent(&host, &["confirm"]);
     assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
     assert_rests_on(&host, System::DarwinGood);
-    activate(&host, System::DarwinSlow, &["--trial", "--confirm-within", "9s"]).assert(0, "on-trial");
+    activate(&host, System::DarwinSlow, &["--trial", "--confirm-within", "30s"]).assert(0, "on-trial");
     assert_brought_back(&host, "confirm-timeout", System::DarwinGood);
 }
 
@@ -221,7 +221,7 @@ fn a_dead_agent_on_trial_is_brought_back_by_the_previous_systems_own_agent() {
     }
     let host = darwin_host();
     let base = host.sh(&format!("readlink -f {AGENT}")).expect("it runs").text().to_owned();
-    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "9s"]);
+    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "30s"]);
     await_line(&host, "confirming");
     assert_eq!(host.current_system().as_deref(), Some(host.system(System::DarwinGood)));
     signal_group(&host, "KILL");
@@ -237,7 +237,7 @@ fn an_agent_that_stands_still_on_trial_is_ended_by_the_deadman() {
         return;
     }
     let host = darwin_host();
-    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "6s"]);
+    start(&host, System::DarwinGood, "NONE=", &["--probe", "tcp:127.0.0.1:9", "--confirm-within", "30s"]);
     await_line(&host, "confirming");
     host.run(&["systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT]).expect("it runs");
     assert_brought_back(&host, "confirm-timeout", System::Base);

@@ -1,8 +1,9 @@
 //! The deadman: the previous system comes back although the agent is gone, the network is cut and the clock jumps.
 
 use nixfleet_testbed::{Flavour, Host, Net, System};
+use serde_json::Value;
 
-use crate::common::{AGENT, LIMIT, activate, assert_rests_on, history, host, hosts_run};
+use crate::common::{AGENT, LIMIT, Said, activate, assert_rests_on, history, host, hosts_run, reach};
 
 fn fire_and_forget(host: &Host, path: &str, flags: &[&str]) {
     let start = ["systemd-run", "--quiet", "--unit", "activation", AGENT, "activate", path];
@@ -43,7 +44,7 @@ fn a_dead_agent_and_a_cut_network_are_brought_back() {
     let net = Net::new(Flavour::Trixie).expect("a network");
     let host = Host::builder(Flavour::Trixie).net(&net).boot().expect("the host boots");
     let target = host.system(System::BreaksNetwork).to_owned();
-    fire_and_forget(&host, &target, &["--confirm-within", "20s"]);
+    fire_and_forget(&host, &target, &["--confirm-within", "60s"]);
     kill_all_agents(&host);
     assert_brought_back(&host);
 }
@@ -55,10 +56,21 @@ fn a_living_agent_sees_that_the_network_is_gone_and_reverts_by_itself() {
     }
     let net = Net::new(Flavour::Trixie).expect("a network");
     let host = Host::builder(Flavour::Trixie).net(&net).boot().expect("the host boots");
-    let said = activate(&host, host.system(System::BreaksNetwork), &["--confirm-within", "15s"]);
+    let said = activate(&host, host.system(System::BreaksNetwork), &["--confirm-within", "60s"]);
     said.assert(5, "reverted");
     assert_eq!(said.failure(), "probe-failed");
     assert_rests_on(&host, System::Base);
+}
+
+#[test]
+fn an_agent_that_stands_still_on_trial_is_ended_by_the_deadman() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    // It holds the lock of whoever activates, and never lets it go.
+    reach(&host, "before-confirm", host.system(System::Good), "45s");
+    assert_brought_back(&host);
 }
 
 #[test]
@@ -68,11 +80,42 @@ fn a_daemon_reload_does_not_move_the_deadman() {
     }
     let host = host(Flavour::Trixie);
     let target = host.system(System::Slow).to_owned();
-    fire_and_forget(&host, &target, &["--trial", "--confirm-within", "25s"]);
-    // A daemon-reload would start an `--on-active` timer anew.
-    host.run(&["systemctl", "daemon-reload"]).expect("it runs");
+    fire_and_forget(&host, &target, &["--trial", "--confirm-within", "60s"]);
     kill_all_agents(&host);
+    let deadline_ms = written(&host, "arming-deadman")["deadline_ms"].as_u64().expect("a time of this boot");
+    // Each daemon-reload would start an `--on-active` timer anew: that one would be due a minute after the last of them.
+    let mut reloads = 0;
+    let near = host.wait_until("the deadline is near", LIMIT, |host| {
+        host.run(&["systemctl", "daemon-reload"]).expect("it runs").success().expect("reloaded");
+        reloads += 1;
+        now_ms(host).0 + 5_000 >= deadline_ms
+    });
+    assert!(near.is_ok() && reloads > 1, "{reloads} reloads");
     assert_brought_back(&host);
+    // The line is of the clock for people; nothing moves that one here.
+    let (uptime_ms, clock_ms) = now_ms(&host);
+    let went_back_ms = written(&host, "reverting")["at_ms"].as_u64().expect("a time");
+    let fired_ms = uptime_ms.saturating_sub(clock_ms.saturating_sub(went_back_ms));
+    let late_ms = fired_ms.checked_sub(deadline_ms).expect("not before the deadline");
+    assert!(late_ms < 40_000, "the deadman came {late_ms} ms after the deadline, three seconds is its due");
+}
+
+/// The newest line of this kind in the activation journal.
+fn written(host: &Host, kind: &str) -> Value {
+    let journal = host.read_file("/var/lib/nixfleet/journal.jsonl").expect("there is one");
+    let lines = journal.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let entry = lines.map(|line| line["entry"].clone()).rfind(|entry| entry["line"] == kind);
+    entry.unwrap_or_else(|| panic!("no line `{kind}`: {journal}"))
+}
+
+/// Milliseconds since the boot, and since 1970, at the same moment.
+fn now_ms(host: &Host) -> (u64, u64) {
+    let said = host
+        .sh("read -r up _ < /proc/uptime; echo ${up%.*}${up#*.}0 $(date +%s%3N)")
+        .expect("it runs")
+        .stdout;
+    let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+    (numbers[0], numbers[1])
 }
 
 #[test]
@@ -82,7 +125,7 @@ fn a_broken_agent_in_the_new_system_cannot_break_the_rescue() {
     }
     let host = host(Flavour::Trixie);
     let target = host.system(System::AgentBroken).to_owned();
-    fire_and_forget(&host, &target, &["--trial", "--keep-failed-units", "--confirm-within", "12s"]);
+    fire_and_forget(&host, &target, &["--trial", "--keep-failed-units", "--confirm-within", "60s"]);
     kill_all_agents(&host);
     assert_eq!(host.current_system(), Some(target), "it is on trial");
     assert_eq!(host.run(&[AGENT, "status"]).expect("it runs").code, 1, "the new system's agent is broken");
@@ -97,7 +140,7 @@ fn a_reboot_into_a_system_with_a_broken_agent_is_brought_back() {
     for flavour in Flavour::ALL {
         let host = host(*flavour);
         let target = host.system(System::KernelAgentBroken).to_owned();
-        activate(&host, &target, &["--confirm-within", "5s"]).assert(6, "deferred-pending-reboot");
+        activate(&host, &target, &["--confirm-within", "10s"]).assert(6, "deferred-pending-reboot");
         // Whoever starts what the targets want, as a switch does, does not wake it in this boot.
         host.run(&["systemctl", "daemon-reload"]).expect("it runs").success().expect("reloaded");
         host.run(&["systemctl", "start", "timers.target"]).expect("it runs").success().expect("started");
@@ -128,6 +171,33 @@ fn a_trial_that_is_confirmed_by_hand_stays() {
     assert_rests_on(&host, System::Good);
 }
 
+#[test]
+fn a_confirmation_asks_the_probes_and_tells_what_is_kept() {
+    if !hosts_run() {
+        return;
+    }
+    let host = host(Flavour::Trixie);
+    let confirm = || Said::of(&host.run_for(LIMIT, &[AGENT, "confirm", "--json"]).expect("it runs"));
+    let flags = ["--trial", "--confirm-within", "110s", "--probe", "exec:/bin/cat /run/well"];
+    activate(&host, host.system(System::Good), &flags).assert(0, "on-trial");
+    let early = confirm();
+    early.assert(1, "on-trial");
+    assert_eq!(early.failure(), "probe-failed", "{}", early.json);
+    assert_eq!(host.boot_default().as_deref(), Some(host.system(System::Base)), "nothing is kept yet");
+    host.write_file("/run/well", "yes").expect("written");
+    confirm().assert(0, "converged");
+    assert_rests_on(&host, System::Good);
+    let late = confirm();
+    late.assert(1, "nothing-on-trial");
+    assert_eq!(late.json["last"]["verdict"], "converged", "{}", late.json);
+    let flags = ["--trial", "--confirm-within", "110s", "--keep-failed-units"];
+    activate(&host, host.system(System::UnitFails), &flags).assert(0, "on-trial");
+    let kept = confirm();
+    kept.assert(4, "live-with-failed-units");
+    assert_eq!(kept.json["units"][0]["unit"], "demo-b.service", "{}", kept.json);
+    assert_rests_on(&host, System::UnitFails);
+}
+
 /// A `switch` or `boot` by hand, as `nixos-rebuild` does it.
 fn rebuild_by_hand(host: &Host, system: System, action: &str) {
     let path = host.system(system);
@@ -146,7 +216,7 @@ fn whoever_switches_by_hand_during_a_trial_keeps_their_system() {
     let host = host(Flavour::Trixie);
     // Confirmed, or left to the deadman: either way theirs stays.
     for confirms in [true, false] {
-        let within = if confirms { "90s" } else { "20s" };
+        let within = if confirms { "90s" } else { "60s" };
         let on_trial = host.system(System::Good).to_owned();
         activate(&host, &on_trial, &["--trial", "--confirm-within", within]).assert(0, "on-trial");
         let theirs = if confirms { System::Third } else { System::Twin };
@@ -186,6 +256,10 @@ fn a_trial_that_nobody_confirms_is_reverted() {
     }
     let host = host(Flavour::Bookworm);
     // The switch is part of that time, and a busy machine takes several seconds for it.
-    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "20s"]).assert(0, "on-trial");
+    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "40s"]).assert(0, "on-trial");
     assert_brought_back(&host);
+    // Whoever asks the exit code alone must not read that it was kept.
+    let late = Said::of(&host.run(&[AGENT, "confirm", "--json"]).expect("it runs"));
+    late.assert(1, "nothing-on-trial");
+    assert_eq!(late.json["last"]["verdict"], "reverted", "{}", late.json);
 }

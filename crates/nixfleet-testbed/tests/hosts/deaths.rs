@@ -346,7 +346,7 @@ impl Struck {
             facts.last().is_some_and(|last| last["seq"] == fleet::status(host)["seq"])
         });
         assert!(whole.is_ok(), "{point}: {:?}", facts.last());
-        let mine = facts.iter().rposition(|record| {
+        let mine = facts.iter().position(|record| {
             record["fact"]["event"] == "release-verified" && record["fact"]["release"]["seq"] == self.seq
         });
         let since = &facts[mine.expect("the release was taken in")..];
@@ -360,6 +360,11 @@ impl Struck {
         };
         assert_eq!(ended, Some(verdict), "{point}: {names:?}");
         assert!(names.contains(&decided), "{point}: {decided} is not in {names:?}");
+        let verified = names.iter().filter(|name| **name == "release-verified").count();
+        assert_eq!(
+            verified, 1,
+            "{point}: a start that finds the release that is known reports nothing of it: {names:?}"
+        );
     }
 
     /// What there is to see after a failure.

@@ -131,7 +131,7 @@ impl Default for Saying {
 
 /// An enforced probe that asks every second and gives up at the third failure in a row.
 pub(crate) fn probe(name: &str, kind: &Value) -> Value {
-    json!({ "name": name, "kind": kind, "interval_secs": 1, "timeout_secs": 1, "after_secs": 0, "failures": 3 })
+    json!({ "name": name, "kind": kind, "interval_secs": 1, "timeout_secs": 5, "after_secs": 0, "failures": 3 })
 }
 
 /// The fleet's keys, and the host's.
@@ -152,9 +152,19 @@ impl Fleet {
     /// Puts the fleet's root and the host's key where the host's configuration names them.
     pub(crate) fn introduce(&self, host: &impl Machine) {
         host.write_file(ROOT_FILE, &self.root_document(1, 0)).expect("written");
+        self.give_key(host);
+    }
+
+    /// Puts the host's key where its configuration names it.
+    pub(crate) fn give_key(&self, host: &impl Machine) {
         host.write_file(HOST_KEY, &self.host.openssh()).expect("written");
-        host.write_file(&format!("{HOST_KEY}.pub"), &format!("{}\n", self.host.line())).expect("written");
         host.sh(&format!("chmod 600 {HOST_KEY}")).expect("it runs");
+        host.write_file(&format!("{HOST_KEY}.pub"), &format!("{}\n", self.host.line())).expect("written");
+    }
+
+    /// From now on releases name another key for the host, and only that one.
+    pub(crate) fn renew_host_key(&mut self) {
+        self.host = Key::new(4);
     }
 
     /// A root of that version, signed, by which the channel's floor was set back so often.
@@ -177,14 +187,15 @@ impl Fleet {
         host.write_file(&format!("{FOLDER}/root/2.json"), &self.root_document(2, 1)).expect("written");
     }
 
+    /// The closure digest of the system at `path`, as it was the first time that somebody asked.
+    pub(crate) fn learn(&self, host: &impl Machine, path: &str) -> String {
+        let mut known = self.digests.borrow_mut();
+        known.entry(path.to_owned()).or_insert_with(|| closure_digest(host, path)).clone()
+    }
+
     /// Publishes release `seq`: this host shall run the system at `path`.
     pub(crate) fn publish(&self, host: &impl Machine, seq: u64, path: &str, saying: &Saying) {
-        let digest_of = self
-            .digests
-            .borrow_mut()
-            .entry(path.to_owned())
-            .or_insert_with(|| closure_digest(host, path))
-            .clone();
+        let digest_of = self.learn(host, path);
         let entry = json!({
             "host": HOST,
             "keys": [self.host.line()],

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::common::{assert_rests_on, hosts_run};
 use crate::controlled::{LIMIT, Led, ordered, program, reported};
-use crate::steered::{describe, release};
+use crate::steered::{act, describe, release};
 
 /// The next boot would bring the newer system, and the host runs the older.
 fn assert_waits_for_its_reboot(host: &Host, release: &str, (runs, next): (System, System)) {
@@ -57,11 +57,20 @@ fn a_fix_reaches_a_host_before_its_reboot_into_what_a_control_plane_has_halted()
     release(&led, System::Good, "one", &together);
     led.until_decided(1, "converged");
     led.all_converge("stable/1", System::Good);
-    // One of the two gets something that fails at once, and the other what only a reboot brings.
-    let mut fleet = describe(&led, System::OtherKernel, &together);
+    // One of the two gets something that fails, and the other what only a reboot brings. They are told to go when both
+    // can, and the first takes a while: a halt before the other's turn would keep it from having one.
+    let mut approved = together.clone();
+    approved["waves"][0]["approval"] = json!("by-a-person");
+    let mut fleet = describe(&led, System::OtherKernel, &approved);
     fleet["hosts"]["canary"]["system"] = json!(canary.system(System::Probe404));
+    // Long enough for the other to have its order on a busy machine.
+    fleet["hosts"]["canary"]["probes"][0]["failures"] = json!(20);
     led.fleet.describe(&fleet).expect("written");
     led.fleet.release("two").expect("published");
+    for host in [canary, web] {
+        await_state(host, "staged", "stable/2", LIMIT).expect("it is fetched");
+    }
+    act(&led, "/v1/rollouts/stable/2/approve", &json!({ "why": "both can go", "wave": 0 }));
     led.until_decided(2, "halted");
     assert_waits_for_its_reboot(web, "stable/2", (System::Good, System::OtherKernel));
 

@@ -13,13 +13,13 @@ use nixfleet_testbed::fleet::{CHANNEL, StaticFleet, await_state, status};
 use nixfleet_testbed::{Flavour, Host, System, wait_until};
 use serde_json::{Value, json};
 
-use crate::common::{assert_rests_on, fires, hosts_run};
+use crate::common::{AGENT, assert_rests_on, fires, hosts_run};
 
 const LIMIT: Duration = Duration::from_mins(3);
 /// Where a stick is put into the host without a network.
 const STICK: &str = "/media/stick";
 /// From a line drawn by the owner until it is passed: longer than it takes to make a root and a release.
-const LINE_AHEAD: Duration = Duration::from_secs(20);
+const LINE_AHEAD: Duration = Duration::from_secs(90);
 
 #[test]
 fn keys_dates_numbers_and_sticks_do_what_their_owner_means() {
@@ -112,7 +112,13 @@ impl Owned {
         assert_rests_on(self.host("web"), System::Good3);
     }
 
+    /// A release that a host had fetched, and waits with, when its owner took it back.
     fn draws_a_line_before_which_no_release_counts(&self) {
+        let web = self.host("web");
+        wishes(web, &["hold", "it waits", "--by", "the test"]);
+        self.release(System::Twin, &[], "release-2");
+        await_state(web, "staged", &format!("{CHANNEL}/3"), LIMIT).expect("it is fetched");
+
         let line = now() + LINE_AHEAD;
         let text = self.0.office().run(&["date", "-u", &format!("-d@{}", line.as_secs()), "+%FT%TZ"]);
         let text = text.expect("it runs").text().to_owned();
@@ -125,21 +131,25 @@ impl Owned {
         assert_eq!(early.code, 1, "no host would take it yet: {early}");
         assert!(early.stderr.contains("refuses what was made before"), "{early}");
         self.0.publish().expect("published");
-        let web = self.host("web");
-        let said = refuses(web, "trust");
-        assert_eq!(said["state"], "converged", "what runs goes on: {said}");
+        let refused = refuses(web, "trust");
+        assert_eq!(refused["state"], "staged", "what runs goes on: {refused}");
+        wishes(web, &["unhold", "--by", "the test"]);
+        let waits = web.wait_until("it is let go", LIMIT, |web| status(web)["waiting"]["on"] != "hold");
+        waits.expect("it is let go");
+        assert_eq!(status(web)["waiting"]["on"], "verified-anew", "{}", status(web));
         assert_rests_on(web, System::Good3);
 
         wait_until("the line", LIMIT, || (now() > line).then_some(())).expect("time passes");
         self.release(System::Third, &[], "release-2");
-        self.converge("web", 4, System::Third);
+        self.converge("web", 5, System::Third);
+        assert_eq!(fires(web, web.system(System::Twin)), 0, "what was taken back was never begun");
     }
 
     /// Its only wave opens after it has run out, so it is fetched at most, and never begun.
     fn lets_a_release_run_out(&self) {
         let web = self.host("web");
         self.describe_in_a_wave(System::Twin, Duration::from_mins(5));
-        self.sign_and_publish(&["--expires-in", "20s"], "release-2");
+        self.sign_and_publish(&["--expires-in", "45s"], "release-2");
         let mut last = Value::Null;
         let ran_out = web.wait_until("it has run out", LIMIT, |web| {
             last = status(web);
@@ -154,16 +164,16 @@ impl Owned {
 
     fn goes_back_by_going_forward(&self) {
         self.release(System::Good3, &[], "release-2");
-        self.converge("web", 6, System::Good3);
+        self.converge("web", 7, System::Good3);
     }
 
-    /// Three roots and five releases later, each goes to the newest at once, and not behind it any more.
+    /// Three roots and six releases later, each goes to the newest at once, and not behind it any more.
     fn takes_in_hosts_that_missed_it_all(&self) {
         let (late, kiosk) = (self.host("late"), self.host("kiosk"));
         late.start().expect("it is on");
         self.whole_stick();
         for name in ["late", "kiosk"] {
-            self.converge(name, 6, System::Good3);
+            self.converge(name, 7, System::Good3);
         }
         for host in [late, kiosk] {
             for missed in [System::Probe404, System::Third, System::Twin] {
@@ -255,6 +265,12 @@ fn put(host: &Host, from: &Path, to: &str, wanted: &dyn Fn(&Path) -> bool) {
             host.write_file(&to, &fs::read_to_string(&path).expect("a document")).expect("written");
         }
     }
+}
+
+/// What a person at the host wants.
+fn wishes(host: &Host, words: &[&str]) {
+    let done = host.run(&[&[AGENT], words].concat()).expect("it runs");
+    assert_eq!(done.code, 0, "{done}");
 }
 
 /// Since 1970.

@@ -146,7 +146,7 @@ fn nothing_of_a_probe_stays(flavour: Flavour) {
     let once = probe(
         "late",
         &exec(&format!("[ ! -e /run/once ] || exit 0; touch /run/once; {}", leaves_children(4711))),
-        2,
+        20,
     );
     let long = probe("long", &exec(&leaves_children(4712)), 300);
     // `systemd-run`, by which the agent of this test is started, takes half of the signs away.
@@ -154,7 +154,7 @@ fn nothing_of_a_probe_stays(flavour: Flavour) {
     start_probes(&host, &[once, long, view]);
     await_sleepers(&host, 4711, "the first probe runs", |found| found >= 3);
     await_reports(&host, "late", "it is too slow", |reports| {
-        reports.first().is_some_and(|(result, why)| result == "failed" && why == "no answer within 2 s")
+        reports.first().is_some_and(|(result, why)| result == "failed" && why == "no answer within 20 s")
     });
     await_sleepers(&host, 4711, "nothing of it stays", |found| found == 0);
     await_reports(&host, "sees", "it sees the host, and its words are its own", passed);
@@ -164,10 +164,14 @@ fn nothing_of_a_probe_stays(flavour: Flavour) {
     await_sleepers(&host, 4712, "the long probe runs", |found| found >= 3);
     host.run(&["systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT]).expect("it runs");
     await_sleepers(&host, 4712, "nothing of it stays after its agent", |found| found == 0);
-    let units = host.units().expect("listed");
-    let left: Vec<_> =
-        units.iter().filter(|(name, _)| name.starts_with("run-") && name.ends_with(".service")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    // The unit of a probe ends a moment after all that ran in it.
+    let mut left = Vec::new();
+    let none = host.wait_until("no unit of a probe stays", LIMIT, |host| {
+        left = host.units().expect("listed");
+        left.retain(|(name, _)| name.starts_with("run-") && name.ends_with(".service"));
+        left.is_empty()
+    });
+    assert!(none.is_ok(), "{left:?}");
     let journal = host.run(&["journalctl", "--no-pager", "-o", "cat", "-b"]).expect("it runs").stdout;
     assert!(!journal.contains("A probe or hook of nixfleet"), "the journal is not filled by probes");
 }
@@ -193,7 +197,7 @@ fn a_persons_activation_whose_agent_dies_leaves_no_probe_behind_either() {
     host.run(&["chmod", "+x", "/run/slow-probe"]).expect("it runs");
     let good = host.system(System::Good).to_owned();
     let agent = host
-        .spawn(&[AGENT, "activate", &good, "--probe", "exec:/run/slow-probe", "--confirm-within", "20s"])
+        .spawn(&[AGENT, "activate", &good, "--probe", "exec:/run/slow-probe", "--confirm-within", "90s"])
         .expect("started");
     await_sleepers(&host, 4713, "the probe runs", |found| found >= 3);
     host.run(&["systemctl", "stop", "nixfleet-agent.service"]).expect("it runs");
@@ -232,9 +236,9 @@ fn hooks_have_a_deadline(flavour: Flavour) {
     assert_eq!(ran.code, 0, "{ran}");
     let began = Instant::now();
     let slow = format!("echo three >> /var/hooks; {}", leaves_children(4714));
-    let late = hooks(&host, &[(&slow, 2), ("echo never >> /var/hooks", 10)]);
+    let late = hooks(&host, &[(&slow, 10), ("echo never >> /var/hooks", 10)]);
     assert_eq!(late.code, 1, "{late}");
-    assert!(late.stderr.contains("hook 1 of 2, `/bin/sh`: no answer within 2 s"), "{late}");
+    assert!(late.stderr.contains("hook 1 of 2, `/bin/sh`: no answer within 10 s"), "{late}");
     assert!(began.elapsed() < Duration::from_mins(10), "{:?}", began.elapsed());
     assert_eq!(sleepers(&host, 4714), Vec::<String>::new(), "it is over when it is told");
     let ill = hooks(&host, &[("echo cannot drain; kill -TERM $$", 10)]);
@@ -444,7 +448,7 @@ fn a_restart_warns_people(flavour: Flavour) {
     log_in(&host, flavour);
 
     // A lock that is taken while people are being warned takes the restart back.
-    order(&host, "10");
+    order(&host, "40");
     await_scheduled(&host);
     assert_warned(&host, flavour);
     hold(&host, "block");
@@ -454,7 +458,7 @@ fn a_restart_warns_people(flavour: Flavour) {
     let_go(&host);
 
     // A person who cancels it is obeyed.
-    order(&host, "10");
+    order(&host, "40");
     await_scheduled(&host);
     host.run(&["shutdown", "-c"]).expect("it runs").success().expect("cancelled");
     let cancelled = refusal(&host);
@@ -462,7 +466,7 @@ fn a_restart_warns_people(flavour: Flavour) {
 
     // The agent dies, and the restart that people were warned of happens all the same.
     let boots = host.boots();
-    order(&host, "6");
+    order(&host, "30");
     await_scheduled(&host);
     host.run(&["systemctl", "kill", "--signal=KILL", UNIT]).expect("it runs").success().expect("killed");
     await_restart(&host);
@@ -489,12 +493,16 @@ fn what_only_a_reboot_brings_is_told_until_it_is_rebooted() {
         || host.run(&[AGENT, "attempt", "reboot-needed"]).expect("it runs").success().expect("told").stdout;
     assert_eq!(needed(), "");
     let target = host.system(System::OtherKernel).to_owned();
-    activate(&host, &target, &["--closure-inhibitors-only"]).assert(0, "converged");
+    let activated = activate(&host, &target, &["--closure-inhibitors-only"]);
+    activated.assert(0, "converged");
+    let told = activated.json["reboot_needed"].as_array().expect("the outcome has it");
+    let told: Vec<&str> = told.iter().filter_map(|part| part["key"].as_str()).collect();
     let said = needed();
     let parts: Vec<&str> =
         said.lines().filter_map(|line| line.split_once(':')).map(|(part, _)| part).collect();
     for part in ["kernel", "initrd", "kernel-modules"] {
         assert!(parts.contains(&part), "{part}: {said}");
+        assert!(told.contains(&part), "{part}: {}", activated.json);
     }
     order(&host, "0");
     await_restart(&host);

@@ -15,6 +15,8 @@ use crate::common::{AGENT, LIMIT, activate, assert_rests_on, hosts_run};
 const CLI: &str = "/testbed/nixfleet";
 /// The fleet folder, inside.
 const FLEET: &str = "/root/fleet";
+/// Where the keys are: not in the fleet folder, of which Nix copies everything for a `path:`.
+const RELEASE_KEY: &str = "/root/keys/release";
 /// Keys of hosts; nobody needs their private halves.
 const KEYS: [&str; 3] = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII5GMBLWJ9jJdzGDkSq95EKf2Zw454Wfnk35Ji4NOZUc",
@@ -45,6 +47,12 @@ fn host_with_cli(flavour: Flavour) -> Option<Host> {
     let made = host.run(&[CLI, "init", FLEET, "--fleet-id", "testbed"]).expect("it runs");
     assert_eq!(made.code, 0, "{made}");
     Some(host)
+}
+
+/// Moves the keys to where no build takes them along.
+fn move_keys(host: &Host) {
+    let moved = host.run(&["mv", &format!("{FLEET}/keys"), "/root/keys"]).expect("it runs");
+    assert_eq!(moved.code, 0, "{moved}");
 }
 
 /// Runs a verb in the fleet folder.
@@ -102,16 +110,16 @@ fn is_built_signed_and_followed(flavour: Flavour) {
     let keys = ["nix-store", "--generate-binary-cache-key", "cache-1", "/root/cache.sec", "/root/cache.pub"];
     assert_eq!(host.run(&keys).expect("it runs").code, 0);
     let words = ["release", "build", "--channel", "stable", "--revision", "abc", "--copy-to", cache];
+    let refused = nixfleet(&host, &words);
+    assert!(refused.code == 1 && refused.stderr.contains("is a private key"), "{refused}");
+    move_keys(&host);
     done(&host, &[&words[..], &["--cache-key", "/root/cache.sec"]].concat());
     let hash = good.trim_start_matches("/nix/store/").split('-').next().expect("a hash");
     let described = host.read_file(&format!("/root/cache/{hash}.narinfo")).expect("it is in the cache");
     assert!(described.contains("Sig: cache-1:"), "{described}");
     let unsigned = nixfleet(&host, &["release", "verify", "--channel", "stable"]);
     assert_eq!(unsigned.code, 1, "nothing is published before it is signed: {unsigned}");
-    done(
-        &host,
-        &["release", "sign", "--channel", "stable", "--key", &format!("{FLEET}/keys/release"), "--yes"],
-    );
+    done(&host, &["release", "sign", "--channel", "stable", "--key", RELEASE_KEY, "--yes"]);
 
     // Somebody who has the folder and the root, and nothing else.
     let elsewhere = host.sh(&format!(
@@ -185,6 +193,7 @@ fn what_cannot_be_built_is_named_and_nothing_is_written() {
     let Some(host) = host_with_cli(Flavour::Trixie) else { return };
     let absent = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-absent-1";
     put(&host, &format!("{FLEET}/flake.nix"), FLAKE);
+    move_keys(&host);
     describe(&host, &[host.system(System::Good), absent, "path:.#none"]);
     let refused = nixfleet(&host, &["release", "build", "--channel", "stable"]);
     assert_eq!(refused.code, 1, "{refused}");

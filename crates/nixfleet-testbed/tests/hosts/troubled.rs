@@ -134,8 +134,8 @@ fn act_until_refused(led: &Led) {
             let path = format!("/v1/hosts/web-1/{verb}");
             let (status, answer) = led.control_plane.post(&led.fleet, &path, &why).ok()?;
             if status == 503 {
-                assert!(answer["detail"].as_str().is_some_and(|detail| detail.contains(FULL)), "{answer}");
-                return Some(());
+                // A database server that just restarts for want of room says something else, and is asked again.
+                return answer["detail"].as_str().filter(|detail| detail.contains(FULL)).map(|_| ());
             }
             // What was left of the room took it.
             assert!(matches!(status, 202 | 409), "{answer}");
@@ -162,11 +162,13 @@ fn a_disk_fills_in_mid_rollout_and_has_room_again(led: &Led, fill: impl FnOnce()
         let first = first_of_status(led);
         (first.starts_with("ALARM since ") && first.contains(FULL)).then_some(())
     });
-    let problem = until_ready(led, 503);
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(FULL)), "{problem}");
-    let metrics = led.control_plane.get(&led.fleet, "/metrics").expect("it answers");
-    let alarmed = "nixfleet_database_trouble{kind=\"full\"} 1\n";
-    assert!(metrics.as_str().is_some_and(|text| text.contains(alarmed)), "{metrics}");
+    led.wait("the alarm to be where machines look", LIMIT, || {
+        let problem = until_ready(led, 503);
+        let metrics = led.control_plane.get(&led.fleet, "/metrics").ok()?;
+        let alarmed = "nixfleet_database_trouble{kind=\"full\"} 1\n";
+        let told = problem["detail"].as_str().is_some_and(|detail| detail.contains(FULL));
+        (told && metrics.as_str().is_some_and(|text| text.contains(alarmed))).then_some(())
+    });
 
     free();
     until_ready(led, 200);

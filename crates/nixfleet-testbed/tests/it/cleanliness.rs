@@ -10,7 +10,7 @@ use nixfleet_testbed::{Flavour, Host, cache_dir, sweep, wait_until};
 
 use crate::needs_hosts;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// The folders of hosts that a process owns.
 fn folders_of(pid: u32) -> Vec<PathBuf> {
@@ -127,11 +127,9 @@ fn a_sweep_removes_what_a_killed_keeper_left_and_spares_the_living() -> Result<(
     child.kill()?;
     child.wait()?;
     ensure!(folder.exists(), "without its keeper nobody cleans up");
-    let swept = sweep()?;
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Another test's process may have swept it first, at its own start.
-    ensure!(swept.removed.contains(&name) || !folder.exists(), "{swept:?}");
-    ensure!(!folder.exists());
+    // Another test's process may have swept it first, at its own start; and what this one says of other folders is theirs.
+    let swept = sweep();
+    ensure!(!folder.exists(), "{swept:?}");
     wait_until("its processes to be gone", SOON, || processes_of(&folder).is_empty().then_some(()))?;
     ensure!(mine.run(&["true"])?.ok());
     Ok(())

@@ -7,7 +7,7 @@ use nixfleet_testbed::{Entry, Flavour, Host, Net, System};
 
 use crate::{is_boot_default, is_current, needs_hosts, switch};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_host_runs_systemd_as_pid_1_and_real_nix_on_the_base_system() -> Result<()> {
@@ -22,7 +22,7 @@ fn a_host_runs_systemd_as_pid_1_and_real_nix_on_the_base_system() -> Result<()> 
         let fragment = host.run(&["systemctl", "show", "-p", "FragmentPath", "--value", "demo-a.service"])?;
         ensure!(fragment.text() == "/etc/systemd/system/demo-a.service", "{fragment}");
         ensure!(host.run(&["curl", "-fsS", "http://127.0.0.1:8000/health"])?.text() == "ok 1");
-        ensure!(host.run(&["systemctl", "is-system-running"])?.text() == "running");
+        ensure!(host.run(&["systemctl", "is-system-running", "--wait"])?.text() == "running");
         ensure!(host.exists("/run/current-system/sw/bin/nixfleet-agent"));
     }
     Ok(())
@@ -108,7 +108,7 @@ fn a_cut_network_keeps_the_cache_away_until_it_is_restored() -> Result<()> {
     let host = Host::boot(Flavour::Trixie)?;
     let url = format!("{}/nix-cache-info", host.cache()?.url());
     let fetch = ["curl", "-fsS", "--max-time", "2", &url];
-    ensure!(host.run(&fetch)?.ok());
+    host.wait_until("the cache", SOON, |host| host.run(&fetch).is_ok_and(|o| o.ok()))?;
     host.cut_network()?;
     ensure!(!host.run(&fetch)?.ok());
     ensure!(host.run(&["curl", "-fsS", "http://127.0.0.1:8000/health"])?.ok(), "its own loopback stays");
@@ -182,7 +182,7 @@ fn hosts_of_one_network_reach_each_other_and_the_cache() -> Result<()> {
     let two = Host::builder(Flavour::Trixie).name("two").net(&net).boot()?;
     let url = format!("http://{}:8000/health", two.address());
     let fetch = ["curl", "-fsS", "--max-time", "2", &url];
-    ensure!(one.run(&fetch)?.text() == "ok 1");
+    one.wait_until("the other host", SOON, |one| one.run(&fetch).is_ok_and(|o| o.text() == "ok 1"))?;
     two.cut_network()?;
     ensure!(!one.run(&fetch)?.ok());
     one.fetch(one.system(System::Good)).context("the other host's cut is its own")?;
@@ -206,7 +206,7 @@ fn thirty_hosts_run_at_once() -> Result<()> {
     ensure!(hosts.len() == 30);
     for host in &hosts {
         ensure!(host.run(&["hostname"])?.text() == host.name());
-        ensure!(host.run(&["systemctl", "is-system-running"])?.text() == "running");
+        ensure!(host.run(&["systemctl", "is-system-running", "--wait"])?.text() == "running");
     }
     Ok(())
 }

@@ -58,6 +58,7 @@ fn every_switch_ends_as_its_knob_says() -> Result<()> {
         well(S::BigB),
         well(S::BreaksNetwork),
         well(S::RepointsProfile),
+        well(S::AgentOlder),
         ends(S::UnitFails, 4, S::UnitFails, S::UnitFails, "Failed to start demo-b.service"),
         ends(S::NewUnitFails, 4, S::NewUnitFails, S::NewUnitFails, "units failed: demo-fail.service"),
         ends(S::PrecheckFails, 1, S::Base, S::Base, "Pre-switch checks failed"),
@@ -110,7 +111,7 @@ fn check(row: &Ends) -> Result<()> {
 
 /// What is to be seen of some knobs besides.
 fn after(host: &Host, system: System) -> Result<()> {
-    let health = || host.run(&["curl", "-fsS", "--max-time", "1", "http://127.0.0.1:8000/health"]);
+    let health = || host.run(&["curl", "-fsS", "--max-time", "5", "http://127.0.0.1:8000/health"]);
     match system {
         System::RepointsProfile => {
             ensure!(host.profile_system().as_deref() == Some(host.system(System::Base)));
@@ -121,11 +122,11 @@ fn after(host: &Host, system: System) -> Result<()> {
             let reach = |host: &Host| host.run(&["curl", "-fsS", "--max-time", "1", &url]);
             ensure!(!reach(host)?.ok());
             ensure!(crate::switch_again(host, System::Base, "test")?.0 == 0);
-            host.wait_until("the network", Duration::from_secs(10), |host| {
-                reach(host).is_ok_and(|o| o.ok())
-            })?;
+            host.wait_until("the network", Duration::from_mins(1), |host| reach(host).is_ok_and(|o| o.ok()))?;
         }
-        System::Probe404 => ensure!(health()?.code == 22),
+        System::Probe404 => {
+            host.wait_until("it says no", Duration::from_mins(1), |_| health().is_ok_and(|o| o.code == 22))?;
+        }
         System::ProbeSilent => ensure!(health()?.code == 7),
         System::AgentRemoved => ensure!(state(host, "nixfleet-agent.service") == "active"),
         System::WrongArchitecture => {

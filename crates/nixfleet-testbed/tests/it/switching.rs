@@ -7,7 +7,7 @@ use nixfleet_testbed::{Flavour, Host, System};
 
 use crate::{is_boot_default, is_current, needs_hosts, state, switch, switch_again};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 const ACTIONS: [&str; 5] = ["check", "dry-activate", "boot", "test", "switch"];
 
 /// The phases of the last run in /var/log/switch-runs.log.

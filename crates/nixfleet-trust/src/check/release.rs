@@ -1,7 +1,7 @@
 //! Releases: the newest of a channel, and the one that a host holds already.
 
 use nixfleet_core::model::faults::ReleaseFault;
-use nixfleet_core::model::names::{ChannelName, FleetId, ReleaseId, Seq, Sha256};
+use nixfleet_core::model::names::{ChannelName, FleetId, ReleaseId, RootVersion, Seq, Sha256};
 use nixfleet_core::model::release::Release;
 use nixfleet_core::model::time::UnixMs;
 
@@ -11,7 +11,7 @@ use crate::clock::{Time, TooNew};
 use crate::envelope::{Envelope, EnvelopeFault, PayloadType};
 use crate::floor::Floor;
 use crate::json::{self, JsonError};
-use crate::root::{ChannelRules, RoleName, Root, RootVersion};
+use crate::root::{ChannelRules, RoleName, Root};
 use crate::threshold::{NotEnoughSignatures, Signatures};
 
 /// Why a release is refused.

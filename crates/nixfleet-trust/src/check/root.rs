@@ -1,13 +1,13 @@
 //! Roots: the first one, which a host's configuration gives it, and each next one.
 
-use nixfleet_core::model::names::{ChannelName, FleetId};
+use nixfleet_core::model::names::{ChannelName, FleetId, RootVersion};
 
 use super::Verified;
 use crate::attack::{Attack, ReplayOf};
 use crate::clock::{Time, TooNew};
 use crate::envelope::{Envelope, EnvelopeFault, PayloadType};
 use crate::json::{self, JsonError};
-use crate::root::{RoleName, Root, RootFault, RootVersion};
+use crate::root::{RoleName, Root, RootFault};
 use crate::threshold::{NotEnoughSignatures, Signatures};
 
 /// Why a root is refused.

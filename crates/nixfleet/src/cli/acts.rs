@@ -120,8 +120,12 @@ fn act_on_hosts<B: Serialize>(args: &ActArgs, asked: &Asked<'_, B>) -> Done {
                 Err(complaint) => refused.push((host.name.to_string(), complaint)),
             }
         }
-        tell_all(&done, &refused, args.act.output)?;
-        all_or_some(hosts.len(), refused)
+        let acts = Acts::of(&done, &refused);
+        if refused.is_empty() || args.act.output != Output::Json {
+            tell_all(&acts, args.act.output)?;
+        }
+        let acts = serde_json::to_value(&acts)?;
+        all_or_some(hosts.len(), refused).map_err(|complaint| complaint.with(&acts))
     })
 }
 
@@ -165,7 +169,7 @@ pub(crate) struct Done1 {
 
 /// Tells what was done.
 pub(crate) fn tell(done: &[Done1], output: Output) -> Done {
-    tell_all(done, &[], output)
+    tell_all(&Acts::of(done, &[]), output)
 }
 
 /// Something that was not done, and why.
@@ -175,20 +179,28 @@ struct NotDone<'a> {
     why: &'a str,
 }
 
-/// Tells what was done; for programs also what was not, which people are told as what it is, an error.
-fn tell_all(done: &[Done1], refused: &[(String, Complaint)], output: Output) -> Done {
-    #[derive(Serialize)]
-    struct Acts<'a> {
-        acts: &'a [Done1],
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        refused: Vec<NotDone<'a>>,
+/// What was done and what was not, as programs read it. People are told the second as what it is, an error.
+#[derive(Serialize)]
+struct Acts<'a> {
+    acts: &'a [Done1],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<NotDone<'a>>,
+}
+
+impl<'a> Acts<'a> {
+    fn of(acts: &'a [Done1], refused: &'a [(String, Complaint)]) -> Self {
+        let not_done = |(name, complaint): &'a (String, Complaint)| NotDone { name, why: complaint.what() };
+        Self { acts, refused: refused.iter().map(not_done).collect() }
     }
-    let refused = refused.iter().map(|(name, complaint)| NotDone { name, why: complaint.what() }).collect();
+}
+
+/// Tells what was done.
+fn tell_all(said: &Acts<'_>, output: Output) -> Done {
     match output {
-        Output::Json => return ui::json(&Acts { acts: done, refused }),
-        Output::Name => ui::lines(done.iter().map(|one| &one.name)),
+        Output::Json => return ui::json(said),
+        Output::Name => ui::lines(said.acts.iter().map(|one| &one.name)),
         Output::Table => {
-            ui::lines(done.iter().map(|one| format!("{}: noted as event {}", one.name, one.event)));
+            ui::lines(said.acts.iter().map(|one| format!("{}: noted as event {}", one.name, one.event)));
         }
     }
     Ok(())

@@ -134,7 +134,7 @@ fn print(events: &[Event], output: Output) -> Done {
 
 fn print_one(event: &Event, output: Output) {
     match output {
-        Output::Json => ui::data(&event.whole.to_string()),
+        Output::Json => ui::as_it_is(&event.whole.to_string()),
         Output::Name => ui::data(&event.id().to_string()),
         Output::Table => ui::data(&event.line()),
     }

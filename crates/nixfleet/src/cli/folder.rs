@@ -67,8 +67,19 @@ impl Folder {
     /// The numbers of a channel's releases, by the roots that are served. Whoever needs a root says what is wrong with it; here
     /// all releases count then.
     pub(crate) fn numbers(&self, channel: &ChannelName, now: UnixMs) -> Result<Numbers, Complaint> {
-        let trust = authority::trust(&self.served, None, now).ok();
-        let set_back = authority::set_back(&self.served, None, now, channel).ok().flatten();
+        self.numbers_by(None, channel, now)
+    }
+
+    /// The same by the roots that begin with the one in the file `first`.
+    pub(crate) fn numbers_by(
+        &self,
+        first: Option<&Path>,
+        channel: &ChannelName,
+        now: UnixMs,
+    ) -> Result<Numbers, Complaint> {
+        let first = first.map(|path| fs::read_bounded(path, 1 << 20)).transpose()?;
+        let trust = authority::trust(&self.served, first.as_deref(), now).ok();
+        let set_back = authority::set_back(&self.served, first.as_deref(), now, channel).ok().flatten();
         let root = trust.as_ref().map(|trust| &**trust.root());
         Ok(Numbers::of(&self.served, channel, root, set_back)?)
     }
@@ -104,18 +115,15 @@ impl Folder {
 }
 
 fn complain(name: &str, text: &str, faults: &[fleet::faults::Fault], output: Output) -> Complaint {
+    /// What programs get beside the error.
+    #[derive(serde::Serialize)]
+    struct Refused {
+        faults: Vec<fleet::faults::PlacedFault>,
+    }
     match output {
-        Output::Json => {
-            #[derive(serde::Serialize)]
-            struct Refused {
-                faults: Vec<fleet::faults::PlacedFault>,
-            }
-            if let Err(complaint) = ui::json(&Refused { faults: fleet::faults::placed(text, faults) }) {
-                return complaint;
-            }
-        }
+        Output::Json => {}
         Output::Table | Output::Name => ui::say(fleet::faults::render(name, text, faults).trim_end()),
     }
-    let count = faults.len();
-    Complaint::refused(format!("{name} has {count} {}", if count == 1 { "fault" } else { "faults" }))
+    Complaint::refused(format!("{name} has {}", ui::counted(faults.len(), "fault")))
+        .with(&Refused { faults: fleet::faults::placed(text, faults) })
 }

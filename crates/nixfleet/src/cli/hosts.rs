@@ -2,11 +2,13 @@
 
 use clap::Args;
 use nixfleet_core::activation::outcome::{Failure, FailureClass};
+use nixfleet_core::host::Event;
 use nixfleet_core::host::phase::StateName;
 use nixfleet_core::host::state::Refused;
 use nixfleet_core::host::waiting::Doing;
 use nixfleet_core::model::names::Tag;
 use nixfleet_core::model::time::{Date, UnixMs};
+use nixfleet_core::wire::log::Fact;
 use nixfleet_core::wire::people::{EventView, HostView, StrangerView};
 use nixfleet_core::wire::rollouts::WhyView;
 use serde::Serialize;
@@ -293,18 +295,45 @@ fn failure(host: &HostView) -> Option<&(FailureClass, Failure)> {
     host.doing.as_ref()?.failure.as_ref()
 }
 
-/// What happened, each with how long after the one before it.
+/// What happened, each with how long after the one before it; below the end of an activation, what its steps took.
 fn timeline(events: &[EventView]) {
-    let mut before: Option<UnixMs> = None;
-    let rows: Vec<Vec<String>> = events
-        .iter()
-        .map(|event| {
-            let after = before.map(|before| format!("+{}", ui::span_short(event.at_ms.ms_since(before))));
-            before = Some(event.at_ms);
-            vec![Date(event.at_ms).to_string(), after.unwrap_or_default(), event.fact.to_string()]
-        })
-        .collect();
+    let mut before: Option<&EventView> = None;
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for event in events {
+        let after = before.map(|before| format!("+{}", ui::span_short(ms_between(before, event))));
+        let when = by_its_own_clock(event).unwrap_or(event.at_ms);
+        rows.push(vec![Date(when).to_string(), after.unwrap_or_default(), event.fact.to_string()]);
+        rows.extend(steps(event).map(|steps| vec![String::new(), String::new(), steps]));
+        before = Some(event);
+    }
     ui::table(&["WHEN", "AFTER", "WHAT"], &rows);
+}
+
+/// When the host says that it happened; `None` for what it did not report. A host that was cut off reports hours at once.
+fn by_its_own_clock(event: &EventView) -> Option<UnixMs> {
+    let Fact::Reported { record } = &event.fact else { return None };
+    Some(record.at_ms)
+}
+
+/// Between two of a host's events by its own clock, and else by the control plane's: never by one and the other.
+fn ms_between(before: &EventView, event: &EventView) -> u64 {
+    match (by_its_own_clock(before), by_its_own_clock(event)) {
+        (Some(before), Some(now)) => now.ms_since(before),
+        (Some(_) | None, Some(_) | None) => event.at_ms.ms_since(before.at_ms),
+    }
+}
+
+/// What the steps of an activation took, if this is its end.
+fn steps(event: &EventView) -> Option<String> {
+    let Fact::Reported { record } = &event.fact else { return None };
+    let (Event::LocalActivationCompleted { outcome, .. }
+    | Event::LocalActivationDeferred { outcome, .. }
+    | Event::LocalActivationFailed { outcome: Some(outcome), .. }) = &record.fact
+    else {
+        return None;
+    };
+    let steps: Vec<_> = outcome.steps.iter().map(|one| format!("{} {} ms", one.step, one.ms)).collect();
+    (!steps.is_empty()).then(|| format!("  {}", steps.join(", ")))
 }
 
 pub(crate) fn why(args: &WhyArgs) -> Done {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use nixfleet::authority::Pending;
 use nixfleet::fleet::EXAMPLE;
+use nixfleet::nix::is_in_git;
 use nixfleet::served::Served;
-use nixfleet_core::model::names::{ChannelName, FleetId, Seq};
+use nixfleet_core::model::names::{ChannelName, FleetId, RootVersion, Seq};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_sys::fs;
 use nixfleet_trust::key::{KeyId, PublicKey};
-use nixfleet_trust::root::{ChannelRules, Role, Root, RootVersion};
+use nixfleet_trust::root::{ChannelRules, Role, Root};
 use nixfleet_trust::sign::private_key::PrivateKey;
 use nixfleet_trust::sign::{self, Signer};
 
@@ -38,6 +39,10 @@ pub(crate) struct InitArgs {
 
 /// What is in the folder and must not be in a repository.
 const GITIGNORE: &str = "/keys/*\n!/keys/*.pub\n/roots/\n";
+/// Said where no git would heed it.
+const NO_GIT: &str = "\nthis folder is in no git tree. If a flake is to be in it or above it, `git init` there first, or move keys/ \
+     elsewhere: of a flake outside of git Nix copies everything into /nix/store, where everybody can read it, keys too. \
+     `release build` refuses that.";
 
 pub(crate) fn init(folder: &Folder, args: InitArgs) -> Done {
     let dir = args.folder.unwrap_or_else(|| folder.dir().to_owned());
@@ -71,6 +76,9 @@ pub(crate) fn init(folder: &Folder, args: InitArgs) -> Done {
     fs::write_atomic_mode(&dir.join("fleet.json"), example(&fleet, &args.channel)?.as_bytes(), 0o644)?;
     fs::write_atomic_mode(&dir.join(".gitignore"), GITIGNORE.as_bytes(), 0o644)?;
     tell(&dir.display().to_string(), &args.channel);
+    if !is_in_git(&fs::resolve(&dir)?) {
+        ui::say(NO_GIT);
+    }
     Ok(())
 }
 

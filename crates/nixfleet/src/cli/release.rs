@@ -12,11 +12,19 @@ mod verify;
 mod worktree;
 
 use clap::Subcommand;
-use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet::release::open_alone;
+use nixfleet::served::Served;
+use nixfleet_core::model::names::{ChannelName, Seq, Sha256};
+use nixfleet_core::model::release::Release;
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_trust::check::release::Succession;
+use nixfleet_trust::root::{RoleName, Root};
+use nixfleet_trust::threshold::Signatures;
+use nixfleet_trust::trust::Trust;
 
 use super::folder::Folder;
 use super::now;
-use super::ui::{Complaint, Done};
+use super::ui::{self, Complaint, Done};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReleaseVerb {
@@ -49,6 +57,42 @@ pub(crate) fn release(folder: &Folder, verb: ReleaseVerb) -> Done {
         ReleaseVerb::Diff(args) => diff::show(folder, &args),
         ReleaseVerb::Verify(args) => verify::verify(folder, &args),
     }
+}
+
+/// Says so if a host that followed the release before this one would see a fork: it comes right after that one by its number,
+/// and names another one as its predecessor. A host takes it all the same, since its signatures are good.
+fn tell_fork(
+    folder: &Folder,
+    trust: &Trust,
+    (channel, seq): (&ChannelName, Seq),
+    envelope: &[u8],
+    now: UnixMs,
+) -> Done {
+    let served = folder.served();
+    let Some(before) = served.seqs(channel)?.into_iter().find(|before| before.next() == Some(seq)) else {
+        return Ok(());
+    };
+    // At the time when it was made, since by now it may have expired.
+    let Ok((first, made)) = open_alone(served, channel, before) else { return Ok(()) };
+    let followed = trust.accept_release(channel, &first.to_bytes(), made.created_ms);
+    let next = followed.and_then(|followed| followed.trust.accept_release(channel, envelope, now));
+    if next.is_ok_and(|next| next.succession == Succession::Forked) {
+        ui::say(&format!(
+            "warning: release {channel}/{seq} names another release than {channel}/{before} as the one before it, and both \
+             are signed: hosts may have been shown two histories"
+        ));
+    }
+    Ok(())
+}
+
+/// A release that enough keys of the root have signed, with its digest. `None` for every other one, also for one that cannot be
+/// read: whoever can write to the folder can put it there.
+fn signed(served: &Served, root: &Root, channel: &ChannelName, seq: Seq) -> Option<(Release, Sha256)> {
+    let role = &root.channels.get(channel)?.release;
+    let (envelope, release) = open_alone(served, channel, seq).ok()?;
+    let name = RoleName::Release(channel.clone());
+    let enough = Signatures::count(&envelope, name, role, &root.keys).are_enough();
+    (enough && release.fleet == root.fleet).then(|| (release, envelope.digest()))
 }
 
 /// The newest release of the channel that counts, published or not, unless a number is given.

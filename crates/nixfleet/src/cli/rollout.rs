@@ -169,7 +169,8 @@ pub(crate) fn row(rollout: &RolloutView) -> Vec<Cell> {
     ]
 }
 
-fn state(rollout: &RolloutView) -> (&'static str, Tone) {
+/// Whether it goes on, in a word.
+pub(crate) fn state(rollout: &RolloutView) -> (&'static str, Tone) {
     match (&rollout.status, rollout.converged_ms) {
         (Status::Going, Some(_)) => ("converged", Tone::Good),
         (Status::Going, None) => ("going", Tone::Busy),
@@ -180,7 +181,7 @@ fn state(rollout: &RolloutView) -> (&'static str, Tone) {
 }
 
 /// The last wave that is open, and how many there are: `2/3`.
-fn wave(rollout: &RolloutView) -> String {
+pub(crate) fn wave(rollout: &RolloutView) -> String {
     let open = rollout.waves.iter().filter(|wave| wave.opened_ms.is_some()).count();
     format!("{open}/{}", rollout.waves.len())
 }

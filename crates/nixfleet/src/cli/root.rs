@@ -3,8 +3,9 @@
 //! A change makes the next root, which is kept in the fleet folder until enough keys have signed it, one at a time. Then
 //! it is served, and hosts take it up.
 
+pub(crate) mod show;
+
 mod edit;
-mod show;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -126,8 +127,9 @@ pub(crate) struct ChannelArgs {
     /// Refuse releases that were made earlier: the answer to a stolen key
     #[arg(long, value_name = "WHEN", value_parser = time)]
     not_before: Option<UnixMs>,
-    /// Let hosts forget the highest number that they have seen: the way back after a stolen key signed the highest there is.
-    /// Publish the release with the lower number first and this root after it; hosts refuse that release until the root comes
+    /// Let hosts forget the highest number that they have seen: the way back after a stolen key signed the highest there is. Take
+    /// that key away in the same root, or say `--not-before` with it, or a host that looks before your next release is there takes
+    /// the highest number once more. Then sign the root, and build and sign the release
     #[arg(long)]
     reset_floor: bool,
 }

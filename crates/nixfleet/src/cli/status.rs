@@ -10,6 +10,7 @@ use nixfleet_core::model::names::ReleaseId;
 use nixfleet_core::model::time::Date;
 use nixfleet_core::wire::people::{FleetView, TroubleView};
 use nixfleet_core::wire::rollouts::RolloutView;
+use nixfleet_sys::text::one_line;
 use serde::Serialize;
 
 use super::asking::{AskArgs, Asking, asking};
@@ -61,7 +62,7 @@ fn print(known: &Known, output: Output) -> Done {
     match output {
         Output::Json => return ui::json(known),
         Output::Name => ui::lines(known.fleet.hosts.keys()),
-        Output::Table => ui::lines(screen(known, Page::stdout())),
+        Output::Table => ui::painted(screen(known, Page::stdout())),
     }
     Ok(())
 }
@@ -93,7 +94,7 @@ fn screen(known: &Known, page: Page) -> Vec<String> {
 /// What keeps the control plane from working as it should: above all else.
 fn alarm(trouble: &TroubleView) -> String {
     let TroubleView { kind: _, since_ms, text } = trouble;
-    format!("ALARM since {}: {text}", Date(*since_ms))
+    one_line(&format!("ALARM since {}: {text}", Date(*since_ms)), usize::MAX)
 }
 
 /// A release that no plan has taken up yet.

@@ -1,4 +1,7 @@
 //! Named channels: data for scripts on stdout, words for people on stderr, a question only on a terminal.
+//!
+//! Much of what is printed was written by others: hosts, a control plane, whoever made a release. Whatever goes to a terminal
+//! goes through here, and moves no cursor; what is a line stays one. Documents for programs are JSON, and as they are.
 
 pub(crate) mod table;
 
@@ -9,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use nixfleet_core::model::time::UnixMs;
-use nixfleet_sys::text::chain;
+use nixfleet_sys::text::{chain, one_line, printable};
+use serde::Serialize;
 use table::{Cell, Page};
 
 /// How a list is printed.
@@ -21,6 +25,15 @@ pub(crate) enum Output {
     Json,
     /// One name a line, for scripts.
     Name,
+}
+
+/// Who reads what a verb answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// People: words, and tables or names.
+    People,
+    /// Programs, as `-o json` says; people have stderr then.
+    Programs,
 }
 
 /// Whose fault it is that something was not done; the exit code says so.
@@ -37,6 +50,16 @@ pub(crate) enum Blame {
 }
 
 impl Blame {
+    /// For programs; a word that does not change.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::NotFound => "not-found",
+            Self::Usage => "usage",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
     fn code(self) -> u8 {
         match self {
             Self::Refused | Self::NotFound => 1,
@@ -52,6 +75,25 @@ pub(crate) struct Complaint {
     blame: Blame,
     what: String,
     hints: Vec<String>,
+    /// What programs get beside it.
+    facts: Option<serde_json::Value>,
+}
+
+/// What `-o json` prints of whatever was not done; version 1.
+#[derive(Serialize)]
+struct NotDone<'a> {
+    #[serde(flatten)]
+    facts: Option<&'a serde_json::Value>,
+    error: Problem<'a>,
+}
+
+/// `error` in it: always these four, as in the JSON of the agent.
+#[derive(Serialize)]
+struct Problem<'a> {
+    kind: &'static str,
+    code: u8,
+    message: &'a str,
+    hint: Option<String>,
 }
 
 /// What a verb answers.
@@ -60,22 +102,32 @@ pub(crate) type Done = Result<(), Complaint>;
 impl Complaint {
     /// A refusal in words.
     pub(crate) fn refused(what: impl Into<String>) -> Self {
-        Self { blame: Blame::Refused, what: what.into(), hints: Vec::new() }
+        Self::new(Blame::Refused, what.into())
     }
 
     /// A call that has no meaning.
     pub(crate) fn usage(what: impl Into<String>) -> Self {
-        Self { blame: Blame::Usage, what: what.into(), hints: Vec::new() }
+        Self::new(Blame::Usage, what.into())
     }
 
     /// Something outside that does not answer, in words.
     pub(crate) fn silent(what: impl Into<String>) -> Self {
-        Self { blame: Blame::Unreachable, what: what.into(), hints: Vec::new() }
+        Self::new(Blame::Unreachable, what.into())
     }
 
     /// Something outside does not answer.
     pub(crate) fn unreachable(error: &dyn Error) -> Self {
-        Self { blame: Blame::Unreachable, what: chain(error), hints: Vec::new() }
+        Self::new(Blame::Unreachable, chain(error))
+    }
+
+    fn new(blame: Blame, what: String) -> Self {
+        Self { blame, what, hints: Vec::new(), facts: None }
+    }
+
+    /// With what programs get beside it, an object: what was done all the same, or where the faults are.
+    pub(crate) fn with(mut self, facts: &impl Serialize) -> Self {
+        self.facts = serde_json::to_value(facts).ok();
+        self
     }
 
     /// With one more hint.
@@ -92,7 +144,7 @@ impl Complaint {
 
     /// What was asked about is not there, in words.
     pub(crate) fn not_found(what: impl Into<String>) -> Self {
-        Self { blame: Blame::NotFound, what: what.into(), hints: Vec::new() }
+        Self::new(Blame::NotFound, what.into())
     }
 
     /// Whether what was asked about is not there.
@@ -110,12 +162,32 @@ impl Complaint {
         &self.what
     }
 
-    pub(crate) fn show(&self) -> ExitCode {
+    /// Tells programs, if they read the answer, and people; the exit code.
+    pub(crate) fn show(&self, readers: Readers) -> ExitCode {
+        match readers {
+            Readers::People => {}
+            Readers::Programs => _ = self.show_to_programs(),
+        }
         say(&format!("error: {}", self.what));
         for hint in &self.hints {
             say(&format!("\nhint: {hint}"));
         }
         ExitCode::from(self.blame.code())
+    }
+
+    /// Tells programs alone; the exit code.
+    pub(crate) fn show_to_programs(&self) -> ExitCode {
+        if let Err(other) = json(&self.not_done()) {
+            say(&format!("error: {}", other.what));
+        }
+        ExitCode::from(self.blame.code())
+    }
+
+    fn not_done(&self) -> NotDone<'_> {
+        let Self { blame, what, hints, facts } = self;
+        let hint = (!hints.is_empty()).then(|| hints.join("\n"));
+        let error = Problem { kind: blame.word(), code: blame.code(), message: what, hint };
+        NotDone { facts: facts.as_ref(), error }
     }
 }
 
@@ -127,6 +199,11 @@ impl<E: Error> From<E> for Complaint {
 
 /// One line of data.
 pub(crate) fn data(line: &str) {
+    as_it_is(&one_line(line, usize::MAX));
+}
+
+/// A line of a document, or of a table: it may have colour, and what others wrote in it was cleaned before.
+pub(crate) fn as_it_is(line: &str) {
     // A reader that is gone is no reason to fail: what was asked for is done.
     if writeln!(std::io::stdout().lock(), "{line}").is_err() {
         STDOUT_GONE.store(true, Ordering::Relaxed);
@@ -140,20 +217,20 @@ pub(crate) fn is_stdout_gone() -> bool {
     STDOUT_GONE.load(Ordering::Relaxed)
 }
 
-/// One line of words.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// Words; a foreign text in them may have lines of its own, as the last words of a program.
+pub(crate) fn say(words: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(words));
 }
 
 /// Data as JSON, with the version of the contract in front.
-pub(crate) fn json(value: &impl serde::Serialize) -> Done {
-    #[derive(serde::Serialize)]
+pub(crate) fn json(value: &impl Serialize) -> Done {
+    #[derive(Serialize)]
     struct Versioned<'a, T> {
         version: u32,
         #[serde(flatten)]
         value: &'a T,
     }
-    data(&serde_json::to_string(&Versioned { version: 1, value })?);
+    as_it_is(&serde_json::to_string(&Versioned { version: 1, value })?);
     Ok(())
 }
 
@@ -164,17 +241,24 @@ pub(crate) fn lines(lines: impl IntoIterator<Item = impl AsRef<str>>) {
     }
 }
 
+/// Lines of tables.
+pub(crate) fn painted(lines: impl IntoIterator<Item = impl AsRef<str>>) {
+    for line in lines {
+        as_it_is(line.as_ref());
+    }
+}
+
 /// Lines of words.
 pub(crate) fn say_all(lines: impl IntoIterator<Item = impl AsRef<str>>) {
     for line in lines {
-        say(line.as_ref());
+        say(&one_line(line.as_ref(), usize::MAX));
     }
 }
 
 /// Rows under headings.
 pub(crate) fn table<C: Clone + Into<Cell>>(headings: &[&str], rows: &[Vec<C>]) {
     let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().cloned().map(Into::into).collect()).collect();
-    lines(table::lines(headings, &rows, Page::stdout()));
+    painted(table::lines(headings, &rows, Page::stdout()));
 }
 
 /// Whether a person can be asked.
@@ -244,6 +328,20 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_reads_what_was_not_done_by_a_word_that_does_not_change_beside_what_was() {
+        let complaint = Complaint::not_found("no host is called `web3`").hint("did you mean `web-3`?");
+        let error = serde_json::json!({
+            "kind": "not-found", "code": 1, "message": "no host is called `web3`", "hint": "did you mean `web-3`?"
+        });
+        let read = |complaint: &Complaint| serde_json::to_value(complaint.not_done()).expect("it is JSON");
+        assert_eq!(read(&complaint), serde_json::json!({ "error": error }));
+        let complaint = complaint.with(&serde_json::json!({ "acts": ["web-1"] }));
+        assert_eq!(read(&complaint), serde_json::json!({ "acts": ["web-1"], "error": error }));
+        let silent = read(&Complaint::silent("nobody answers"));
+        assert_eq!((&silent["error"]["code"], &silent["error"]["hint"]), (&3.into(), &().into()));
+    }
 
     #[test]
     fn spans_are_short_and_never_round_up() {

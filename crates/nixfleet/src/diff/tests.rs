@@ -18,3 +18,12 @@ fn rules_are_compared_by_their_place() {
         ]
     );
 }
+
+#[test]
+fn a_name_that_is_no_word_is_quoted_so_that_it_can_be_nothing_else() {
+    let new = serde_json::json!({ "info": { "a: 1\nsignatures  2 of 2": "x", "": "y", "ci_job": "z" } });
+    let mut out = Vec::new();
+    compare("", Some(&serde_json::json!({ "info": {} })), Some(&new), &mut out);
+    let places: Vec<_> = out.iter().map(|rule| rule.place.as_str()).collect();
+    assert_eq!(places, [r#"info."""#, r#"info."a: 1\nsignatures  2 of 2""#, "info.ci_job"]);
+}

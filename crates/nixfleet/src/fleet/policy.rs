@@ -49,6 +49,9 @@ pub(super) struct Places {
 const CONFIRM_WITHIN: Secs = Secs(300);
 /// A host that was silent for three days blocks nobody, unless the policy says otherwise: a long weekend.
 const OFFLINE_AFTER: Secs = Secs(3 * 86_400);
+/// The shortest patience. A poll says nothing for most of a minute, so a control plane looks every ten seconds who waits:
+/// twice that, or hosts that only wait would count as lost.
+const OFFLINE_AFTER_MIN: Secs = Secs(20);
 
 /// Reads a policy.
 pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
@@ -88,7 +91,7 @@ pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<ChannelPolicy> {
         None => Some(RebootPolicy::default()),
     };
     let offline_after =
-        fields.optional("offline_after").map_or(Some(OFFLINE_AFTER), |n| secs(n, "`offline_after`", faults));
+        fields.optional("offline_after").map_or(Some(OFFLINE_AFTER), |n| offline_after(n, faults));
     fields.end(faults);
     let (waves, choices) = waves?;
     Some(ChannelPolicy {
@@ -245,6 +248,17 @@ fn reboot(node: &Node, places: &mut Places, faults: &mut Faults) -> Option<Reboo
     let after = fields.optional("after").map_or(Some(Vec::new()), |node| hooks(node, "`after`", faults));
     fields.end(faults);
     Some(RebootPolicy { mode: mode?, windows: windows?, warn_secs: warn?, before: before?, after: after? })
+}
+
+/// How long a host may be silent.
+fn offline_after(node: &Node, faults: &mut Faults) -> Option<Secs> {
+    let read = secs(node, "`offline_after`", faults)?;
+    if read < OFFLINE_AFTER_MIN {
+        let hint = "a host that only waits for orders says nothing for most of a minute; \"10m\" is short, and \"3d\" usual";
+        let what = format!("`offline_after` must be {} s or more", OFFLINE_AFTER_MIN.0);
+        faults.add_with_hint(node.span, what, Some(hint.to_owned()));
+    }
+    Some(read)
 }
 
 fn hooks(node: &Node, what: &str, faults: &mut Faults) -> Option<Vec<Hook>> {

@@ -240,6 +240,15 @@ fn a_policy_that_makes_no_sense_is_refused_where_it_stands() {
 }
 
 #[test]
+fn a_patience_that_hosts_who_only_wait_would_exceed_is_refused() {
+    let faults = wrong(|value| policy(value)["offline_after"] = json!("19s"));
+    assert!(only(&faults).starts_with("`offline_after` must be 20 s or more ["), "{faults:?}");
+    let mut shortest = good();
+    policy(&mut shortest)["offline_after"] = json!("20s");
+    reading(&shortest).expect("nothing is wrong");
+}
+
+#[test]
 fn a_probe_is_read_with_its_rhythm_or_refused_with_its_name() {
     let mut value = good();
     value["hosts"]["web-1"]["probes"] = json!([

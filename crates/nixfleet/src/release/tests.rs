@@ -1,7 +1,7 @@
-use nixfleet_core::model::names::FleetId;
+use nixfleet_core::model::names::{FleetId, RootVersion};
 use nixfleet_trust::check::entry;
 use nixfleet_trust::key::PublicKey;
-use nixfleet_trust::root::{ChannelRules, Role, Root, RootVersion};
+use nixfleet_trust::root::{ChannelRules, Role, Root};
 use nixfleet_trust::sign::private_key::PrivateKey;
 use nixfleet_trust::sign::{self, Signer};
 use nixfleet_trust::trust::Trust;

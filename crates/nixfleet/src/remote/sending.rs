@@ -7,9 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame};
-use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::model::names::{ChannelName, HostName, RootVersion, Seq};
 use nixfleet_core::wire::people::Pushed;
-use nixfleet_trust::root::RootVersion;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 

@@ -7,7 +7,7 @@ use nixfleet_sys::exec::ExecError;
 use nixfleet_sys::fs;
 use serde_json::json;
 
-use crate::support::{HOST_KEYS, Said, Session, said, system};
+use crate::support::{HOST_KEYS, Said, Session, git, said, system};
 
 /// Puts a stand-in for `nix` beside the fleet folder; `$LOG` takes what it was asked. `nix-store` is always content.
 fn stand_in(session: &Session, script: &str) {
@@ -73,6 +73,29 @@ fn installables_are_built_from_the_folder_of_the_description_and_linked() {
 }
 
 #[test]
+fn nix_sees_the_credentials_of_caches_and_the_way_out_and_no_token_of_ours() {
+    let session = Session::initialised();
+    describe(&session, [".#one", ".#two"]);
+    stand_in(&session, &format!("env >> \"$LOG\"\n{}", content(&system('0', "1"), &system('1', "2"))));
+    let path = format!("{}:/usr/bin:/bin", session.beside("bin"));
+    let build = session.verb(&["release", "build", "--channel", "stable"]).env("PATH", path);
+    let build = build
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SESSION_TOKEN", "session")
+        .env("all_proxy", "socks5://out")
+        .env("no_proxy", "inside")
+        .env("NIXFLEET_TOKEN", "secret");
+    assert_eq!(said(build.run_blocking()).code, 0);
+    let log = log(&session);
+    for line in
+        ["AWS_ACCESS_KEY_ID=id", "AWS_SESSION_TOKEN=session", "all_proxy=socks5://out", "no_proxy=inside"]
+    {
+        assert!(log.lines().any(|found| found == line), "{line}: {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
 fn a_nix_that_was_in_the_way_of_another_one_is_asked_once_more_and_no_other() {
     let session = Session::initialised();
     describe(&session, [".#one", ".#two"]);
@@ -123,7 +146,7 @@ fn nix_ends_with_a_build_that_is_told_to_end() {
     let session = Session::initialised();
     describe(&session, [".#one", ".#two"]);
     stand_in(&session, "echo \"pid $$\" >> \"$LOG\"\nexec sleep 600");
-    let ended = build(&session, Duration::from_secs(6), &[]);
+    let ended = build(&session, Duration::from_secs(20), &[]);
     assert!(matches!(ended, Err(ExecError::Deadline { .. })), "{ended:?}");
     let log = log(&session);
     let pids: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("pid ")).collect();
@@ -139,6 +162,60 @@ fn nix_ends_with_a_build_that_is_told_to_end() {
 /// A process that has ended and that nobody has waited for yet has no command line.
 fn is_running(pid: &str) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+#[test]
+fn no_private_key_is_in_a_folder_that_nix_copies_whole_into_its_store() {
+    let session = Session::initialised();
+    session.write("flake.nix", "{ outputs = { self }: { }; }");
+    stand_in(&session, &content(&system('0', "1"), &system('1', "2")));
+    let build = || build(&session, Duration::from_mins(1), &[]).expect("it ends");
+    let here = session.text("");
+    for flake in [".", "path:.", here.as_str()] {
+        describe(&session, [&format!("{flake}#one"), &format!("{flake}#two")]);
+        let said = build();
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
+        assert!(said.err.contains("/keys/release` is a private key"), "{said:?}");
+        assert!(said.err.contains("/nix/store") && said.err.contains("git init"), "{said:?}");
+    }
+    assert_eq!(log(&session), "", "Nix was asked for nothing");
+
+    // Git ignores the keys, and Nix takes what git knows; of a `path:` it takes everything all the same.
+    std::fs::create_dir(session.path(".git")).expect("made");
+    assert_eq!(build().code, 0);
+    describe(&session, ["path:.#one", "path:.#two"]);
+    assert_eq!(build().code, 1);
+
+    // A key is a key by what is in it.
+    std::fs::rename(session.path("keys"), session.beside("keys")).expect("moved");
+    assert_eq!(build().code, 0);
+    std::fs::rename(session.beside("keys/release"), session.path("notes.txt")).expect("moved");
+    let said = build();
+    assert!(said.code == 1 && said.err.contains("/notes.txt` is a private key"), "{said:?}");
+}
+
+#[test]
+fn a_private_key_that_git_knows_is_not_built_with_and_where_nobody_looked_that_is_said() {
+    let session = Session::initialised();
+    if git(&session, &["init", "--quiet"]).is_none() {
+        return;
+    }
+    session.write("flake.nix", "{ outputs = { self }: { }; }");
+    describe(&session, [".#one", ".#two"]);
+    stand_in(&session, &content(&system('0', "1"), &system('1', "2")));
+    let build = || build(&session, Duration::from_mins(1), &[]).expect("it ends");
+    session.write("notes.txt", &session.read("keys/release"));
+    git(&session, &["add", "flake.nix", "fleet.json", ".gitignore"]);
+    let unknown = build();
+    assert!(unknown.code == 0 && !unknown.err.contains("warning"), "{unknown:?}");
+    git(&session, &["add", "notes.txt"]);
+    let known = build();
+    assert_eq!((known.code, known.out.as_str()), (1, ""), "{known:?}");
+    assert!(known.err.contains("/notes.txt` is a private key that git knows"), "{known:?}");
+    assert!(known.err.contains("git rm --cached"), "{known:?}");
+    session.write(".git/index", "none");
+    let silent = build();
+    assert!(silent.code == 0 && silent.err.contains("warning: nobody has looked"), "{silent:?}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn faults_are_shown_with_their_lines_to_people_and_as_json_to_programs() {
     assert_eq!(json["version"], 1);
     assert_eq!(json["faults"].as_array().expect("a list").len(), 2, "{json}");
     assert!(json["faults"][0]["line"].is_u64() && json["faults"][0]["column"].is_u64(), "{json}");
+    assert_eq!((&json["error"]["kind"], &json["error"]["code"]), (&"refused".into(), &1.into()), "{json}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use nixfleet_sys::exec::Cmd;
+use serde_json::Value;
 
 use crate::support::{NIXFLEET, Session, said, ssh, ssh_is_here};
 
@@ -38,6 +39,18 @@ fn the_example_that_init_writes_is_a_description_without_faults() {
     let session = Session::new();
     session.done(&["init", "--fleet-id", "example", "--channel", "edge"]);
     assert_eq!(session.done(&["check", "-o", "name"]), "web-1\n");
+}
+
+#[test]
+fn init_says_what_nix_would_copy_where_no_git_is_told_to_leave_the_keys_out() {
+    let session = Session::new();
+    let init = ["init", "--fleet-id", "example"];
+    let said = session.run(&init);
+    assert!(said.code == 0 && said.err.contains("is in no git tree"), "{said:?}");
+    std::fs::remove_dir_all(session.path("")).expect("removed");
+    std::fs::create_dir(session.beside(".git")).expect("made");
+    let said = session.run(&init);
+    assert!(said.code == 0 && !said.err.contains("git tree"), "{said:?}");
 }
 
 #[test]
@@ -152,4 +165,28 @@ fn a_call_without_a_meaning_ends_with_2_and_help_with_0() {
     ] {
         assert_eq!(session.run(&words).code, code, "{words:?}");
     }
+}
+
+#[test]
+fn a_program_that_reads_json_gets_one_object_for_whatever_is_refused_and_people_get_words() {
+    let session = Session::initialised();
+    for (words, code, kind) in [
+        (vec!["release", "show", "--channel", "stable", "-o", "json"], 1, "refused"),
+        (vec!["hosts", "--server", "https://localhost:1", "-o", "json"], 2, "usage"),
+        (vec!["hosts", "--frobnicate", "--output=json"], 2, "usage"),
+    ] {
+        let said = session.run(&words);
+        let read: Value = serde_json::from_str(&said.out).expect("one object");
+        let error = &read["error"];
+        assert_eq!(
+            (said.code, &read["version"], &error["kind"]),
+            (code, &1.into(), &kind.into()),
+            "{said:?}"
+        );
+        assert_eq!(error["code"], code, "{said:?}");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(!message.is_empty() && said.err.contains(&format!("error: {message}")), "{said:?}");
+    }
+    let said = session.run(&["hosts", "--frobnicate", "-o", "name"]);
+    assert_eq!((said.code, said.out.as_str()), (2, ""), "nobody asked for JSON");
 }

@@ -3,7 +3,7 @@
 use nixfleet_sys::exec::Cmd;
 use serde_json::Value;
 
-use crate::support::{NIXFLEET, Session, said, system};
+use crate::support::{NIXFLEET, Session, git, said, system};
 
 #[test]
 fn nothing_is_published_before_enough_different_keys_have_signed() {
@@ -289,27 +289,6 @@ fn where_channels_follow_one_another_a_release_names_its_source() {
     assert_eq!(shown(&session, "1")["release"]["revision"], "9c1f2e4");
 }
 
-/// Runs git in the fleet folder; `None`, and said so, where there is none.
-#[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
-fn git(session: &Session, words: &[&str]) -> Option<()> {
-    let git = std::path::Path::new("/usr/bin/git");
-    if !git.exists() {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is left out: git is not installed");
-        println!("LEFT OUT: what is built and not committed (git is not installed)");
-        return None;
-    }
-    let link = session.beside("programs/git");
-    if !std::path::Path::new(&link).exists() {
-        std::os::unix::fs::symlink(git, link).expect("linked");
-    }
-    let as_somebody =
-        ["-c", "user.name=ann", "-c", "user.email=ann@example.org", "-c", "init.defaultBranch=main"];
-    let ran = Cmd::new(git).args(as_somebody).args(words).in_folder(session.path(""));
-    let ran = said(ran.env("HOME", session.beside("home")).run_blocking());
-    assert_eq!(ran.code, 0, "{ran:?}");
-    Some(())
-}
-
 #[test]
 fn what_is_built_and_not_committed_is_said_where_a_revision_is() {
     let session = Session::initialised();
@@ -331,4 +310,146 @@ fn what_is_built_and_not_committed_is_said_where_a_revision_is() {
     let dirty = session.run(&build);
     assert!(dirty.err.contains("warning: `fleet.json` differs from what is committed"), "{dirty:?}");
     assert_eq!(dirty.code, 0, "it is said, and not forbidden");
+}
+
+/// Changes what an unsigned release says, as somebody can who writes to the folder and has no key.
+fn forge(session: &Session, seq: &str, change: impl FnOnce(&mut Value)) {
+    use data_encoding::BASE64;
+    let below = format!("served/channels/stable/{seq}/release.json");
+    let text = session.read(&below);
+    let envelope: Value = serde_json::from_str(&text).expect("JSON");
+    let payload = envelope["payload"].as_str().expect("a text");
+    let bytes = BASE64.decode(payload.as_bytes()).expect("base64");
+    let mut release: Value = serde_json::from_slice(&bytes).expect("JSON");
+    change(&mut release);
+    // In its own form: compact, and the fields where they were.
+    session.write(&below, &text.replace(payload, &BASE64.encode(release.to_string().as_bytes())));
+}
+
+const SIGN: [&str; 5] = ["release", "sign", "--channel", "stable", "--key"];
+
+#[test]
+fn a_signer_sees_what_changes_for_hosts_and_not_what_the_unsigned_release_says_of_the_one_before_it() {
+    let session = Session::initialised();
+    session.publish();
+    session.describe(&[("web-1", &system('0', "1")), ("web-2", &system('2', "2"))]);
+    session.build();
+    let key = session.text("keys/release");
+    let asked = session.refused(&[&SIGN[..], &[&key]].concat());
+    assert!(asked.contains("1 host gets another system") && !asked.contains("warning"), "{asked}");
+    let other = format!("sha256:{}", "a".repeat(64));
+    for named in [Value::from(other.as_str()), Value::Null] {
+        forge(&session, "2", |release| {
+            release.as_object_mut().expect("an object").remove("previous");
+            if named.is_string() {
+                release["previous"] = named.clone();
+            }
+        });
+        let asked = session.refused(&[&SIGN[..], &[&key]].concat());
+        assert!(asked.contains("warning: the newest signed release before it is stable/1"), "{asked}");
+        assert!(asked.contains(named.as_str().unwrap_or("names none as the one before it")), "{asked}");
+        assert!(asked.contains("1 host gets another system, 1 keeps its own"), "{asked}");
+    }
+    let said = session.sign("keys/release");
+    let fork = "warning: release stable/2 names another release than stable/1 as the one before it";
+    assert!(said.code == 0 && said.err.contains(fork), "{said:?}");
+    let verified = session.verify();
+    assert!(verified.code == 0 && verified.err.contains(fork), "{verified:?}");
+}
+
+#[test]
+fn what_nobody_signed_is_no_measure_for_what_is_signed_whatever_latest_says() {
+    let session = Session::initialised();
+    session.publish();
+    session.describe(&[("web-1", &system('2', "6")), ("web-2", &system('2', "6"))]);
+    let closures = session.text("closures.json");
+    for seq in ["6", "7"] {
+        session.done(&["release", "build", "--channel", "stable", "--path-info", &closures, "--seq", seq]);
+    }
+    let sixth = shown(&session, "6")["digest"].clone();
+    forge(&session, "7", |release| release["previous"] = sixth);
+    let root = session.text("served/root/1.json");
+    let key = session.text("keys/release");
+    let sign = [&SIGN[..], &[&key]].concat();
+    let diff = ["release", "diff", "--channel", "stable"];
+    for (latest, warns) in [
+        ("1", None),
+        ("6", Some("hosts are pointed to release stable/6, and not enough keys of root 1 have signed it")),
+        ("7", Some("hosts are pointed to release stable/7, the very one that is shown here, and not enough")),
+    ] {
+        session.write("served/channels/stable/latest", &format!("{latest}\n"));
+        for words in [&sign[..], &[&sign[..], &["--root", &root]].concat()] {
+            let asked = session.refused(words);
+            assert!(asked.contains("2 hosts get another system, 0 keep theirs"), "{latest}: {asked}");
+            assert!(asked.contains("warning: the newest signed release before it is stable/1"), "{asked}");
+            assert!(asked.contains("it is compared with stable/1"), "{asked}");
+            assert!(asked.contains("against     stable/1, the newest signed before it:"), "{asked}");
+            assert!(warns.is_none_or(|warns| asked.contains(warns)), "{latest}: {asked}");
+            assert_eq!(asked.contains("hosts are pointed to"), warns.is_some(), "{latest}: {asked}");
+        }
+        assert!(session.done(&diff).contains("2 hosts get another system"), "{latest}");
+    }
+}
+
+#[test]
+fn a_release_of_keys_that_sign_no_more_is_no_measure_either() {
+    let session = Session::initialised();
+    session.publish();
+    let fresh = session.text("keys/fresh");
+    session.done(&["keys", "new", &fresh]);
+    session.done(&["root", "rotate", &session.text("keys/release.pub"), &format!("{fresh}.pub")]);
+    session.done(&["root", "sign", "--key", &session.text("keys/root"), "--yes"]);
+    session.build();
+    let asked = session.refused(&[&SIGN[..], &[&fresh]].concat());
+    let warning =
+        "warning: hosts are pointed to release stable/1, and not enough keys of root 2 have signed it";
+    assert!(asked.contains(warning) && asked.contains("it is compared with nothing"), "{asked}");
+    let chosen = session.done(&["release", "diff", "--channel", "stable", "--against", "1"]);
+    assert!(chosen.contains("0 hosts get another system"), "{chosen}");
+}
+
+#[test]
+fn a_release_that_follows_is_no_fork() {
+    let session = Session::initialised();
+    session.publish();
+    session.publish();
+    let verified = session.verify();
+    assert!(verified.code == 0 && !verified.err.contains("warning"), "{verified:?}");
+}
+
+#[test]
+fn what_others_wrote_into_a_release_moves_no_cursor_and_looks_like_no_line_of_ours() {
+    let session = Session::initialised();
+    session.build();
+    let name = "ci\u{1b}[2A\nsignatures  2 of 2 needed";
+    forge(&session, "1", |release| {
+        release["info"] = serde_json::json!({ name: "x\u{202e}y\u{9b}2J" });
+    });
+    let asked = session.refused(&[&SIGN[..], &[&session.text("keys/release")]].concat());
+    let diff = session.done(&["release", "diff", "--channel", "stable"]);
+    for said in [&asked, &diff] {
+        let line = said.lines().find(|line| line.contains("info.")).expect(said);
+        assert!(
+            line.contains(r"2A\nsignatures  2 of 2 needed") && line.ends_with(r#"none -> "xy2J""#),
+            "{line}"
+        );
+        assert!(!said.lines().any(|line| line.starts_with("signatures  2 of 2")), "{said}");
+        assert!(!said.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{said:?}");
+    }
+}
+
+#[test]
+fn other_contents_under_the_same_path_are_shown_before_anybody_signs() {
+    let session = Session::initialised();
+    session.publish();
+    let closures = session.read("closures.json");
+    session.write("closures.json", &closures.replace("\"narSize\":24", "\"narSize\":25"));
+    session.build();
+    let diff = session.done(&["release", "diff", "--channel", "stable"]);
+    assert!(diff.contains("0 hosts get another system, 2 keep theirs"), "{diff}");
+    let line = diff.lines().find(|line| line.starts_with("! contents")).expect(&diff);
+    assert!(line.ends_with(": web-1, web-2"), "{line}");
+    let json = session.done(&["release", "diff", "--channel", "stable", "-o", "json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["other_contents"], serde_json::json!(["web-1", "web-2"]));
 }

@@ -217,3 +217,24 @@ pub(crate) fn ssh_key(session: &Session, name: &str, kind: &str) -> String {
     assert_eq!(said(made).code, 0);
     path
 }
+
+/// Runs git in the fleet folder; `None`, and said so, where there is none.
+#[allow(clippy::print_stdout, reason = "`cargo xtask test` collects these lines")]
+pub(crate) fn git(session: &Session, words: &[&str]) -> Option<()> {
+    let git = std::path::Path::new("/usr/bin/git");
+    if !git.exists() {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is left out: git is not installed");
+        println!("LEFT OUT: what git knows (git is not installed)");
+        return None;
+    }
+    let link = session.beside("programs/git");
+    if !std::path::Path::new(&link).exists() {
+        std::os::unix::fs::symlink(git, link).expect("linked");
+    }
+    let as_somebody =
+        ["-c", "user.name=ann", "-c", "user.email=ann@example.org", "-c", "init.defaultBranch=main"];
+    let ran = Cmd::new(git).args(as_somebody).args(words).in_folder(session.path(""));
+    let ran = said(ran.env("HOME", session.beside("home")).run_blocking());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    Some(())
+}

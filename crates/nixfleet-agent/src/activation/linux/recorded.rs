@@ -13,6 +13,7 @@ use nixfleet_sys::exec::{Ended, run_inheriting};
 use nixfleet_sys::fs;
 use rustix::process::{Signal, getpid, kill_process};
 
+use crate::activation::host::Marks;
 use crate::activation::verify_poll::{read_end, record_end};
 
 /// The exit code for a program that cannot be executed, as the service manager has it (`EXIT_EXEC`).
@@ -21,16 +22,18 @@ pub const NOT_STARTED: u8 = 203;
 /// A cgroup's members, or our own place in the hierarchy: some lines.
 const BYTES_MAX: u64 = 64 << 10;
 
-/// Runs the switch program with `action`, records its end if that is certain, and returns its exit code.
+/// Runs the switch program with `action`, marks its beginning, records its end if that is certain, and returns its exit code.
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(file: &Path, program: &Path, action: String) -> anyhow::Result<u8> {
+pub fn run((marks, file): (&Marks, &Path), program: &Path, action: String) -> anyhow::Result<u8> {
+    // Not marked, a run whose end is not recorded either is taken for one that never began: no reason not to run, since it may be
+    // the way back.
+    let _ = fs::write_atomic(&marks.begun(), b"");
     match run_inheriting(program, &[action])? {
         Ended::Exited(code) => {
             if is_last() {
-                // Not written, it is written by `ExecStopPost`.
-                let _ = record_end(file, RunEnd::Exited { code });
+                record_early((marks, file), RunEnd::Exited { code });
             }
             Ok(u8::try_from(code).unwrap_or(u8::MAX))
         }
@@ -38,12 +41,24 @@ pub fn run(file: &Path, program: &Path, action: String) -> anyhow::Result<u8> {
     }
 }
 
-/// Writes what the service manager says of the end, unless the same is recorded already.
+/// Records the end, and that it is recorded, which comes first: whoever waits for the record may be done with the activation, and have
+/// taken the record away, before the service manager comes to it.
+fn record_early((marks, file): (&Marks, &Path), end: RunEnd) {
+    let _ = fs::write_atomic(&marks.recorded(), b"");
+    if record_end(file, end).is_err() {
+        // Then it is written by `ExecStopPost`.
+        let _ = fs::remove(&marks.recorded());
+    }
+}
+
+/// Writes what the service manager says of the end, unless the same was recorded already.
 ///
 /// A time limit counts in any case: what ended because of it may have found the time to exit by itself.
-pub fn after_the_end(file: &Path, end: RunEnd) -> anyhow::Result<()> {
+pub fn after_the_end((marks, file): (&Marks, &Path), end: RunEnd) -> anyhow::Result<()> {
+    let is_recorded = marks.recorded().exists() || read_end(file).is_some();
+    let _ = fs::remove(&marks.recorded());
     match end {
-        RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::Unknown if read_end(file).is_some() => Ok(()),
+        RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::Unknown if is_recorded => Ok(()),
         RunEnd::Exited { .. } | RunEnd::Killed { .. } | RunEnd::Unknown | RunEnd::TimedOut => {
             record_end(file, end)
         }
@@ -82,23 +97,45 @@ mod tests {
     #[test]
     fn an_end_that_was_recorded_early_stays_but_for_a_time_limit() {
         let dir = tempfile::tempdir().expect("a folder");
-        let file = dir.path().join("end");
-        after_the_end(&file, RunEnd::Killed { signal: 9 }).expect("written");
+        let (marks, file) = (Marks::at(dir.path().join("run")), dir.path().join("end"));
+        let after = |end| after_the_end((&marks, &file), end).expect("written, or kept");
+        after(RunEnd::Killed { signal: 9 });
         assert_eq!(read_end(&file).map(|record| record.end), Some(RunEnd::Killed { signal: 9 }));
-        record_end(&file, EXITED).expect("written");
-        after_the_end(&file, RunEnd::Exited { code: 0 }).expect("kept");
+        record_early((&marks, &file), EXITED);
+        after(RunEnd::Exited { code: 0 });
         assert_eq!(read_end(&file).map(|record| record.end), Some(EXITED));
-        after_the_end(&file, RunEnd::TimedOut).expect("written");
+        after(RunEnd::TimedOut);
         assert_eq!(read_end(&file).map(|record| record.end), Some(RunEnd::TimedOut));
+    }
+
+    #[test]
+    fn a_record_that_somebody_has_taken_away_already_is_not_made_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (marks, file) = (Marks::at(dir.path().join("run")), dir.path().join("end"));
+        record_early((&marks, &file), EXITED);
+        fs::remove(&file).expect("the activation is over");
+        after_the_end((&marks, &file), EXITED).expect("nothing to do");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 0, "nothing stays");
+    }
+
+    #[test]
+    fn an_end_that_could_not_be_recorded_early_is_recorded_late() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (marks, file) = (Marks::at(dir.path().join("run")), dir.path().join("ends/end"));
+        record_early((&marks, &file), EXITED);
+        std::fs::create_dir(dir.path().join("ends")).expect("made");
+        after_the_end((&marks, &file), EXITED).expect("written");
+        assert_eq!(read_end(&file).map(|record| record.end), Some(EXITED));
     }
 
     #[test]
     fn a_run_with_company_in_its_cgroup_records_nothing_early() {
         // The tests of a machine always have some.
         let dir = tempfile::tempdir().expect("a folder");
-        let file = dir.path().join("end");
-        assert_eq!(run(&file, Path::new("/bin/false"), String::new()).expect("it runs"), 1);
+        let (marks, file) = (Marks::at(dir.path().join("run")), dir.path().join("end"));
+        assert_eq!(run((&marks, &file), Path::new("/bin/false"), String::new()).expect("it runs"), 1);
         assert_eq!(read_end(&file), None);
+        assert!(marks.begun().exists() && !marks.recorded().exists(), "it has begun all the same");
     }
 
     #[test]

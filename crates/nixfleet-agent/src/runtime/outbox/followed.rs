@@ -100,7 +100,7 @@ impl Reporter {
             source: SourceKind::ControlPlane,
             reboots: Reboots::default(),
         };
-        self.takes(&Event::AgentStarted { setup, world: World::default(), journal: None });
+        self.takes(&Event::AgentStarted { setup, world: World::default(), journal: None, root: None });
         // As the answer to its hello has it: the line that said so may be the one that the disk altered.
         if self.receiver.told() < self.outbox.acknowledged() {
             let _ = self.outbox.send_again_from(self.receiver.told() + 1).expect("room");

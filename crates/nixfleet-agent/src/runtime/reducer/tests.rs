@@ -242,7 +242,7 @@ impl Story {
                 model.disk.log.retain(|record| record.seq <= saved.host.seq);
                 let journal = saved.host.activation_in_flight().map(|id| says(&model.disk, id));
                 self.reducer = Reducer::new(saved, SEED, ModelDesk(Rc::clone(&self.model)));
-                Event::AgentStarted { setup: setup(), world: world(&model.disk), journal }
+                Event::AgentStarted { setup: setup(), world: world(&model.disk), journal, root: None }
             };
             self.restarts += 1;
             if self.try_take(event.into()) {

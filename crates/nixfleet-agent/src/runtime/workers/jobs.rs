@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use super::activation::{event_of, started};
 use crate::activation::recovery::{self, TakenUp};
-use crate::activation::types::{ActivationTarget, Observer};
+use crate::activation::types::{ActivationTarget, Observer, Weight};
 use crate::activation::{ActivationBackend, activate_with};
 use crate::runtime::input::Input;
 use crate::runtime::one_thread;
@@ -177,8 +177,8 @@ impl Observer for Teller {
     fn fetched(&self, progress: Progress) {
         self.voice.fetched(progress);
     }
-    fn remark(&self, text: &str) {
-        self.voice.remark(text);
+    fn remark(&self, weight: Weight, text: &str) {
+        self.voice.remark(weight, text);
     }
 }
 
@@ -259,7 +259,7 @@ async fn with_lock(
         match act().await {
             Err(Failure::Busy { with }) if patience.is_none_or(|patience| since.elapsed() < patience) => {
                 if !said {
-                    voice.remark(&format!("waiting for the activation lock: {with}"));
+                    voice.remark(Weight::Note, &format!("waiting for the activation lock: {with}"));
                     said = true;
                 }
                 sleep(LOCK_AGAIN).await;
@@ -298,10 +298,12 @@ fn lost<B: ActivationBackend>(backend: &B, id: &ActivationId) -> Result<Activati
 
 async fn tidy_up<B: ActivationBackend>(backend: &B, ours: Option<&ActivationId>, voice: &Arc<dyn Observer>) {
     match recovery::recover_others(backend, ours, voice).await {
-        Ok(Some(outcome)) => voice.remark(&format!("{}: {}", outcome.verdict, outcome.target)),
+        Ok(Some(ActivationOutcome { verdict, target, .. })) => {
+            voice.remark(Weight::of(&verdict), &format!("{verdict}: {target}"));
+        }
         // A person's activation that goes on.
         Ok(None) | Err(Failure::Busy { .. }) => {}
-        Err(failure) => voice.remark(&format!("error: {failure}")),
+        Err(failure) => voice.remark(Weight::Error, &format!("error: {failure}")),
     }
 }
 

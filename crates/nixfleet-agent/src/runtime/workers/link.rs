@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::activation::types::Observer;
+use crate::activation::types::{Observer, Weight};
 use crate::runtime::input::{Errand, Input, WithState};
 use crate::runtime::requests::short;
 use crate::source::place::WebAddress;
@@ -209,9 +209,8 @@ impl Half {
 
     /// A report that is refused blocks none behind it (lesson 10): it is passed over, and the state that it led to is sent.
     async fn give_up(&mut self, seq: u64, why: &str) -> Result<Result<Sent, Later>, ReducerGone> {
-        self.link
-            .voice
-            .remark(&format!("error: the control plane refuses report {seq}, which is passed over: {why}"));
+        let what = format!("error: the control plane refuses report {seq}, which is passed over: {why}");
+        self.link.voice.remark(Weight::Error, &what);
         self.ask(Errand::Received { next: seq + 1 }).await?;
         match self.say_hello(WithState::Yes).await? {
             Ok(_) => Ok(Ok(Sent::More)),
@@ -359,7 +358,7 @@ impl Half {
     async fn bear(&self, trouble: &mut Trouble, what: &str, Later { why, again_after }: Later) {
         trouble.failures = trouble.failures.saturating_add(1);
         if trouble.said.as_ref() != Some(&why) {
-            self.link.voice.remark(&format!("{what}: {why}"));
+            self.link.voice.remark(Weight::Warning, &format!("{what}: {why}"));
             trouble.said = Some(why);
         }
         let drawn = after_failures(trouble.failures, Urgency::Ordinary, (self.link.random)());
@@ -369,7 +368,7 @@ impl Half {
     /// Tells people that it goes again, if it did not.
     fn well(&self, trouble: &mut Trouble) {
         if std::mem::take(trouble).said.is_some() {
-            self.link.voice.remark("the control plane answers again");
+            self.link.voice.remark(Weight::Note, "the control plane answers again");
         }
     }
 }

@@ -6,7 +6,7 @@ use nixfleet_trust::trust::Trust;
 use tokio::sync::mpsc;
 
 use crate::runtime::input::Input;
-use crate::source::{Ask, Following, Offer, Said, follow};
+use crate::source::{Ask, Following, Said, follow};
 
 /// How many asks may wait. The worker takes them within a look; a machine asks once for each trial and each start.
 const ASKS_MAX: usize = 4;
@@ -53,10 +53,7 @@ fn input_of(said: Said) -> Input {
         Said::Answered { watch } => Input::Told(Event::SourceAnswered { watch }),
         Said::Failed { why } => Input::Told(Event::SourceFailed { why }),
         Said::Refused { kind, why } => Input::Told(Event::ReleaseRefused { kind, why }),
-        Said::Moved { trust } => Input::TrustMoved(trust),
-        Said::Offered(offer) => {
-            let Offer { trust, terms } = *offer;
-            Input::Offered { terms: Box::new(terms), trust: Box::new(trust) }
-        }
+        Said::Moved { to } => Input::TrustMoved(to),
+        Said::Offered(offer) => Input::Offered(offer),
     }
 }

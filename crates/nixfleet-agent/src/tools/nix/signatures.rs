@@ -3,46 +3,55 @@
 //! Only a "yes" counts. Whatever is not plainly signed (named by its contents alone, a form of signature or key that is
 //! not known) is a "no", and then Nix is asked, whose word is the verdict.
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use std::sync::Mutex;
+
+use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
 use data_encoding::BASE64;
-use nixfleet_core::nix::path_info::{PathInfo, PathInfos, PathSignature};
+use nixfleet_core::nix::closure::Contents;
+use nixfleet_core::nix::path_info::{PathInfo, PathSignature};
 
 use super::settings::TrustedKey;
 
 /// Threads that check; more would take the processors from what runs beside.
 const THREADS_MAX: usize = 4;
 
-/// Whether there is something, nothing of it is missing, and each path is signed by one of the keys.
-pub fn all_signed(infos: &PathInfos, keys: &[TrustedKey]) -> bool {
-    if !infos.missing.is_empty() || infos.known.is_empty() {
-        return false;
-    }
+/// What the paths contain, in no order, if there are any and each is signed by one of the keys.
+///
+/// They are checked as they come, so one may be told of while others are checked.
+pub fn all_signed(
+    paths: impl Iterator<Item = PathInfo> + Send,
+    keys: &[TrustedKey],
+) -> Option<Vec<Contents>> {
     let keys: Vec<Key<'_>> = keys.iter().filter_map(Key::read).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-    let each = infos.known.len().div_ceil(threads);
-    let part_is_signed = |part: &[PathInfo]| part.iter().all(|info| is_signed(info, &keys));
-    std::thread::scope(|scope| {
-        let parts: Vec<_> =
-            infos.known.chunks(each).map(|part| scope.spawn(|| part_is_signed(part))).collect();
-        parts.into_iter().all(|part| part.join().unwrap_or(false))
-    })
+    let paths = Mutex::new(paths);
+    // One that finds a path that is not signed stops there, and the answer is no whatever the others find.
+    let theirs_are_signed = || {
+        let next = || paths.lock().ok()?.next();
+        std::iter::from_fn(next).map(|info| is_signed(&info, &keys).then(|| info.contents())).collect()
+    };
+    let parts: Option<Vec<Vec<Contents>>> = std::thread::scope(|scope| {
+        let theirs: Vec<_> = (0..threads).map(|_| scope.spawn(theirs_are_signed)).collect();
+        theirs.into_iter().map(|part| part.join().ok().flatten()).collect()
+    });
+    parts.map(|parts| parts.concat()).filter(|contents| !contents.is_empty())
 }
 
 /// A key that can be checked with.
 struct Key<'a> {
     name: &'a str,
-    key: UnparsedPublicKey<Vec<u8>>,
+    key: ParsedPublicKey,
 }
 
 impl<'a> Key<'a> {
     fn read(key: &'a TrustedKey) -> Option<Self> {
         let bytes = BASE64.decode(key.base64.as_bytes()).ok()?;
-        Some(Self { name: &key.name, key: UnparsedPublicKey::new(&ED25519, bytes) })
+        Some(Self { name: &key.name, key: ParsedPublicKey::new(&ED25519, bytes).ok()? })
     }
 
     fn made(&self, signature: &PathSignature, message: &[u8]) -> bool {
         let bytes = BASE64.decode(signature.base64.as_bytes());
-        self.name == signature.key && bytes.is_ok_and(|bytes| self.key.verify(message, &bytes).is_ok())
+        self.name == signature.key && bytes.is_ok_and(|bytes| self.key.verify_sig(message, &bytes).is_ok())
     }
 }
 
@@ -54,7 +63,7 @@ fn is_signed(info: &PathInfo, keys: &[Key<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nixfleet_core::nix::path_info::parse_path_info;
+    use nixfleet_core::nix::path_info::{PathInfos, parse_path_info};
     use proptest::prelude::*;
 
     use super::*;
@@ -75,6 +84,10 @@ mod tests {
         parse_path_info(json.as_bytes()).expect("it was recorded")
     }
 
+    fn signed(infos: &PathInfos, keys: &[TrustedKey]) -> bool {
+        all_signed(infos.known.iter().cloned(), keys).is_some()
+    }
+
     #[test]
     fn what_a_real_nix_signed_is_signed() {
         for version in NIX {
@@ -82,30 +95,50 @@ mod tests {
             assert!(infos.known.len() > 30, "a closure of a system");
             assert!(infos.known.iter().any(|info| info.references.len() > 2), "one with references");
             let other = TrustedKey { name: "other-1".into(), base64: key(NIX[0]).base64 };
-            assert!(all_signed(&infos, &[other.clone(), key(version)]));
-            assert!(!all_signed(&infos, &[other]), "a key of another name");
-            assert!(!all_signed(&infos, &[]), "no key");
+            assert!(signed(&infos, &[other.clone(), key(version)]));
+            assert!(!signed(&infos, &[other]), "a key of another name");
+            assert!(!signed(&infos, &[]), "no key");
         }
     }
 
     #[test]
     fn the_name_of_a_key_is_not_enough() {
         let impostor = TrustedKey { base64: key(NIX[1]).base64, ..key(NIX[0]) };
-        assert!(!all_signed(&closure(NIX[0]), &[impostor]));
+        assert!(!signed(&closure(NIX[0]), &[impostor]));
         for odd in ["", "abc", "YzBbndqpkD3HYUWUrMlR0c/igpD85ET3kXZxj4qo9f8", "AAAA"] {
-            assert!(
-                !all_signed(&closure(NIX[0]), &[TrustedKey { base64: odd.into(), ..key(NIX[0]) }]),
-                "{odd}"
-            );
+            assert!(!signed(&closure(NIX[0]), &[TrustedKey { base64: odd.into(), ..key(NIX[0]) }]), "{odd}");
         }
     }
 
     #[test]
-    fn nothing_and_what_is_missing_are_not_signed() {
-        assert!(!all_signed(&PathInfos::default(), &[key(NIX[0])]));
-        let mut infos = closure(NIX[0]);
-        infos.missing.push(infos.known[0].path.clone());
-        assert!(!all_signed(&infos, &[key(NIX[0])]));
+    fn nothing_is_not_signed() {
+        assert!(!signed(&PathInfos::default(), &[key(NIX[0])]));
+    }
+
+    #[test]
+    fn of_each_path_that_is_signed_the_contents_are_told_once() {
+        let infos = closure(NIX[0]);
+        let mut found = all_signed(infos.known.iter().cloned(), &[key(NIX[0])]).expect("all are");
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut expected: Vec<Contents> = infos.known.iter().map(PathInfo::contents).collect();
+        expected.sort_by(|a, b| a.path.cmp(&b.path));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn paths_that_come_late_are_waited_for() {
+        let infos = closure(NIX[0]);
+        let (told, heard) = std::sync::mpsc::channel();
+        let all = infos.known.len();
+        std::thread::scope(|scope| {
+            let found = scope.spawn(|| all_signed(heard.into_iter(), &[key(NIX[0])]));
+            for info in infos.known {
+                told.send(info).expect("somebody listens");
+                std::thread::yield_now();
+            }
+            drop(told);
+            assert_eq!(found.join().expect("no panic").map(|contents| contents.len()), Some(all));
+        });
     }
 
     #[test]
@@ -115,7 +148,7 @@ mod tests {
             let odd = PathSignature { key: "test-cache-1".into(), base64: "no base64".into() };
             info.signatures.insert(0, odd);
         }
-        assert!(all_signed(&infos, &[key(NIX[0])]));
+        assert!(signed(&infos, &[key(NIX[0])]));
     }
 
     proptest! {
@@ -141,7 +174,7 @@ mod tests {
                 _ if at == other => info.signatures[0].base64.clear(),
                 _ => info.signatures = stranger.signatures,
             }
-            prop_assert!(!all_signed(&infos, &[key(NIX[0])]));
+            prop_assert!(!signed(&infos, &[key(NIX[0])]));
         }
     }
 }

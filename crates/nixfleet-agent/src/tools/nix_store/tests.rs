@@ -118,6 +118,9 @@ fn texts_of_versions_that_could_not_be_run_are_known_as_well() {
     }
     assert_eq!(complaint("public key is not valid"), Some(Complaint::BadKey));
     assert_eq!(complaint("writing to file: No space left on device"), Some(Complaint::DiskFull));
+    // What SQLite says of a database that cannot grow, here Nix' own memory of caches (2.26.3).
+    let of_cache = "executing SQLite statement '': database or disk is full, database or disk is full (in '/root/.cache')";
+    assert_eq!(complaint(of_cache), Some(Complaint::DiskFull));
     assert_eq!(complaint("error: build of 'x' failed"), None);
 }
 

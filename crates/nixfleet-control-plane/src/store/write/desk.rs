@@ -70,6 +70,17 @@ impl Desk {
         }
     }
 
+    /// The numbers of what is on it.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.orders.values().map(|asked| asked.number).collect()
+    }
+
+    /// Takes all orders away but those of these numbers.
+    pub(super) fn keep(&mut self, numbers: &[u64]) {
+        let gone = self.orders.extract_if(.., |_, asked| !numbers.contains(&asked.number));
+        self.moved.extend(gone.map(|(topic, _)| topic));
+    }
+
     /// Takes away what an order of the planner makes void.
     pub(super) fn make_way(&mut self, order: &Order) {
         match order.what {

@@ -89,6 +89,11 @@ impl HostRow {
         self.follower.is_behind().then(|| self.told())
     }
 
+    /// The numbers of the orders that wait for it.
+    pub(in crate::store) fn waiting(&self) -> Vec<u64> {
+        self.desk.numbers()
+    }
+
     /// What the planner remembers of it.
     pub fn remembered(&self) -> &Remembered {
         &self.remembered
@@ -314,15 +319,20 @@ impl Write {
         Ok(())
     }
 
-    /// Puts what was remembered of a host in the place of what was folded.
+    /// Puts what was remembered of a host in the place of what was folded. Of its orders those stay that were `waiting`: what
+    /// would show that the host has the others may be gone.
     pub(super) async fn project_remembered(
         &mut self,
         about: &About,
         remembered: &Remembered,
+        waiting: Option<&[u64]>,
     ) -> Result<(), StoreError> {
         let Some(host) = about.host() else { return Err(StoreError::corrupt("a host without a name")) };
         if let Some(row) = self.host(host).await? {
             (row.remembered, row.is_recalled) = (remembered.clone(), true);
+            if let Some(waiting) = waiting {
+                row.desk.keep(waiting);
+            }
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use nixfleet_core::rollout::{Host, NotFolded, Order, Remembered};
 use sqlx::Row;
 
 use super::super::fact::{About, Fact};
-use super::super::planned::PlannedHost;
+use super::super::planned::{PlannedHost, name};
 use super::super::rows::Among;
 use super::super::{StoreError, uint};
 use super::desk::{self, Asked, Desk, ORDERS};
@@ -58,13 +58,13 @@ impl Write {
         });
         let mut told: BTreeMap<HostName, Told> = told.collect();
         for row in &FOLLOWED.rows(&mut self.tx, &names).await? {
-            if let Some(told) = told.get_mut(&name(row.try_get("name")?)?) {
+            if let Some(told) = told.get_mut(&name(row.try_get("name")?, "host")?) {
                 told.is_followed = true;
             }
         }
         for row in &ORDERS.rows(&mut self.tx, &names).await? {
             let asked = Asked { number: uint(row.try_get("number")?), body: row.try_get("body")? };
-            if let Some(told) = told.get_mut(&name(row.try_get("host")?)?) {
+            if let Some(told) = told.get_mut(&name(row.try_get("host")?, "host")?) {
                 told.desk.has(row.try_get("topic")?, asked);
             }
         }
@@ -84,8 +84,4 @@ impl Write {
         }
         Ok(())
     }
-}
-
-fn name(text: &str) -> Result<HostName, StoreError> {
-    text.parse().map_err(|_| StoreError::corrupt("a host's name"))
 }

@@ -57,8 +57,13 @@ impl Write {
         order: &Order,
     ) -> Result<(), StoreError> {
         let host = &order.host;
+        let Some(row) = self.host(host).await? else {
+            // For a rebuild, as above.
+            self.put_order(id, host, &desk::wish(order, None)).await?;
+            return Err(NotFolded::NoHost(host.clone()).into());
+        };
         // Folding takes it away.
-        let retry = self.host(host).await?.and_then(|row| row.remembered.retry.clone());
+        let retry = row.remembered.retry.clone();
         self.fold_planned(at, &About::Host(host.clone()), &PlanFact::Ordered(order.clone())).await?;
         let wish = desk::wish(order, retry);
         if let Some(row) = self.host(host).await? {

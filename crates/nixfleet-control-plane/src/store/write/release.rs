@@ -12,6 +12,8 @@ use nixfleet_trust::key::PublicKey;
 use sqlx::Row;
 
 use super::super::documents::part_of;
+use super::super::planned::name;
+use super::super::rows::{Among, Filled, Insert};
 use super::super::{StoreError, int, sql};
 use super::host::read_entry;
 use super::{Write, json};
@@ -23,17 +25,45 @@ pub(super) struct KnownRelease {
     pub(super) release: Release,
 }
 
+const PUT_DOCUMENTS: Insert = Insert {
+    head: "INSERT INTO documents (path, part_of, bytes) VALUES",
+    columns: 3,
+    tail: "ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes",
+};
+const NAME_HOSTS: Insert = Insert {
+    head: "INSERT INTO hosts (name, channel, release_seq, wave, tags, system, phase, state, seq, reported_ms) \
+           SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, 0, 0 \
+           FROM (VALUES",
+    columns: 8,
+    tail: ") AS v WHERE TRUE ON CONFLICT (name) DO UPDATE SET channel = excluded.channel, \
+           release_seq = excluded.release_seq, wave = excluded.wave, tags = excluded.tags, system = excluded.system",
+};
+const PUT_KEYS: Insert = Insert {
+    head: "INSERT INTO host_keys (key_id, host) VALUES",
+    columns: 2,
+    tail: "ON CONFLICT (key_id) DO UPDATE SET host = excluded.host",
+};
+/// What is known of hosts here.
+const OF_HOSTS: [Among; 5] = [
+    Among { head: "DELETE FROM host_keys WHERE host IN" },
+    Among { head: "DELETE FROM orders WHERE host IN" },
+    Among { head: "DELETE FROM remembered WHERE host IN" },
+    Among { head: "DELETE FROM heard WHERE host IN" },
+    Among { head: "DELETE FROM hosts WHERE name IN" },
+];
+
 impl Write {
     /// Puts a document there that was verified, in the place of an older one.
     pub async fn put_document(&mut self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        sql("INSERT INTO documents (path, part_of, bytes) VALUES ($1, $2, $3) \
-             ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes")
-        .bind(path.to_owned())
-        .bind(part_of(path).to_owned())
-        .bind(bytes.to_vec())
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
+        self.put_documents(&[(path.to_owned(), bytes)]).await
+    }
+
+    /// Puts documents there, no two at one path.
+    pub async fn put_documents(&mut self, documents: &[(String, &[u8])]) -> Result<(), StoreError> {
+        let fill = |query: Filled, (path, bytes): &(String, &[u8])| {
+            query.bind(path.clone()).bind(part_of(path).to_owned()).bind(bytes.to_vec())
+        };
+        Ok(PUT_DOCUMENTS.run(&mut self.tx, documents, fill).await?)
     }
 
     /// A document.
@@ -94,14 +124,11 @@ impl Write {
         .await?;
         self.channel_moved(&id.channel).await?;
         let entries = self.entries_of(id).await?;
-        let gone = self.hosts_of(&id.channel).await?;
         let stay: BTreeSet<&HostName> = entries.iter().map(|entry| &entry.host).collect();
-        for host in gone.iter().filter(|host| !stay.contains(host)) {
-            self.forget_host(host).await?;
-        }
-        for entry in &entries {
-            self.name_host(id, entry).await?;
-        }
+        let there = self.hosts_of(&id.channel).await?;
+        let gone = there.iter().filter(|host| !stay.contains(host)).map(ToString::to_string);
+        self.forget_hosts(&gone.collect::<Vec<_>>()).await?;
+        self.name_hosts(id, &entries).await?;
         self.forget_asked(&id.channel).await
     }
 
@@ -121,9 +148,8 @@ impl Write {
         .fetch_all(&mut *self.tx)
         .await?;
         for row in &rows {
-            let name: String = row.try_get("name")?;
-            let name: HostName = name.parse().map_err(|_| StoreError::corrupt("a host's name"))?;
-            if let Some(row) = self.host(&name).await? {
+            let host: HostName = name(row.try_get("name")?, "host")?;
+            if let Some(row) = self.host(&host).await? {
                 (row.remembered.skip, row.remembered.retry, row.is_recalled) = (None, None, true);
             }
         }
@@ -150,58 +176,51 @@ impl Write {
             .bind(channel.to_string())
             .fetch_all(&mut *self.tx)
             .await?;
-        rows.iter()
-            .map(|row| {
-                let name: String = row.try_get("name")?;
-                name.parse().map_err(|_| StoreError::corrupt("a host's name"))
-            })
-            .collect()
+        rows.iter().map(|row| name(row.try_get("name")?, "host")).collect()
     }
 
-    /// A release that does not name a host of its channel any more ends what the host may do here.
-    async fn forget_host(&mut self, host: &HostName) -> Result<(), StoreError> {
-        for statement in [
-            "DELETE FROM host_keys WHERE host = $1",
-            "DELETE FROM orders WHERE host = $1",
-            "DELETE FROM remembered WHERE host = $1",
-            "DELETE FROM heard WHERE host = $1",
-            "DELETE FROM hosts WHERE name = $1",
-        ] {
-            sql(statement).bind(host.to_string()).execute(&mut *self.tx).await?;
+    /// A release that does not name hosts of its channel any more ends what they may do here.
+    async fn forget_hosts(&mut self, hosts: &[String]) -> Result<(), StoreError> {
+        for of_host in OF_HOSTS {
+            of_host.rows(&mut self.tx, hosts).await?;
         }
         Ok(())
     }
 
-    async fn name_host(&mut self, id: &ReleaseId, entry: &Entry) -> Result<(), StoreError> {
-        let (host, fresh) = (entry.host.to_string(), HostState::fresh());
-        sql("INSERT INTO hosts (name, channel, release_seq, wave, tags, system, seq, phase, state, reported_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, 0) ON CONFLICT (name) DO UPDATE SET \
-             channel = excluded.channel, release_seq = excluded.release_seq, wave = excluded.wave, \
-             tags = excluded.tags, system = excluded.system")
-        .bind(host.clone())
-        .bind(id.channel.to_string())
-        .bind(int(id.seq.get()))
-        .bind(i64::from(entry.wave.0))
-        .bind(json(&entry.tags))
-        .bind(entry.system.to_string())
-        .bind(fresh.phase.name().to_string())
-        .bind(json(&fresh))
-        .execute(&mut *self.tx)
-        .await?;
-        sql("DELETE FROM host_keys WHERE host = $1").bind(host.clone()).execute(&mut *self.tx).await?;
-        for key in &entry.keys {
-            let key = PublicKey::of_host(key).map_err(|_| StoreError::corrupt("a host's key"))?;
-            sql("INSERT INTO host_keys (key_id, host) VALUES ($1, $2) \
-                 ON CONFLICT (key_id) DO UPDATE SET host = excluded.host")
-            .bind(key.id().to_string())
-            .bind(host.clone())
+    async fn name_hosts(&mut self, id: &ReleaseId, entries: &[Entry]) -> Result<(), StoreError> {
+        let fresh = HostState::fresh();
+        let (phase, state) = (fresh.phase.name().to_string(), json(&fresh));
+        let fill = |query: Filled, entry: &Entry| {
+            let query = query.bind(entry.host.to_string()).bind(id.channel.to_string());
+            let query = query.bind(int(id.seq.get())).bind(i64::from(entry.wave.0));
+            let query = query.bind(json(&entry.tags)).bind(entry.system.to_string());
+            query.bind(phase.clone()).bind(state.clone())
+        };
+        NAME_HOSTS.run(&mut self.tx, entries, fill).await?;
+        self.name_keys(&id.channel, entries).await
+    }
+
+    /// The keys of a channel's hosts are those that its newest release names.
+    async fn name_keys(&mut self, channel: &ChannelName, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut keys = BTreeMap::new();
+        for entry in entries {
+            for key in &entry.keys {
+                let key = PublicKey::of_host(key).map_err(|_| StoreError::corrupt("a host's key"))?;
+                keys.insert(key.id().to_string(), &entry.host);
+            }
+        }
+        sql("DELETE FROM host_keys WHERE host IN (SELECT name FROM hosts WHERE channel = $1)")
+            .bind(channel.to_string())
             .execute(&mut *self.tx)
             .await?;
-            sql("DELETE FROM strangers WHERE key_id = $1")
-                .bind(key.id().to_string())
-                .execute(&mut *self.tx)
-                .await?;
-        }
+        let keys: Vec<(String, &HostName)> = keys.into_iter().collect();
+        let fill =
+            |query: Filled, (key, host): &(String, &HostName)| query.bind(key.clone()).bind(host.to_string());
+        PUT_KEYS.run(&mut self.tx, &keys, fill).await?;
+        // There are few of these, however many hosts there are.
+        sql("DELETE FROM strangers WHERE key_id IN (SELECT key_id FROM host_keys)")
+            .execute(&mut *self.tx)
+            .await?;
         Ok(())
     }
 }

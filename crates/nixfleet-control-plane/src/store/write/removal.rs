@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixfleet_core::model::layout;
-use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::model::names::{ChannelName, HostName, RootVersion, Seq};
 use nixfleet_trust::key::KeyId;
 use sqlx::Row;
 
@@ -73,7 +73,7 @@ impl Write {
     pub async fn remove_channels(
         &mut self,
         named: &BTreeSet<ChannelName>,
-        root: u64,
+        root: RootVersion,
     ) -> Result<Vec<ChannelName>, StoreError> {
         let rows =
             sql("SELECT DISTINCT channel FROM releases ORDER BY channel").fetch_all(self.raw()).await?;

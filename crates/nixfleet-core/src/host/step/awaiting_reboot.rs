@@ -262,7 +262,8 @@ pub(super) fn decide(state: &HostState, at: &AwaitingReboot, now: Now) -> Option
 }
 
 /// While it only waits, a newer release may come first: at once where the target is done, and only when its own turn has
-/// come where it is not, since the boot entry would be given up for nothing. What was drained is let in again before.
+/// come where it is not, since the boot entry would be given up for nothing; at once also where a newer root does not vouch for
+/// what the boot entry brings. What was drained is let in again before.
 fn gives_way(state: &HostState, at: &AwaitingReboot, now: Now) -> Option<Event> {
     let newer = state.news(Some(at.cause.target()))?;
     let release = newer.release.clone();
@@ -274,11 +275,11 @@ fn gives_way(state: &HostState, at: &AwaitingReboot, now: Now) -> Option<Event> 
             _,
         ) => None,
         (Reboot::Waiting { .. }, RebootCause::Wanted(_)) => Some(Event::StagingBegan { release, attempt: 1 }),
-        (Reboot::Waiting { .. }, RebootCause::Deferred { flight, .. }) => match may_switch(state, newer, now)
-        {
-            Gate::Open => Some(Event::TargetWithdrawn { id: flight.id.clone(), newer: release }),
-            Gate::Shut(_) => None,
-        },
+        (Reboot::Waiting { .. }, RebootCause::Deferred { flight, .. }) => {
+            let taken_back = state.vouches_not_yet(&flight.target.release).is_some();
+            let its_turn = may_switch(state, newer, now) == Gate::Open;
+            (taken_back || its_turn).then(|| Event::TargetWithdrawn { id: flight.id.clone(), newer: release })
+        }
     }
 }
 

@@ -169,7 +169,7 @@ pub(super) fn decide(state: &HostState, at: &Reverting, now: Now) -> Option<Even
     if is_overdue(reboot, now) {
         return Some(Event::RebootOverdue);
     }
-    match may_try_reboot(state, (&at.target, reboot), Purpose::Finish, now) {
+    match may_try_reboot(state, (&at.target, reboot), Purpose::GoBack, now) {
         Gate::Open => Some(Event::RebootBegan { release: at.target.release.clone() }),
         Gate::Shut(_) => None,
     }
@@ -186,7 +186,7 @@ pub(super) fn overdue(draft: &mut Draft<'_>, at: &Reverting) {
 }
 
 pub(super) fn waits(state: &HostState, at: &Reverting, now: Now) -> Waits {
-    match at.reboot.as_ref().map(|reboot| may_try_reboot(state, (&at.target, reboot), Purpose::Finish, now)) {
+    match at.reboot.as_ref().map(|reboot| may_try_reboot(state, (&at.target, reboot), Purpose::GoBack, now)) {
         Some(Gate::Shut(waits)) => waits,
         Some(Gate::Open) => Waits::until(WaitingOn::Reboot, now.at),
         None => Waits::for_news(WaitingOn::WayBack { to: at.to.clone() }),

@@ -90,6 +90,7 @@ impl<'a> Told<'a> {
             | Event::Woke
             | Event::SourceAnswered { .. }
             | Event::SourceFailed { .. }
+            | Event::RootAccepted { .. }
             | Event::ReleaseVerified { .. }
             | Event::ReleaseRefused { .. }
             | Event::OrderedToGo { .. }

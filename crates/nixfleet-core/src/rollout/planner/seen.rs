@@ -226,12 +226,7 @@ fn never_delivered(host: &Host) -> bool {
 
 /// Whether it has the order by its own word, which counts more than times of a clock that may have been set back.
 fn has_noted(host: &Host, ordered: &Ordered) -> bool {
-    let Some(standing) = &host.standing else { return false };
-    match ordered.what {
-        What::Go => standing.go.as_ref() == Some(&ordered.release),
-        What::Reboot => standing.reboot_go.as_ref() == Some(&ordered.release),
-        What::Stage | What::Retry | What::Revert | What::Withdraw => false,
-    }
+    host.standing.as_ref().is_some_and(|standing| standing.has_noted(ordered))
 }
 
 fn hold(host: &Host, now: UnixMs) -> Option<&Hold> {

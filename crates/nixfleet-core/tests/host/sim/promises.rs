@@ -13,6 +13,13 @@ impl Sim {
         assert_eq!(state.seq, seq + new.len() as u64, "the number counts the reports");
         for (record, number) in new.iter().zip(seq + 1..) {
             assert_eq!(record.seq, number);
+            let begins = match &record.fact {
+                Event::WentAhead { release, .. } => Some(release),
+                Event::RebootBegan { release } if self.finishes() => Some(release),
+                _ => None,
+            };
+            let vouched = begins.is_none_or(|release| self.vouched.contains(release));
+            assert!(vouched, "the root in force does not vouch for what is begun");
         }
         if let Some(wake_at) = host.wake_at {
             assert!(wake_at > host.now.at, "it would be woken at once, for ever: {:?}", host.waiting());
@@ -46,15 +53,23 @@ impl Sim {
         }
     }
 
+    /// Whether a reboot is to bring a target, and not to bring what runs anew.
+    fn finishes(&self) -> bool {
+        let Phase::AwaitingReboot(at) = &self.host.state.phase else { return false };
+        matches!(at.cause, RebootCause::Deferred { .. })
+    }
+
     /// Every probe that decides was seen to pass since the system last changed.
     fn check_proven(&self, terms: &Terms) {
-        let enforced = terms.probes.iter().filter(|probe| probe.mode == ProbeMode::Enforce);
+        let (mut asked, enforced) =
+            (false, terms.probes.iter().filter(|probe| probe.mode == ProbeMode::Enforce));
         for spec in enforced {
             let probe = ProbeRef::Declared(spec.name.clone());
             assert!(self.passed.contains(&probe), "{probe} did not pass");
+            asked = true;
         }
         let units = "built-in:units".parse().unwrap();
-        assert!(!terms.probes.is_empty() || self.passed.contains(&units), "the units were not looked at");
+        assert!(asked || self.passed.contains(&units), "the units were not looked at");
     }
 
     /// Whether something will lead out of where it is: what was asked for, a time, or somebody outside who is named.
@@ -67,6 +82,8 @@ impl Sim {
             | WaitingOn::NewerRelease
             | WaitingOn::Hold { .. }
             | WaitingOn::ReleaseExpired { .. }
+            | WaitingOn::RootExpired { .. }
+            | WaitingOn::VerifiedAnew { .. }
             | WaitingOn::Approval { .. }
             | WaitingOn::Order
             | WaitingOn::RebootOrder

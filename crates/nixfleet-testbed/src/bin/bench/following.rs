@@ -25,7 +25,7 @@ const IDLE_MINUTES: u32 = 3;
 
 pub(crate) fn following() -> Result<()> {
     let cli = std::env::var_os("NIXFLEET_CLI_BIN").context("`cargo xtask bench` sets NIXFLEET_CLI_BIN")?;
-    let fleet = StaticFleet::boot(Flavour::Trixie, Path::new(&cli), &["canary"])?;
+    let fleet = StaticFleet::boot_with_real_syncs(Flavour::Trixie, Path::new(&cli), &["canary"])?;
     let host = fleet.host("canary");
     fleet.follow(host, FOLDER)?;
     for system in [System::Good, System::Good3] {

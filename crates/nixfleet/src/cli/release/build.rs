@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nixfleet::fleet::suggest::did_you_mean;
 use nixfleet::fleet::{Fleet, Host, System};
-use nixfleet::nix::{BuildFailed, BuildOptions, Closures, Nix};
+use nixfleet::nix::{BuildFailed, BuildOptions, Closures, CopiedWhole, Nix, refuse_copied_keys};
 use nixfleet::release::{Assembled, Built, Terms, assemble, hosts_of, open_alone};
 use nixfleet::served::Served;
 use nixfleet_core::ids::StorePath;
@@ -84,8 +84,10 @@ pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
     let built = if let Some(path) = &args.path_info {
         told_by(&hosts, path, now)?
     } else {
+        let flakes = folder.description_folder()?;
+        refuse_keys_in(&flakes, &hosts, now)?;
         let options = BuildOptions {
-            folder: folder.description_folder()?,
+            folder: flakes,
             jobs: args.jobs,
             deadline: args.deadline,
             roots: fresh_roots(&folder.roots(&args.channel)?, now)?,
@@ -110,6 +112,42 @@ pub(crate) fn build(folder: &Folder, args: &BuildArgs) -> Done {
         Output::Json => show::json(&release, &envelope, None)?,
     }
     Ok(())
+}
+
+/// Refuses a build for which Nix would copy a private key to where everybody can read it, before Nix is asked for anything.
+fn refuse_keys_in(folder: &Path, hosts: &BTreeMap<&HostName, &Host>, now: UnixMs) -> Done {
+    let systems = hosts.values().map(|host| host.system_at(now));
+    let installables: BTreeSet<&str> = systems
+        .filter_map(|system| match system {
+            System::Installable(installable) => Some(installable.as_str()),
+            System::Path(_) => None,
+        })
+        .collect();
+    let not_looked = refuse_copied_keys(installables, folder).map_err(copies_a_key)?;
+    for why in not_looked {
+        ui::say(&format!(
+            "warning: nobody has looked for private keys among what Nix copies: {}",
+            chain(&why)
+        ));
+    }
+    Ok(())
+}
+
+fn copies_a_key(copied: CopiedWhole) -> Complaint {
+    match &copied {
+        CopiedWhole::Key { key, .. } => Complaint::refused(chain(&copied))
+            .hint(
+                "of a git tree Nix copies only what git knows: `git init` the folder, keep `keys/` in its .gitignore, and \
+                 write `.#NAME`, not `path:.#NAME`",
+            )
+            .hint(format!("or move `{}` out of that folder, and name it from there when it signs", key.display())),
+        CopiedWhole::Tracked { key, .. } => Complaint::refused(chain(&copied))
+            .hint(format!("`git rm --cached {}` has git forget it, and .gitignore keeps it out", key.display()))
+            .hint("if it was committed, who has the repository has it: take it for stolen (SECURITY.md says what to do)"),
+        CopiedWhole::TooMuch { .. } => Complaint::refused(chain(&copied))
+            .hint("of a git tree Nix copies only what git knows; or put the flake into a folder of its own"),
+        CopiedWhole::Unreadable(_) => copied.into(),
+    }
 }
 
 /// Refuses early what no signature could make good.

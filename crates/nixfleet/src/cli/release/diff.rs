@@ -1,17 +1,22 @@
 //! `nixfleet release diff`: what a release changes, for whoever is to sign it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use clap::Args;
 use nixfleet::diff::{Diff, Packages, Step, UnitChange, UnitChanges, diff, systems};
 use nixfleet::nix::{Closures, Nix};
+use nixfleet::numbers::Numbers;
 use nixfleet::release::{Opened, open};
+use nixfleet::served::Served;
 use nixfleet_core::activation::inhibit::Inhibitor;
 use nixfleet_core::ids::StorePath;
-use nixfleet_core::model::names::{ChannelName, HostName, Seq};
+use nixfleet_core::model::names::{ChannelName, HostName, Seq, Sha256};
+use nixfleet_trust::root::Root;
 
-use super::{newest, seq};
+use super::{newest, seq, signed};
 use crate::cli::folder::Folder;
+use crate::cli::now;
 use crate::cli::ui::{self, Complaint, Done, Output};
 
 #[derive(Debug, Args)]
@@ -22,9 +27,12 @@ pub(crate) struct ReleaseDiffArgs {
     /// Which release [default: the newest, signed or not]
     #[arg(long, value_name = "N", value_parser = seq)]
     seq: Option<Seq>,
-    /// Against which one [default: the published one before it]
+    /// Against which one [default: the newest before it that enough keys have signed]
     #[arg(long, value_name = "N", value_parser = seq)]
     against: Option<Seq>,
+    /// Go by this root instead of the oldest that is served
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
     /// Ask this store too for closures that are not on this machine, such as a binary cache (repeatable)
     #[arg(long, value_name = "STORE-URL")]
     from: Vec<String>,
@@ -35,9 +43,12 @@ pub(crate) struct ReleaseDiffArgs {
 pub(super) fn show(folder: &Folder, args: &ReleaseDiffArgs) -> Done {
     let seq = newest(folder, &args.channel, args.seq)?;
     let new = open(folder.served(), &args.channel, seq)?;
-    let old = match args.against {
-        Some(against) => Some(newest(folder, &args.channel, Some(against))?),
-        None => before(folder, &args.channel, &new)?,
+    let old = if let Some(against) = args.against {
+        Some(newest(folder, &args.channel, Some(against))?)
+    } else {
+        let (now, first) = (now()?, args.root.as_deref());
+        let numbers = folder.numbers_by(first, &args.channel, now)?;
+        before(folder.served(), folder.trust(first, now)?.root(), &numbers, &new)?
     };
     let old = old.map(|old| open(folder.served(), &args.channel, old)).transpose()?;
     let found = compare(old.as_ref(), &new, &args.from)?;
@@ -54,20 +65,75 @@ pub(super) fn show(folder: &Folder, args: &ReleaseDiffArgs) -> Done {
     }
 }
 
-/// The release that `new` says is the one before it.
-pub(super) fn before(folder: &Folder, channel: &ChannelName, new: &Opened) -> Result<Option<Seq>, Complaint> {
-    let Some(digest) = new.release.previous else { return Ok(None) };
-    let served = folder.served();
-    let earlier = served.seqs(channel)?.into_iter().rev().filter(|seq| *seq != new.release.seq);
-    for seq in earlier {
-        if nixfleet::release::open_alone(served, channel, seq).is_ok_and(|(old, _)| old.digest() == digest) {
-            return Ok(Some(seq));
+/// The release to compare `new` with: the newest before it that enough keys have signed. What is unsigned counts for nothing here,
+/// neither a release, nor `latest`, nor what `new` itself says of the one before it: who has no key can write all of these. Where
+/// they say something else, that is said.
+pub(super) fn before(
+    served: &Served,
+    root: &Root,
+    numbers: &Numbers,
+    new: &Opened,
+) -> Result<Option<Seq>, Complaint> {
+    let (channel, seq) = (&new.release.channel, new.release.seq);
+    let found = newest_signed(served, root, numbers, new)?;
+    let compared = match &found {
+        Some((given, _)) => format!("it is compared with {channel}/{given}"),
+        None => "it is compared with nothing, and all of it is shown as new".to_owned(),
+    };
+    if let Some(latest) = served.latest(channel)?
+        && signed(served, root, channel, latest).is_none()
+    {
+        let which = if latest == seq { ", the very one that is shown here" } else { "" };
+        ui::say(&format!(
+            "warning: hosts are pointed to release {channel}/{latest}{which}, and not enough keys of root {} have signed it. \
+             Unless the root changed its keys since, somebody without a key wrote to `{}`: {compared}",
+            root.version,
+            served.folder().display()
+        ));
+    }
+    let Some((given, digest)) = found else {
+        if let Some(named) = new.release.previous {
+            ui::say(&format!(
+                "warning: it names {named} as the release before it, and no release of channel {channel} before it is here \
+                 that enough keys have signed: {compared}"
+            ));
+        }
+        return Ok(None);
+    };
+    if new.release.previous != Some(digest) {
+        let named = new.release.previous.map_or_else(|| "none".to_owned(), |named| named.to_string());
+        ui::say(&format!(
+            "warning: the newest signed release before it is {channel}/{given} ({digest}), and it names {named} as the one \
+             before it. Unless it was built before {channel}/{given} was published, somebody shows two histories: find out who \
+             made it; {compared}"
+        ));
+    }
+    Ok(Some(given))
+}
+
+/// The highest number below `new` that is signed and counts. Before the first release of a channel that was set back, that is the
+/// newest made of those from before, whatever its number.
+fn newest_signed(
+    served: &Served,
+    root: &Root,
+    numbers: &Numbers,
+    new: &Opened,
+) -> Result<Option<(Seq, Sha256)>, Complaint> {
+    let (channel, seq) = (&new.release.channel, new.release.seq);
+    let seqs = served.seqs(channel)?;
+    let below = seqs.iter().rev().filter(|one| **one < seq && numbers.counts(**one));
+    for one in below {
+        if let Some((_, digest)) = signed(served, root, channel, *one) {
+            return Ok(Some((*one, digest)));
         }
     }
-    ui::say(&format!(
-        "warning: the release before it, {digest}, is not in this folder: nothing can be compared"
-    ));
-    Ok(None)
+    let set_back = seqs.into_iter().filter(|one| *one != seq && !numbers.counts(*one));
+    let made =
+        |one| signed(served, root, channel, one).map(|(release, digest)| (release.created_ms, one, digest));
+    Ok(set_back
+        .filter_map(made)
+        .max_by_key(|(made, one, _)| (*made, *one))
+        .map(|(_, one, digest)| (one, digest)))
 }
 
 /// Compares, with as much of the closures as can be had: none where there is no Nix.
@@ -88,7 +154,7 @@ const NAMES_MAX: usize = 5;
 
 /// The comparison for a person.
 pub(super) fn words(diff: &Diff) -> Vec<String> {
-    let Diff { added, removed, entries, rules, unchanged, steps } = diff;
+    let Diff { added, removed, other_contents, entries, rules, unchanged, steps } = diff;
     let mut out = Vec::new();
     let moving: usize = steps.iter().map(|step| step.hosts.len()).sum();
     let (gets, keeps) = (
@@ -101,6 +167,13 @@ pub(super) fn words(diff: &Diff) -> Vec<String> {
     }
     if !removed.is_empty() {
         out.push(format!("- hosts       {}", names(removed)));
+    }
+    if !other_contents.is_empty() {
+        out.push(format!(
+            "! contents    not those that are known under the same store path (forged, or built twice with different \
+             results): {}",
+            names(other_contents)
+        ));
     }
     let mut by_fields: BTreeMap<String, Vec<HostName>> = BTreeMap::new();
     for change in entries {

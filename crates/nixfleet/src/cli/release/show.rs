@@ -110,11 +110,11 @@ pub(super) fn summary(release: &Release, envelope: &Envelope, root: Option<&Root
     ]
 }
 
-/// The waves with their numbers of hosts.
-pub(super) fn waves(release: &Release, entries: &BTreeMap<HostName, Entry>) -> Vec<String> {
+/// The waves with their numbers of hosts; `members` is each host's wave.
+pub(super) fn waves(release: &Release, members: impl IntoIterator<Item = WaveIndex>) -> Vec<String> {
     let mut counts: BTreeMap<WaveIndex, usize> = BTreeMap::new();
-    for entry in entries.values() {
-        *counts.entry(entry.wave).or_default() += 1;
+    for wave in members {
+        *counts.entry(wave).or_default() += 1;
     }
     let line = |(index, wave): (u16, &nixfleet_core::model::policy::Wave)| {
         let count = counts.get(&WaveIndex(index)).copied().unwrap_or(0);

@@ -13,7 +13,7 @@ use nixfleet_trust::root::{Role, RoleName, Root};
 use nixfleet_trust::threshold::Signatures;
 use nixfleet_trust::trust::Trust;
 
-use super::{diff, newest, seq, show};
+use super::{diff, newest, seq, show, tell_fork};
 use crate::cli::folder::Folder;
 use crate::cli::now;
 use crate::cli::sign::{Chosen, SignArgs, write_bytes};
@@ -62,7 +62,7 @@ pub(super) fn sign(folder: &Folder, args: &ReleaseSignArgs) -> Done {
         return Err(Complaint::refused(format!("{id} signs no releases of channel {channel}"))
             .hint("`nixfleet root show` lists the keys that do"));
     }
-    tell(folder, &opened, root, &args.from)?;
+    tell(folder, &opened, root, args)?;
     ui::confirm(&format!("sign release {channel}/{seq} with {id}?"), args.sign.yes)?;
     let held = served.lock()?;
     // Somebody may have signed while this person was reading.
@@ -104,7 +104,9 @@ fn publish_if_enough(
         return Ok(());
     }
     // As a host will see it, before any does.
-    drop(trust.accept_release(channel, &envelope.to_bytes(), now)?);
+    let bytes = envelope.to_bytes();
+    drop(trust.accept_release(channel, &bytes, now)?);
+    tell_fork(folder, trust, (channel, seq), &bytes, now)?;
     let newer = served.latest(channel)?.filter(|latest| *latest > seq);
     // One from before the channel was set back gives way to a lower number.
     if let Some(newer) = newer
@@ -131,13 +133,18 @@ fn count(envelope: &Envelope, root: &Root, channel: &ChannelName, role: &Role) -
 }
 
 /// On stderr: what is about to be signed, and what it changes.
-fn tell(folder: &Folder, opened: &Opened, root: &Root, from: &[String]) -> Done {
+fn tell(folder: &Folder, opened: &Opened, root: &Root, args: &ReleaseSignArgs) -> Done {
     let Opened { release, envelope, entries } = opened;
     ui::say(&format!("release {}/{} of fleet {}", release.channel, release.seq, release.fleet));
     ui::say_all(show::summary(release, envelope, Some(root)));
-    ui::say_all(show::waves(release, entries));
-    let old = diff::before(folder, &release.channel, opened)?;
+    ui::say_all(show::waves(release, entries.values().map(|entry| entry.wave)));
+    let numbers = folder.numbers_by(args.which.root.as_deref(), &release.channel, now()?)?;
+    let old = diff::before(folder.served(), root, &numbers, opened)?;
+    ui::say(&match old {
+        Some(old) => format!("against     {}/{old}, the newest signed before it:", release.channel),
+        None => "against     nothing: no release before it is signed".to_owned(),
+    });
     let old = old.map(|old| open(folder.served(), &release.channel, old)).transpose()?;
-    ui::say_all(diff::words(&diff::compare(old.as_ref(), opened, from)?));
+    ui::say_all(diff::words(&diff::compare(old.as_ref(), opened, &args.from)?));
     Ok(())
 }

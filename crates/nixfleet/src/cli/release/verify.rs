@@ -8,7 +8,7 @@ use nixfleet_core::model::time::Date;
 use nixfleet_sys::text::chain;
 use nixfleet_trust::check::entry;
 
-use super::{newest, seq};
+use super::{newest, seq, tell_fork};
 use crate::cli::folder::Folder;
 use crate::cli::now;
 use crate::cli::ui::{self, Complaint, Done};
@@ -38,8 +38,9 @@ pub(super) fn verify(folder: &Folder, args: &ReleaseVerifyArgs) -> Done {
                 .hint("`nixfleet release sign` publishes one; `--seq` checks one that is not published"));
         }
     };
-    let accepted = trust.accept_release(channel, &served.release(channel, seq)?, now)?;
-    let release = accepted.release;
+    let bytes = served.release(channel, seq)?;
+    let release = trust.accept_release(channel, &bytes, now)?.release;
+    tell_fork(folder, &trust, (channel, seq), &bytes, now)?;
     if release.seq != seq {
         return Err(Complaint::refused(format!(
             "in the place of release {channel}/{seq} stands {}",

@@ -6,10 +6,10 @@ use std::path::Path;
 use nixfleet::authority::NextRoot;
 use nixfleet::fleet::suggest::did_you_mean;
 use nixfleet::signers;
-use nixfleet_core::model::names::{ChannelName, Seq};
+use nixfleet_core::model::names::{ChannelName, RootVersion, Seq};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::key::{KeyId, PublicKey};
-use nixfleet_trust::root::{self, ChannelRules, Root, RootVersion};
+use nixfleet_trust::root::{self, ChannelRules, Root};
 
 use super::{
     AddKeyArgs, ChannelArgs, NewArgs, RemoveKeyArgs, RenewArgs, Role, RotateArgs, ThresholdArgs, in_force,

@@ -134,6 +134,11 @@ pub(super) fn changes(old: Option<&Root>, next: &Root) {
         }
         return;
     };
+    differences(old, next);
+}
+
+/// Says on stderr what is another in `next` than in `old`.
+pub(crate) fn differences(old: &Root, next: &Root) {
     for id in next.keys.keys().filter(|id| !old.keys.contains_key(*id)) {
         ui::say(&format!("  + key {id}"));
     }

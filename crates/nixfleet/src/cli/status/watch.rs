@@ -13,6 +13,7 @@ use nixfleet::remote::live::{Live, Next};
 use nixfleet_core::model::time::Date;
 use nixfleet_core::wire::people::TroubleView;
 use nixfleet_core::wire::rollouts::RolloutView;
+use nixfleet_sys::text::one_line;
 use tokio::sync::watch::{Sender, channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -152,7 +153,7 @@ fn fitting(term: &Term, known: &Known, trouble: Option<&str>) -> Vec<String> {
         ),
         Some(trouble) => format!("as of event {}; {trouble}; trying again", known.fleet.newest_event),
     };
-    let foot = wrap(&foot, usize::from(width).max(1));
+    let foot = wrap(&one_line(&foot, usize::MAX), usize::from(width).max(1));
     // The last line is the cursor's.
     let room = usize::from(height).saturating_sub(foot.len() + 2).max(1);
     if lines.len() > room {

@@ -2,6 +2,7 @@
 //! repeats what the words say; elsewhere lines are as long as they are, and plain.
 
 use console::{Style, measure_text_width};
+use nixfleet_sys::text::one_line;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -10,7 +11,7 @@ const WRAPPED_MIN: usize = 24;
 /// How far in a cell stands that is below its line.
 const BELOW: usize = 4;
 
-/// A cell.
+/// A cell: one line, whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cell {
     text: String,
@@ -50,7 +51,7 @@ impl Page {
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self { text, tone: Tone::Plain }
+        Self::toned(text, Tone::Plain)
     }
 }
 
@@ -63,7 +64,7 @@ impl From<&str> for Cell {
 impl Cell {
     /// A text with a tone.
     pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: text.into(), tone }
+        Self { text: one_line(&text.into(), usize::MAX), tone }
     }
 
     fn painted(&self, text: &str, page: Page) -> String {
@@ -150,6 +151,12 @@ mod tests {
         let wanted =
             ["HOST   STATE   WAITS FOR", "web-1  failed  wave 1 must be done before it", "größe  ok"];
         assert_eq!(lines(&["HOST", "STATE", "WAITS FOR"], &rows(), PLAIN), wanted);
+    }
+
+    #[test]
+    fn a_foreign_text_in_a_cell_moves_no_cursor_and_begins_no_line() {
+        let rows = vec![vec!["web-1".into(), Cell::toned("ok\nweb-2\u{1b}[1A", Tone::Bad)]];
+        assert_eq!(lines(&["HOST", "STATE"], &rows, PLAIN), ["HOST   STATE", "web-1  ok web-2[1A"]);
     }
 
     #[test]

@@ -94,4 +94,5 @@ async fn of_several_hosts_each_is_asked_and_said_for_itself_whatever_another_one
     assert_eq!((json.code, acts["acts"].as_array().map(Vec::len)), (1, Some(1)), "{json:?}");
     assert_eq!((&acts["acts"][0]["name"], &acts["refused"][1]["name"]), (&"web-3".into(), &"web-2".into()));
     assert!(acts["refused"][0]["why"].as_str().is_some_and(|why| why.contains("not held")), "{json:?}");
+    assert_eq!((&acts["error"]["kind"], &acts["error"]["code"]), (&"refused".into(), &1.into()), "{json:?}");
 }

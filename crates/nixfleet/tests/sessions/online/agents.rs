@@ -68,7 +68,7 @@ impl Agent {
             profile: runs,
             reboot_needed: Vec::new(),
         };
-        self.take(&Event::AgentStarted { setup, world, journal: None }, None);
+        self.take(&Event::AgentStarted { setup, world, journal: None, root: None }, None);
     }
 
     /// It verifies and fetches a release of the session.
@@ -167,6 +167,6 @@ pub(crate) fn fleet_of(names: &[&str]) -> (Session, Vec<Agent>) {
 pub(crate) async fn pushed(names: &[&str]) -> (Session, Vec<Agent>, ControlPlane) {
     let (session, agents) = fleet_of(names);
     let server = ControlPlane::start(&session).await;
-    server.done(&session, &["release", "push", "--channel", "stable"]).await;
+    server.done(&session, &["release", "push", "--channel", "stable", "--yes"]).await;
     (session, agents, server)
 }

@@ -1,10 +1,17 @@
 //! What a person sees.
 
+use nixfleet_core::activation::outcome::{ActivationOutcome, Step, StepTime, Verdict};
+use nixfleet_core::host::{Event, Record, UpMs};
+use nixfleet_core::ids::{ActivationId, StorePath};
+use nixfleet_core::model::time::UnixMs;
+use nixfleet_core::wire::log::Fact;
+use nixfleet_core::wire::people::EventView;
 use serde_json::Value;
 
 use super::agents::pushed;
 use super::control_plane::{SOON, is_built};
 use super::stand_in::{Answer, StandIn};
+use crate::support::system;
 
 fn json(text: &str) -> Value {
     let value: Value = serde_json::from_str(text).expect("JSON");
@@ -224,4 +231,58 @@ async fn a_host_with_another_time_is_shown_with_how_far_it_is_off_and_with_what_
     let why = server.run(&["why", "web-1"]).await;
     assert!(why.out.contains("  its clock: 24h behind the control plane's"), "{why:?}");
     assert!(why.out.contains("  it refuses what it is served"), "{why:?}");
+}
+
+/// A host that was cut off for hours and reports them at once: what it did is an hour apart, and was taken in together.
+fn back_after_hours(asked: &str) -> Answer {
+    let system: StorePath = system('0', "1").parse().expect("a path");
+    let outcome = ActivationOutcome {
+        id: ActivationId::new(1, 2),
+        target: system.clone(),
+        previous: None,
+        generation: None,
+        verdict: Verdict::Converged,
+        warnings: Vec::new(),
+        reboot_needed: Vec::new(),
+        steps: vec![StepTime { step: Step::Realise, ms: 61_500 }, StepTime { step: Step::Fire, ms: 12 }],
+    };
+    let started = Event::LocalActivationStarted { id: outcome.id.clone(), target: system, at_ms: 0 };
+    let ended = Event::LocalActivationCompleted { outcome, at_ms: 0 };
+    let taken = |id: u64, at_ms: u64, fact: Fact| {
+        let host = Some("web-1".parse().expect("a name"));
+        EventView { id, at_ms: UnixMs::new(at_ms).expect("in range"), host, channel: None, fact }
+    };
+    let reported = |seq: u64, at_ms: u64, fact: Event| {
+        let at_ms = UnixMs::new(at_ms).expect("in range");
+        let record = Record { v: 1, seq, at_ms, up_ms: UpMs(at_ms.get()), fact };
+        taken(seq, 36_000_000, Fact::Reported { record: Box::new(record) })
+    };
+    let items = [
+        reported(1, 3_600_000, Event::Woke),
+        reported(2, 7_200_000, started),
+        reported(3, 7_500_000, ended),
+        taken(4, 36_005_000, Fact::Objected { objections: vec!["x".to_owned()] }),
+    ];
+    match asked {
+        asked if asked.starts_with("GET /v1/events") => {
+            let page = serde_json::json!({ "items": items, "next": null });
+            Answer::Says("200 OK", "application/json", page.to_string())
+        }
+        asked => a_day_behind(asked),
+    }
+}
+
+#[tokio::test]
+async fn what_a_host_reports_late_is_shown_when_it_was_and_with_what_each_step_took() {
+    let server = StandIn::start("localhost", back_after_hours).await;
+    let shown = server.run(&["host", "web-1"]).await;
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let lines: Vec<Vec<&str>> = shown.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    let at = lines.iter().position(|line| line.first() == Some(&"WHEN")).expect("a timeline");
+    assert_eq!(lines[at + 1][..3], ["1970-01-01", "01:00:00", "UTC"], "{shown:?}");
+    assert_eq!(lines[at + 2][..4], ["1970-01-01", "02:00:00", "UTC", "+60m"], "{shown:?}");
+    assert_eq!(lines[at + 3][..4], ["1970-01-01", "02:05:00", "UTC", "+5m"], "{shown:?}");
+    assert_eq!(lines[at + 4], ["realise", "61500", "ms,", "fire", "12", "ms"], "{shown:?}");
+    let noted = ["1970-01-01", "10:00:05", "UTC", "+5s"];
+    assert_eq!(lines[at + 5][..4], noted, "not eight hours: the two clocks are never mixed: {shown:?}");
 }

@@ -53,7 +53,7 @@ async fn every_verb_refuses_a_token_that_is_not_known() {
             &["error: the token is not known here", "hint: `nixfleet-control-plane token add"],
         );
     }
-    let words = ["release", "push", "--channel", "stable"];
+    let words = ["release", "push", "--channel", "stable", "--yes"];
     let wrong = said(server.verb(&session, "nixfleet_wrong", &words).run().await);
     refused(&wrong, 1, &["the token is not known here"]);
 }
@@ -80,7 +80,7 @@ async fn a_viewer_may_look_and_not_act() {
         &["unhold", "web-1", "--why", "x", "--yes"],
         &["retry", "web-1", "--why", "x", "--yes"],
         &["rollout", "skip", "web-1", "--why", "x", "--yes"],
-        &["release", "push", "--channel", "stable"],
+        &["release", "push", "--channel", "stable", "--yes"],
     ] {
         let said = server.view(&session, words).await;
         refused(
@@ -134,7 +134,7 @@ async fn a_server_that_is_down_is_unreachable_for_every_verb() {
             &["error: https://localhost:", "cannot be reached", "hint: is `nixfleet-control-plane run`"],
         );
     }
-    let said = server.operate(&session, &["release", "push", "--channel", "stable"]).await;
+    let said = server.operate(&session, &["release", "push", "--channel", "stable", "--yes"]).await;
     refused(&said, 3, &["cannot be reached"]);
 }
 

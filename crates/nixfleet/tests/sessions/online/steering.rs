@@ -7,7 +7,7 @@ use super::control_plane::{ControlPlane, SOON, is_built};
 use crate::support::Session;
 
 /// Waits until a verb prints all of `words`.
-async fn until(server: &ControlPlane, session: &Session, verb: &[&str], words: &[&str]) -> String {
+pub(crate) async fn until(server: &ControlPlane, session: &Session, verb: &[&str], words: &[&str]) -> String {
     let mut last = String::new();
     let read = async {
         loop {
@@ -83,7 +83,7 @@ async fn a_wave_that_waits_for_a_person_is_opened_by_one() {
         .replace("\"name\":\"canary\"", "\"approval\":\"by-a-person\",\"name\":\"canary\"");
     session.write("fleet.json", &gated);
     session.publish();
-    server.done(&session, &["release", "push", "--channel", "stable"]).await;
+    server.done(&session, &["release", "push", "--channel", "stable", "--yes"]).await;
     agents[0].started();
     agents[0].staged(&session, 2);
     agents[0].report(&server).await;

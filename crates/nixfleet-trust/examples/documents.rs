@@ -1,7 +1,7 @@
-//! Measures what a host and the command line do most: `cargo run --release -p nixfleet-trust --example bench`.
+//! Measures what a host fetches and verifies for an update, in fleets of three sizes: `cargo xtask bench documents`.
 //!
-//! Prints `name value unit` lines. Every figure is the median of several rounds on one thread. The numbers to hold are
-//! in the design: a release and an entry are verified in 1 ms; 100,000 entries are assembled in 1 s.
+//! Prints a Markdown table. Times are medians on one thread. The numbers to hold are in the design: a release and an
+//! entry are verified in 1 ms; 100,000 entries are assembled in 1 s.
 
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -10,13 +10,15 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
-use nixfleet_core::model::names::Seq;
+use nixfleet_core::model::layout;
+use nixfleet_core::model::names::{RootVersion, Seq};
+use nixfleet_core::model::policy::Policy;
 use nixfleet_core::model::release::{Entry, Release};
 use nixfleet_core::model::time::UnixMs;
 use nixfleet_trust::author::{self, Assembly};
 use nixfleet_trust::check::entry::{HostIdentity, own_entry};
 use nixfleet_trust::key::PublicKey;
-use nixfleet_trust::root::{ChannelRules, Role, Root, RootVersion};
+use nixfleet_trust::root::{ChannelRules, Role, Root};
 use nixfleet_trust::sign::private_key::PrivateKey;
 use nixfleet_trust::sign::{self, Signer};
 use nixfleet_trust::trust::Trust;
@@ -26,27 +28,48 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const NOW: u64 = 1_795_600_000_000;
 const DAY: u64 = 86_400_000;
+/// The number of the release, as it is after some years.
+const SEQ: u64 = 1_000;
 /// As many hosts as the design is made for.
 const HOSTS: u32 = 100_000;
+/// The sizes that are compared.
+const SIZES: [u32; 3] = [10, 1_000, HOSTS];
+/// How often a release with an entry is verified for one figure: a second or less.
+const VERIFIED: usize = 5_000;
 
 fn main() -> Result<()> {
-    let (root_key, release_keys) =
-        (PrivateKey::generate()?, [PrivateKey::generate()?, PrivateKey::generate()?]);
-    let host_key = PrivateKey::generate()?.public_key().clone();
-    for hosts in [10, 1_000, HOSTS] {
-        measure(hosts, &root_key, &release_keys, &host_key)?;
+    let keys = Keys {
+        root: PrivateKey::generate()?,
+        release: [PrivateKey::generate()?, PrivateKey::generate()?],
+        host: PrivateKey::generate()?.public_key().clone(),
+    };
+    let columns = SIZES.into_iter().map(|hosts| measure(hosts, &keys)).collect::<Result<Vec<_>>>()?;
+    let heads = SIZES.map(|hosts| format!("{hosts} hosts"));
+    println!("| what a host fetches for an update, beside its closure |{}", row(heads));
+    println!("|---|{}", "---|".repeat(SIZES.len()));
+    for (number, (what, _)) in columns[0].iter().enumerate() {
+        println!("| {what} |{}", row(columns.iter().map(|column| column[number].1.clone())));
     }
     Ok(())
 }
 
-fn measure(
-    hosts: u32,
-    root_key: &PrivateKey,
-    release_keys: &[PrivateKey; 2],
-    host_key: &PublicKey,
-) -> Result<()> {
+fn row(cells: impl IntoIterator<Item = String>) -> String {
+    cells.into_iter().fold(String::new(), |row, cell| row + " " + &cell + " |")
+}
+
+/// Whose signatures there are, and a key that those of the hosts are made after.
+struct Keys {
+    root: PrivateKey,
+    release: [PrivateKey; 2],
+    host: PublicKey,
+}
+
+/// The rows of one column: what it is, and its value.
+type Column = Vec<(&'static str, String)>;
+
+fn measure(hosts: u32, keys: &Keys) -> Result<Column> {
     let policy = serde_json::from_value(policy())?;
-    let entries = entries(hosts, host_key)?;
+    let entries = entries(hosts, &keys.host)?;
     let rounds = if hosts == HOSTS { 5 } else { 20 };
     let mut copies = vec![entries; rounds];
     let mut made = None;
@@ -61,34 +84,48 @@ fn measure(
         written = assembly.envelopes().map(|(_, envelope)| envelope.to_bytes().len()).sum();
         Ok(())
     })?;
+    let latest = layout::write_latest(Seq::new(SEQ)?).len();
+    let release = signed_release(&assembly, &policy, keys)?;
+    let verifying = verifying(&assembly, &release, keys)?;
+    let entry = written as f64 / f64::from(hosts);
+    Ok(vec![
+        ("`latest`, bytes", latest.to_string()),
+        ("the release with two signatures, bytes", release.len().to_string()),
+        ("its own entry with the proof, bytes in the mean", format!("{entry:.0}")),
+        ("all of it, bytes", format!("{:.0}", (latest + release.len()) as f64 + entry)),
+        ("release and entry verified, ms", format!("{:.2}", verifying * 1e3)),
+        ("where they are made: all entries checked and hashed, ms", format!("{:.2}", assembling * 1e3)),
+        ("where they are made: all proofs and bytes, ms", format!("{:.2}", writing * 1e3)),
+    ])
+}
 
+/// The bytes of a release with these entries.
+fn signed_release(assembly: &Assembly, policy: &Policy, keys: &Keys) -> Result<Vec<u8>> {
     let release: Release = serde_json::from_value(json!({
-        "fleet": "acme", "channel": "stable", "seq": 7, "created_ms": NOW, "expires_ms": NOW + 10 * DAY,
+        "fleet": "acme", "channel": "stable", "seq": SEQ, "created_ms": NOW, "expires_ms": NOW + 10 * DAY,
         "revision": "3f1c9a7e5b2d48603f1c9a7e5b2d48603f1c9a7e", "policy": policy,
         "hosts": assembly.hosts(), "entries_root": assembly.entries_root(), "previous": assembly.entries_root(),
     }))?;
-    let root = root(root_key.public_key(), release_keys)?;
-    let trust = Trust::begin(&sign::add(&author::root(&root)?, root_key)?.to_bytes())?;
     let mut signed = author::release(&release)?;
-    for key in release_keys {
+    for key in &keys.release {
         signed = sign::add(&signed, key)?;
     }
-    let release = signed.to_bytes();
+    Ok(signed.to_bytes())
+}
+
+/// How long a host takes to verify the release and its own entry, from their bytes, in seconds.
+fn verifying(assembly: &Assembly, release: &[u8], keys: &Keys) -> Result<f64> {
+    let root = root(keys.root.public_key(), &keys.release)?;
+    let trust = Trust::begin(&sign::add(&author::root(&root)?, &keys.root)?.to_bytes())?;
     let (host, entry) = assembly.envelopes().last().ok_or("there are hosts")?;
-    let (me, entry) =
-        (HostIdentity { name: host.clone(), key: host_key_of(hosts - 1, host_key)? }, entry.to_bytes());
+    let (entry, key) = (entry.to_bytes(), host_key_of(assembly.hosts() - 1, &keys.host)?);
+    let me = HostIdentity { name: host.clone(), key };
     let (channel, clock) = ("stable".parse()?, UnixMs::new(NOW)?);
-    let verifying = median(2_000, || {
-        let accepted = trust.accept_release(&channel, &release, clock)?;
+    median(VERIFIED, || {
+        let accepted = trust.accept_release(&channel, release, clock)?;
         black_box(own_entry(&accepted.release, &entry, &me)?);
         Ok(())
-    })?;
-    println!("{hosts}-hosts/verify-release-and-entry {:.3} ms", verifying * 1e3);
-    println!("{hosts}-hosts/assemble {:.1} ms", assembling * 1e3);
-    println!("{hosts}-hosts/prove-and-write-all-entries {:.1} ms", writing * 1e3);
-    println!("{hosts}-hosts/release {} bytes", release.len());
-    println!("{hosts}-hosts/entry-and-proof {:.0} bytes", written as f64 / f64::from(hosts));
-    Ok(())
+    })
 }
 
 /// Seconds.
