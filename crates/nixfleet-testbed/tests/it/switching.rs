@@ -241,17 +241,13 @@ fn a_late_or_unrelated_failure_counts_as_in_the_real_one() -> Result<()> {
     // Forgotten by the next run, which starts it again through multi-user.target.
     let (code, words) = switch_again(&host, System::Base, "switch")?;
     ensure!(code == 0 && state(&host, "demo-late.service") != "failed", "{words}");
-    host.run(&[
-        "systemd-run",
-        "--unit=unrelated",
-        "-p",
-        "Restart=always",
-        "-p",
-        "RestartSec=60",
-        "sh",
-        "-c",
-        "sleep 0.5; exit 5",
-    ])?;
+    let restarts = ["--property=Restart=always", "--property=RestartSec=600"];
+    let unrelated = [&["systemd-run", "--unit=unrelated"], &restarts[..], &["sh", "-c", "exit 5"]].concat();
+    host.run(&unrelated)?.success()?;
+    host.wait_until("it has failed and is to be restarted", SOON, |host| {
+        let shown = host.run(&["systemctl", "show", "-P", "SubState", "unrelated.service"]);
+        shown.is_ok_and(|output| output.text() == "auto-restart")
+    })?;
     let (code, words) = switch_again(&host, System::Base, "switch")?;
     ensure!(code == 4 && words.contains("unrelated.service"), "{code} {words}");
     Ok(())
