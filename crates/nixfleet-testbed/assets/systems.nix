@@ -114,6 +114,8 @@ let
   web = docroot: lines [
     "[Unit]" "Description=A service that answers /health on port 8000" "After=network-setup.service"
     "[Service]" "ExecStart=/bin/busybox httpd -f -p 8000 -h ${docroot}" "Restart=on-failure"
+    # Started is who listens.
+    "ExecStartPost=/bin/bash -c 'until { : < /dev/tcp/127.0.0.1/8000; } 2> /dev/null; do sleep 0.05; done'"
   ];
   site = version: drv "site-${version}" { } ''mkdir $out; echo "ok ${version}" > $out/health; echo home > $out/index.html'';
   emptySite = drv "site-empty" { } ''mkdir $out; echo home > $out/index.html'';
@@ -363,7 +365,8 @@ let
     hand-started = system "hand-started" { units = baseUnits // { "hand-started.service" = service "hand-started" "1" ""; }; };
     hand-started-fails = system "hand-started-fails" { units = baseUnits // { "hand-started.service" = failing "hand-started"; }; };
     hangs = system "hangs" (with2 { before = unlessBooting "sleep infinity"; });
-    slow = system "slow" (with2 { before = unlessBooting "sleep 12"; });
+    # Whoever has something to do meanwhile holds it up by a file.
+    slow = system "slow" (with2 { before = unlessBooting "sleep 12; while [ -e /run/hold-activate ]; do sleep 0.1; done"; });
     precheck-fails = system "precheck-fails" (with2 { preCheck = script "pre-switch-checks" "echo 'a check says no'; exit 1"; });
     bootloader-fails = system "bootloader-fails" (with2 { bootLoader = script "boot-loader" "echo 'OSError: [Errno 28] No space left on device' >&2; exit 1"; });
     exits-1-after-flip = system "exits-1-after-flip" (with2 { wrapper = ''STAND_IN_EXIT_AFTER_ACTIVATE=1 exec ${switchProgram} "$@"''; });
@@ -413,7 +416,7 @@ let
     darwin-good = darwin "darwin-good" { };
     darwin-fails = darwin "darwin-fails" { between = "echo 'a step failed' >&2; false"; };
     darwin-hangs = darwin "darwin-hangs" { between = "echo 'about to hang'; sleep infinity"; };
-    darwin-slow = darwin "darwin-slow" { between = "sleep 12"; };
+    darwin-slow = darwin "darwin-slow" { between = "sleep 12; while [ -e /run/hold-activate ]; do sleep 0.1; done"; };
     darwin-floods = darwin "darwin-floods" { before = ''
       printf '\xff\xfe not utf-8 \xc3\x28\n'; printf '\xff\xfe not utf-8 \xc3\x28\n' >&2
       head -c 3000000 /dev/zero | tr '\0' y; echo

@@ -138,8 +138,14 @@ pub trait ActivationBackend: Sync {
     /// What it takes to read what a run printed.
     fn can_read_output(&self) -> Result<(), MissingTools>;
 
-    /// The last lines that the run printed, so far or in all; at most `lines_max`.
-    fn last_lines(&self, unit: &str, lines_max: u32) -> impl Future<Output = Vec<String>> + Send;
+    /// The last lines that the run printed, so far or in all; at most `lines_max`. What whoever keeps them has not taken in `within` that
+    /// time is missing.
+    fn last_lines(
+        &self,
+        unit: &str,
+        lines_max: u32,
+        within: Duration,
+    ) -> impl Future<Output = Vec<String>> + Send;
 
     /// Removes what the platform keeps to find a run of an activation that is over; its output stays.
     fn forget_run(&self, unit: &str);

@@ -22,8 +22,8 @@ use super::verify_poll::POLL_BUDGET;
 
 /// How long the deadman waits for a living agent that is past its deadline, before it ends that agent.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long that of a later boot waits for the boot to be over; a job that never ends must not keep it.
-const PATIENCE_BOOTING: Duration = Duration::from_mins(10);
+/// How long the one of a later boot, and the probes after it, wait for the boot to be over; a job that never ends must not keep them.
+pub(crate) const PATIENCE_BOOTING: Duration = Duration::from_mins(10);
 /// Between two looks at whether the boot is over.
 const LOOK_AT_BOOT_EVERY: Duration = Duration::from_secs(1);
 /// How long it waits for one that is on the way back already, or has confirmed and writes the boot entries.
@@ -86,7 +86,7 @@ fn patience(activation: &Activation, deadline: Deadline) -> Duration {
 }
 
 /// Waits for the end of the boot, for so long at most; says whether it came.
-pub(super) async fn boot_is_over<B: ActivationBackend>(backend: &B, within: Duration) -> bool {
+pub(crate) async fn boot_is_over<B: ActivationBackend>(backend: &B, within: Duration) -> bool {
     let give_up = Instant::now() + within;
     while backend.is_booting().await {
         if Instant::now() >= give_up {

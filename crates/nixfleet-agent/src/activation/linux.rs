@@ -208,9 +208,9 @@ impl ActivationBackend for LinuxBackend {
         self.journal().map(drop)
     }
 
-    async fn last_lines(&self, unit: &str, lines_max: u32) -> Vec<String> {
+    async fn last_lines(&self, unit: &str, lines_max: u32, within: Duration) -> Vec<String> {
         let (Ok(tools), Ok(name)) = (self.journal(), unit_name(unit)) else { return Vec::new() };
-        tools.last_lines(&name, lines_max).await.unwrap_or_default()
+        tools.last_lines(&name, lines_max, within).await.unwrap_or_default()
     }
 
     fn forget_run(&self, unit: &str) {

@@ -31,8 +31,9 @@ use crate::failpoint;
 use crate::tools::Tools;
 use crate::tools::nix_store::REALISE_STALL;
 
-/// How often a held lock is tried again, and after which pause: a second in all.
-const LOCK_TRIES: u32 = 20;
+/// How often a held lock is tried again, and after which pause: three seconds in all. Whoever only looks has it for milliseconds, unless
+/// the processor goes to others meanwhile.
+const LOCK_TRIES: u32 = 60;
 pub(super) const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
 
 type Held = (Lock, Journal);

@@ -20,6 +20,7 @@ use super::realise::no_space_or_internal;
 use super::types::{Observer, Weight};
 use super::verify_poll::{POLL_BUDGET, Polled, verify_poll};
 use crate::tools::Tools;
+use crate::tools::journal::FOR_PEOPLE;
 use crate::{failpoint, reboot};
 use nixfleet_sys::text::chain;
 
@@ -325,7 +326,7 @@ impl<'a, B: ActivationBackend> Run<'a, B> {
 
     /// The last lines of the newest run.
     pub async fn last_lines(&self, unit: &str) -> Vec<String> {
-        self.backend.last_lines(unit, LAST_LINES).await
+        self.backend.last_lines(unit, LAST_LINES, FOR_PEOPLE).await
     }
 }
 

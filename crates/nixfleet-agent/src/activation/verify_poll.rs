@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::ActivationBackend;
+use crate::tools::journal::TO_DECIDE;
 
 /// How long a switch may take before its whole cgroup is ended.
 ///
@@ -163,7 +164,7 @@ pub async fn aftermath<B: ActivationBackend>(
     let troubled = if suspects.is_empty() { suspects } else { backend.clear_suspects(suspects).await };
     let (platform, was_running) = (backend.platform(), expected == previous);
     let end = if hides_another(platform, end) {
-        end_behind(end, &backend.last_lines(unit, OUTPUT_LINES).await)
+        end_behind(end, &backend.last_lines(unit, OUTPUT_LINES, TO_DECIDE).await)
     } else {
         end
     };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use nixfleet_agent::activation::ActivationBackend;
 use nixfleet_agent::activation::host::HostPaths;
 use nixfleet_agent::activation::journal;
+use nixfleet_agent::tools::journal::FOR_PEOPLE;
 use nixfleet_core::activation::end::RunEnd;
 use nixfleet_core::activation::outcome::Verdict;
 use nixfleet_core::activation::record::{Activation, Fired, Reached, Run};
@@ -161,7 +162,7 @@ pub(crate) async fn logs<B: ActivationBackend>(state: &Path, id: &str, as_json: 
     let backend = B::with_state(state);
     backend.can_read_output().map_err(|missing| Refusal::from(&missing))?;
     for fired in &activation.runs {
-        let lines = backend.last_lines(&fired.unit, LOG_LINES).await;
+        let lines = backend.last_lines(&fired.unit, LOG_LINES, FOR_PEOPLE).await;
         let end = fired.end.map_or_else(|| "not over".to_owned(), |end| end.to_string());
         if as_json {
             ui::json(&serde_json::json!({ "unit": fired.unit, "end": fired.end, "lines": lines }));

@@ -15,9 +15,11 @@ use nixfleet_core::nix::NotUnderstood;
 
 /// A journal on a slow disk takes seconds for its first answer.
 const JOURNAL_DEADLINE: Duration = Duration::from_secs(20);
-/// How long the journal may take to take in what was said to it, which is milliseconds but for a slow disk or a flood. After it the
-/// last words may be missing, and a way back waits no longer for them.
-const TAKE_IN_DEADLINE: Duration = Duration::from_secs(3);
+/// How long the journal may take to take in what was said to it, where it is for people to read: milliseconds but for a slow disk or a
+/// flood. After it the last words may be missing, and a way back waits no longer for them.
+pub const FOR_PEOPLE: Duration = Duration::from_secs(3);
+/// The same where something is decided by what was said.
+pub const TO_DECIDE: Duration = Duration::from_secs(30);
 /// Lines of one answer, whatever is asked for: a screenful of a report, many times over.
 pub const LINES_MAX: u32 = 10_000;
 /// Bytes kept of one line.
@@ -59,9 +61,9 @@ pub struct Entry {
     pub priority: Option<u8>,
 }
 
-/// Returns when the journal has taken in all that was said to it until now.
-pub fn take_in(tools: &Tools) -> Cmd {
-    tools.command(&tools.journalctl).arg("--sync").deadline(TAKE_IN_DEADLINE)
+/// Returns when the journal has taken in all that was said to it until now, or after that time.
+pub fn take_in(tools: &Tools, within: Duration) -> Cmd {
+    tools.command(&tools.journalctl).arg("--sync").deadline(within)
 }
 
 /// The last lines of a unit in this boot, as text.
@@ -149,9 +151,14 @@ pub fn parse_last_lines(stdout: &str, lines: u32) -> Vec<String> {
 
 impl Tools {
     /// The last lines that the unit has said in this boot, with those that the journal had yet to take in: a unit ends before it has.
-    pub async fn last_lines(&self, unit: &UnitName, lines: u32) -> Result<Vec<String>, ToolError> {
+    pub async fn last_lines(
+        &self,
+        unit: &UnitName,
+        lines: u32,
+        within: Duration,
+    ) -> Result<Vec<String>, ToolError> {
         // What cannot be taken in is missing, and what is there is shown all the same.
-        let _ = take_in(self).run().await;
+        let _ = take_in(self, within).run().await;
         understood(last_lines(self, unit, lines), |text| Ok(parse_last_lines(text, lines))).await
     }
 

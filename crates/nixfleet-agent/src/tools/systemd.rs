@@ -16,6 +16,7 @@ use nixfleet_sys::exec::{Cmd, Finished};
 use tokio::time::{Instant, sleep};
 
 use super::bus::{self, BusError};
+use super::journal::FOR_PEOPLE;
 use super::nix_store::understood;
 use super::units::{
     ActiveState, SHOWN, SystemState, UnitName, UnitShown, UnitState, parse_list_units, parse_show,
@@ -313,13 +314,15 @@ impl Tools {
                 done(instead).await.map_err(StartError::Program)
             }
             Err(BusError::JobFailed(result)) => {
-                let last_lines = self.last_lines(unit, LAST_LINES).await.unwrap_or_default().join("\n");
+                let last_lines =
+                    self.last_lines(unit, LAST_LINES, FOR_PEOPLE).await.unwrap_or_default().join("\n");
                 Err(StartError::Job { unit: unit.to_string(), result, last_lines })
             }
             Err(BusError::Unanswered(why)) => match self.await_answer(unit).await {
                 Ok(UnitShown::Loaded(status)) if status.active != ActiveState::Failed => Ok(()),
                 Ok(UnitShown::Loaded(status)) => {
-                    let last_lines = self.last_lines(unit, LAST_LINES).await.unwrap_or_default().join("\n");
+                    let last_lines =
+                        self.last_lines(unit, LAST_LINES, FOR_PEOPLE).await.unwrap_or_default().join("\n");
                     Err(StartError::Job { unit: unit.to_string(), result: status.result, last_lines })
                 }
                 Ok(UnitShown::NotLoaded) => Err(StartError::Unsure { unit: unit.to_string(), why }),

@@ -9,8 +9,8 @@
 use nixfleet_testbed::{Flavour, Host, System};
 
 use crate::common::{
-    AGENT, LIMIT, UNIT, assert_rests_on, await_on, await_settled, begin, fires, history, host, hosts_run,
-    reach,
+    AGENT, HOLD, LIMIT, UNIT, assert_rests_on, await_on, await_settled, begin, fires, history, host,
+    hosts_run, reach,
 };
 use crate::followed;
 
@@ -188,7 +188,7 @@ fn a_second_activation_while_one_runs_is_refused_and_changes_nothing() {
         return;
     }
     let host = host(Flavour::Trixie);
-    reach(&host, "before-fire", host.system(System::Good), "60s");
+    reach(&host, "before-fire", host.system(System::Good), "5m");
     let said = crate::common::activate(&host, host.system(System::Good3), &[]);
     said.assert(1, "failed");
     assert_eq!(said.failure(), "busy");
@@ -215,6 +215,7 @@ fn a_switch_that_was_cut_off_and_whose_end_nobody_could_record_is_run_once_more(
     let slow = host.system(System::Slow).to_owned();
     // It would see for itself that the run is gone, as long as it lives.
     host.run(&["systemctl", "stop", "nixfleet-agent.service"]).expect("it runs");
+    host.write_file(HOLD, "").expect("written");
     begin(&host, &slow, "5m", &[]);
     // Services are stopped by now, and the link leads to the previous system for a while yet.
     let stopped = host.wait_until("the switch has stopped what it replaces", LIMIT, |host| {
@@ -233,6 +234,7 @@ fn a_switch_that_was_cut_off_and_whose_end_nobody_could_record_is_run_once_more(
     });
     assert!(gone.is_ok(), "{:?}", host.units());
     assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)), "it was in time");
+    host.run(&["rm", HOLD]).expect("it runs").success().expect("let go");
     assert_eq!(host.sh(&format!("umount {ends}")).expect("it runs").code, 0);
     host.run_for(LIMIT, &[AGENT, "recover"]).expect("it runs");
     await_settled(&host, None);

@@ -6,7 +6,7 @@
 use nixfleet_testbed::{Flavour, Host, Output, System};
 use serde_json::Value;
 
-use crate::common::{AGENT, LIMIT, Said, assert_nothing_left, history, host, hosts_run};
+use crate::common::{AGENT, HOLD, LIMIT, Said, assert_nothing_left, history, host, hosts_run};
 
 const DARWIN: &str = "NIXFLEET_BACKEND=darwin";
 
@@ -90,7 +90,7 @@ fn a_failed_activate_is_reverted_since_it_may_have_done_half_of_its_work() {
 
 #[test]
 fn a_hung_activate_is_ended_and_reverted() {
-    let flags = ["--confirm-within", "15s"];
+    let flags = ["--confirm-within", "30s"];
     let Some(host) = check(System::DarwinHangs, &flags, (5, "reverted", "switch-failed"), System::Base)
     else {
         return;
@@ -145,7 +145,7 @@ fn what_is_no_system_of_this_platform_is_refused() {
 
 #[test]
 fn a_probe_that_nobody_answers_reverts() {
-    let flags = ["--probe", "tcp:127.0.0.1:9", "--confirm-within", "20s"];
+    let flags = ["--probe", "tcp:127.0.0.1:9", "--confirm-within", "30s"];
     check(System::DarwinGood, &flags, (5, "reverted", "probe-failed"), System::Base);
 }
 
@@ -155,15 +155,24 @@ fn a_trial_is_confirmed_by_hand_and_one_that_nobody_confirms_comes_back() {
         return;
     }
     let host = darwin_host();
-    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
-    assert_eq!(detached(&host).len(), 1, "the deadman waits");
+    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "5m"]).assert(0, "on-trial");
+    the_deadman(&host);
     let base = Some(host.system(System::Base).to_owned());
     assert_eq!(host.profile_system(), base, "what a reboot brings is still the previous system");
     let confirmed = agent(&host, &["confirm"]);
     assert_eq!(confirmed.code, 0, "{}", confirmed.stderr);
     assert_rests_on(&host, System::DarwinGood);
-    activate(&host, System::DarwinSlow, &["--trial", "--confirm-within", "30s"]).assert(0, "on-trial");
+    activate(&host, System::DarwinSlow, &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
     assert_brought_back(&host, "confirm-timeout", System::DarwinGood);
+}
+
+/// Waits until nothing but the deadman is detached, and returns it: what ran `activate` ends just after its record.
+fn the_deadman(host: &Host) -> (u32, String) {
+    let alone = host.wait_until("the deadman waits alone", LIMIT, |host| detached(host).len() == 1);
+    assert!(alone.is_ok(), "{:?}", detached(host));
+    let waiting = detached(host).pop().expect("it waits");
+    assert!(waiting.1.contains(" deadman "), "{waiting:?}");
+    waiting
 }
 
 /// Waits until the deadman has told its story: nobody else is there to do it.
@@ -225,9 +234,8 @@ fn a_dead_agent_on_trial_is_brought_back_by_the_previous_systems_own_agent() {
     await_line(&host, "confirming");
     assert_eq!(host.current_system().as_deref(), Some(host.system(System::DarwinGood)));
     signal_group(&host, "KILL");
-    let waiting = detached(&host);
-    assert_eq!(waiting.len(), 1, "the deadman outlives the agent: {waiting:?}");
-    assert!(waiting[0].1.starts_with(&base), "{waiting:?} is {base}");
+    let waiting = the_deadman(&host);
+    assert!(waiting.1.starts_with(&base), "{waiting:?} outlives the agent, and is {base}");
     assert_brought_back(&host, "confirm-timeout", System::Base);
 }
 
@@ -249,11 +257,13 @@ fn an_activate_goes_on_when_the_agents_group_is_ended_and_is_picked_up_later() {
         return;
     }
     let host = darwin_host();
-    start(&host, System::DarwinSlow, "NONE=", &["--confirm-within", "60s"]);
+    host.write_file(HOLD, "").expect("written");
+    start(&host, System::DarwinSlow, "NONE=", &["--confirm-within", "5m"]);
     let begun = host.wait_until("activate has begun", LIMIT, |host| fires(host, System::DarwinSlow) == 1);
     assert!(begun.is_ok(), "{}", host.journal(UNIT).unwrap_or_default());
     signal_group(&host, "TERM");
     assert_eq!(host.current_system().as_deref(), Some(host.system(System::Base)), "it is not over yet");
+    host.run(&["rm", HOLD]).expect("it runs").success().expect("let go");
     let picked_up = agent(&host, &["recover"]);
     assert_eq!(picked_up.code, 0, "{}", picked_up.stderr);
     assert_eq!(last(&host)["outcome"]["verdict"], "converged");
@@ -267,7 +277,7 @@ fn the_output_of_a_run_can_be_read_while_it_goes_on() {
         return;
     }
     let host = darwin_host();
-    start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "30s"]);
+    start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "5m"]);
     let shown = host.wait_until("its output", LIMIT, |host| {
         let Some(id) = history(host).pop().and_then(|one| one["id"].as_str().map(str::to_owned)) else {
             return false;
@@ -287,7 +297,7 @@ fn a_process_id_that_is_used_again_is_neither_taken_for_the_run_nor_ended() {
         return;
     }
     let host = darwin_host();
-    start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "60s"]);
+    start(&host, System::DarwinHangs, "NONE=", &["--confirm-within", "5m"]);
     await_process(&host, "sleep infinity");
     signal_group(&host, "KILL");
     // The run dies without a record, and somebody who has nothing to do with it gets its leader's id.
@@ -310,12 +320,14 @@ fn a_run_that_is_killed_is_run_once_more_by_whoever_finds_it() {
         return;
     }
     let host = darwin_host();
-    start(&host, System::DarwinSlow, "NONE=", &["--confirm-within", "90s"]);
+    host.write_file(HOLD, "").expect("written");
+    start(&host, System::DarwinSlow, "NONE=", &["--confirm-within", "5m"]);
     let begun = host.wait_until("activate has begun", LIMIT, |host| fires(host, System::DarwinSlow) == 1);
     assert!(begun.is_ok(), "{}", host.journal(UNIT).unwrap_or_default());
     signal_group(&host, "KILL");
     let killed = host.sh("pkill -KILL -s $(cat /var/lib/nixfleet/ends/*.pid)").expect("it runs");
     assert_eq!(killed.code, 0, "{}", killed.stderr);
+    host.run(&["rm", HOLD]).expect("it runs").success().expect("let go");
     let picked_up = agent(&host, &["recover"]);
     assert_eq!(picked_up.code, 0, "{}", picked_up.stderr);
     assert_rests_on(&host, System::DarwinSlow);
@@ -332,7 +344,7 @@ fn a_reboot_on_trial_comes_back_on_the_previous_system_and_is_told() {
     let dropin = "/usr/local/lib/systemd/system/nixfleet-agent.service.d/darwin.conf";
     host.write_file(dropin, &format!("[Service]\nEnvironment={DARWIN}\n")).expect("written");
     host.sh("rm /boot/default").expect("removed");
-    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "90s"]).assert(0, "on-trial");
+    activate(&host, System::DarwinGood, &["--trial", "--confirm-within", "5m"]).assert(0, "on-trial");
     host.reboot().expect("it comes back");
     assert_brought_back(&host, "rebooted", System::Base);
     assert_eq!(host.booted_system().as_deref(), Some(host.system(System::Base)));
@@ -348,7 +360,7 @@ fn crash(point: &str, system: System) {
         return;
     }
     let host = darwin_host();
-    start(&host, system, &format!("NIXFLEET_FAILPOINT={point}"), &["--confirm-within", "60s"]);
+    start(&host, system, &format!("NIXFLEET_FAILPOINT={point}"), &["--confirm-within", "5m"]);
     let reached = host.wait_until("the failpoint is reached", LIMIT, |host| host.exists(MARK));
     assert!(reached.is_ok(), "{point}: {}", host.journal(UNIT).unwrap_or_default());
     signal_group(&host, "KILL");

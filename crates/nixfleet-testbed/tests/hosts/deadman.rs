@@ -79,7 +79,7 @@ fn a_daemon_reload_does_not_move_the_deadman() {
         return;
     }
     let host = host(Flavour::Trixie);
-    let target = host.system(System::Slow).to_owned();
+    let target = host.system(System::Good).to_owned();
     fire_and_forget(&host, &target, &["--trial", "--confirm-within", "60s"]);
     kill_all_agents(&host);
     let deadline_ms = written(&host, "arming-deadman")["deadline_ms"].as_u64().expect("a time of this boot");
@@ -111,7 +111,7 @@ fn written(host: &Host, kind: &str) -> Value {
 /// Milliseconds since the boot, and since 1970, at the same moment.
 fn now_ms(host: &Host) -> (u64, u64) {
     let said = host
-        .sh("read -r up _ < /proc/uptime; echo ${up%.*}${up#*.}0 $(date +%s%3N)")
+        .sh("clock=$(date +%s%3N); read -r up _ < /proc/uptime; echo ${up%.*}${up#*.}0 $clock")
         .expect("it runs")
         .stdout;
     let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().expect("a number")).collect();
@@ -140,7 +140,7 @@ fn a_reboot_into_a_system_with_a_broken_agent_is_brought_back() {
     for flavour in Flavour::ALL {
         let host = host(*flavour);
         let target = host.system(System::KernelAgentBroken).to_owned();
-        activate(&host, &target, &["--confirm-within", "10s"]).assert(6, "deferred-pending-reboot");
+        activate(&host, &target, &["--confirm-within", "40s"]).assert(6, "deferred-pending-reboot");
         // Whoever starts what the targets want, as a switch does, does not wake it in this boot.
         host.run(&["systemctl", "daemon-reload"]).expect("it runs").success().expect("reloaded");
         host.run(&["systemctl", "start", "timers.target"]).expect("it runs").success().expect("started");
@@ -160,7 +160,7 @@ fn a_trial_that_is_confirmed_by_hand_stays() {
         return;
     }
     let host = host(Flavour::Bookworm);
-    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
+    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "5m"]).assert(0, "on-trial");
     assert_eq!(
         host.boot_default().as_deref(),
         Some(host.system(System::Base)),
@@ -178,19 +178,23 @@ fn a_confirmation_asks_the_probes_and_tells_what_is_kept() {
     }
     let host = host(Flavour::Trixie);
     let confirm = || Said::of(&host.run_for(LIMIT, &[AGENT, "confirm", "--json"]).expect("it runs"));
-    let flags = ["--trial", "--confirm-within", "110s", "--probe", "exec:/bin/cat /run/well"];
+    let flags = ["--trial", "--confirm-within", "5m", "--probe", "tcp:127.0.0.1:9"];
     activate(&host, host.system(System::Good), &flags).assert(0, "on-trial");
     let early = confirm();
     early.assert(1, "on-trial");
     assert_eq!(early.failure(), "probe-failed", "{}", early.json);
     assert_eq!(host.boot_default().as_deref(), Some(host.system(System::Base)), "nothing is kept yet");
-    host.write_file("/run/well", "yes").expect("written");
+    let _well = host.spawn(&["/bin/busybox", "httpd", "-f", "-p", "9", "-h", "/run"]).expect("started");
+    let listens = ["/bin/bash", "-c", ": < /dev/tcp/127.0.0.1/9"];
+    let well =
+        host.wait_until("it is well", LIMIT, |host| host.run(&listens).is_ok_and(|said| said.code == 0));
+    well.expect("somebody listens");
     confirm().assert(0, "converged");
     assert_rests_on(&host, System::Good);
     let late = confirm();
     late.assert(1, "nothing-on-trial");
     assert_eq!(late.json["last"]["verdict"], "converged", "{}", late.json);
-    let flags = ["--trial", "--confirm-within", "110s", "--keep-failed-units"];
+    let flags = ["--trial", "--confirm-within", "5m", "--keep-failed-units"];
     activate(&host, host.system(System::UnitFails), &flags).assert(0, "on-trial");
     let kept = confirm();
     kept.assert(4, "live-with-failed-units");
@@ -216,10 +220,12 @@ fn whoever_switches_by_hand_during_a_trial_keeps_their_system() {
     let host = host(Flavour::Trixie);
     // Confirmed, or left to the deadman: either way theirs stays.
     for confirms in [true, false] {
-        let within = if confirms { "90s" } else { "60s" };
+        let within = if confirms { "5m" } else { "90s" };
         let on_trial = host.system(System::Good).to_owned();
-        activate(&host, &on_trial, &["--trial", "--confirm-within", within]).assert(0, "on-trial");
         let theirs = if confirms { System::Third } else { System::Twin };
+        // The time of the trial is for the switch alone.
+        host.fetch(host.system(theirs)).expect("it is there");
+        activate(&host, &on_trial, &["--trial", "--confirm-within", within]).assert(0, "on-trial");
         rebuild_by_hand(&host, theirs, "switch");
         if confirms {
             // Refused, or too late: the daemon, which a switch starts, may have seen it first.

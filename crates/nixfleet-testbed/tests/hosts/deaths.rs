@@ -275,7 +275,10 @@ impl Struck {
         host.write_file(drop_in, &stands_still).expect("written");
         host.run(&["systemctl", "daemon-reload"]).expect("it runs");
         // The built-in probes run every ten seconds; this one every second.
-        let saying = Saying { probes: json!([web()]), ..Saying::default() };
+        let mut web = web();
+        // At a boot the agent may be first by seconds.
+        web["failures"] = json!(30);
+        let saying = Saying { probes: json!([web]), ..Saying::default() };
         self.fleet.publish(host, self.seq, target, &saying);
         host.run(&["systemctl", "start", UNIT]).expect("it runs");
         if let Landing(_) = way {

@@ -121,7 +121,7 @@ impl Default for Saying {
         Self {
             probes: json!([]),
             soak_secs: 1,
-            confirm_within_secs: 60,
+            confirm_within_secs: 300,
             commit: "after-confirm",
             reboot: json!({ "mode": "never", "warn_secs": 0 }),
             made_ago_secs: 0,

@@ -2,13 +2,13 @@
 //! is cut off.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nixfleet_testbed::{Fault, Flavour, Host, Machine, System, fleet};
 use serde_json::{Value, json};
 
 use crate::common::{
-    AGENT, LIMIT, Subject, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run,
+    AGENT, HOLD, LIMIT, Subject, assert_nothing_left, assert_rests_on, fires, history, host, hosts_run,
 };
 use crate::fleet::{FOLDER, Fleet, HOST, HOST_KEY, ROOT_FILE, Saying, probe};
 
@@ -317,7 +317,7 @@ fn a_state_file_that_cannot_be_read_stops_the_agent_and_nothing_is_switched() {
     {
         host.write_file("/var/lib/nixfleet/state.json", contents).expect("written");
         fleet.publish(&host, 2, host.system(System::Good3), &Saying::default());
-        let ran = host.run_for(Duration::from_secs(20), &[AGENT, "run"]).expect("it runs");
+        let ran = host.run_for(LIMIT, &[AGENT, "run"]).expect("it runs");
         assert_eq!(ran.code, 8, "{ran}");
         assert!(ran.stderr.contains(says), "{ran}");
         assert_eq!(fires(&host, host.system(System::Good3)), 0);
@@ -335,10 +335,12 @@ fn an_agent_that_is_stopped_leaves_at_once_and_its_switch_goes_on() {
     }
     let (host, fleet) = following(Flavour::Trixie);
     let slow = host.system(System::Slow).to_owned();
+    host.write_file(HOLD, "").expect("written");
     fleet.publish(&host, 1, &slow, &Saying::default());
     host.wait_until("the switch runs", LIMIT, |host| fires(host, &slow) == 1).expect("it does");
     host.run(&["systemctl", "stop", UNIT]).expect("it runs");
     assert_ne!(host.current_system().as_ref(), Some(&slow), "the agent did not wait for the switch");
+    host.run(&["rm", HOLD]).expect("it runs").success().expect("let go");
     let result = host.run(&["systemctl", "show", "--property=Result", UNIT]).expect("it runs");
     assert_eq!(result.text(), "Result=success", "nobody had to kill the agent");
     host.wait_until("the switch is over", LIMIT, |host| host.current_system().as_ref() == Some(&slow))
@@ -355,17 +357,20 @@ fn an_agent_that_is_stopped_in_the_middle_of_a_fetch_blames_nobody_and_goes_on()
         return;
     }
     let (host, fleet) = following(Flavour::Trixie);
-    host.break_cache(Fault::Slow { bytes_per_second: 2_000 }).expect("broken");
+    // A byte every 50 ms: minutes for the system alone, so that whoever looks late still finds the fetch going on.
+    host.break_cache(Fault::Slow { bytes_per_second: 20 }).expect("broken");
     fleet.publish(&host, 1, host.system(System::Good), &Saying::default());
-    for _ in 0..3 {
+    // Stopped before the server goes, too: a fetch that loses its server in the middle has failed.
+    for act in ["restart", "restart", "stop"] {
         let fetches = |host: &Host| {
             let processes = host.processes().unwrap_or_default();
             processes.iter().any(|(_, line)| line.contains("nix-store --realise"))
         };
         host.wait_until("it fetches", LIMIT, fetches).expect("it does");
-        restart_agent(&host);
+        host.run(&["systemctl", act, UNIT]).expect("it runs").success().expect("done");
     }
     host.cache().expect("there is one").up().expect("mended");
+    restart_agent(&host);
     await_state(&host, "converged", "stable/1");
     let said = host.journal(UNIT).expect("there is one");
     assert!(!said.contains("failed (stable/1)"), "{said}");
@@ -412,7 +417,10 @@ fn a_reboot_does_not_excuse_a_new_system_from_the_probes_of_its_release() {
         return;
     }
     let (host, fleet) = following(Flavour::Trixie);
-    let saying = Saying { probes: json!([never_passes()]), confirm_within_secs: 30, ..Saying::default() };
+    // It is lost half a minute after the boot, and the deadman, who would say something else, is far away.
+    let mut lost = never_passes();
+    (lost["after_secs"], lost["failures"]) = (json!(30), json!(3));
+    let saying = Saying { probes: json!([lost]), confirm_within_secs: 120, ..Saying::default() };
     fleet.publish(&host, 1, host.system(System::OtherKernel), &saying);
     await_state(&host, "awaiting-reboot", "stable/1");
     host.reboot().expect("it comes back");
@@ -511,9 +519,11 @@ fn a_changed_configuration_is_read_and_one_that_nobody_can_read_fails_the_trial_
     .expect("nobody restarted it");
 
     let slow = host.system(System::Slow).to_owned();
+    host.write_file(HOLD, "").expect("written");
     fleet.publish(&host, 2, &slow, &Saying::default());
     host.wait_until("the switch runs", LIMIT, |host| fires(host, &slow) == 1).expect("it does");
     host.write_file(CONFIG, "source = 7\n").expect("written");
+    host.run(&["rm", HOLD]).expect("it runs").success().expect("let go");
     host.wait_until("the way back", LIMIT, |host| journal(host).contains("reverted: "))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", journal(&host)));
     // As the configuration of the system from before would come back with it.
@@ -547,10 +557,13 @@ fn an_agent_that_has_nothing_to_do_sleeps() {
 /// How often the agent's threads go to sleep while nothing is to be done.
 fn sleeps_while_idle(host: &Host) -> u64 {
     let before = sleeps(host);
+    let begun = Instant::now();
     std::thread::sleep(IDLE_FOR);
     // A thread that was busy before may have ended: idle ones of a pool do.
     let since = |(thread, count): (u32, u64)| count - before.get(&thread).copied().unwrap_or(0).min(count);
-    sleeps(host).into_iter().map(since).sum()
+    let slept: u64 = sleeps(host).into_iter().map(since).sum();
+    // In the time that was meant, however long it was.
+    slept * IDLE_FOR.as_secs() / begun.elapsed().as_secs().max(1)
 }
 
 /// How often each thread of the agent has gone to sleep.

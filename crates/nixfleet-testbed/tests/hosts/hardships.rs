@@ -37,6 +37,10 @@ fn what_was_cut_off_is_brought_to_an_end_whatever_the_configuration_says() {
         // A switch starts what its system wants, the daemon among it, which would now and then hold what the next one needs.
         assert_eq!(stop(&host).code, 0);
         host.run(&["systemctl", "kill", "--signal=KILL", ACTIVATION]).expect("it runs");
+        let gone = host.wait_until("it is gone", LIMIT, |host| {
+            !matches!(host.unit_state(ACTIVATION).as_deref(), Ok("active" | "deactivating"))
+        });
+        gone.expect("it was killed");
         let ran = host.run_for(LIMIT, &[AGENT, "run"]).expect("it runs");
         assert_eq!(ran.code, code, "it does not follow: {ran}");
         assert_rests_on(&host, ends_on);
@@ -146,7 +150,8 @@ fn a_state_that_cannot_be_written_for_a_while_is_told_and_the_host_goes_on_when_
     assert!(told(&host, "check").contains("mounted read-only"), "{}", told(&host, "check"));
     assert_eq!(host.current_system().as_deref(), Some(host.system(System::Good)), "nothing was done");
 
-    assert_eq!(host.run(&["umount", state]).expect("it runs").code, 0);
+    let unmounts = |host: &Host| host.run(&["umount", state]).is_ok_and(|said| said.code == 0);
+    host.wait_until("nobody has it open", LIMIT, unmounts).expect("it can be written again");
     await_state(&host, "converged", "stable/2");
     assert_rests_on(&host, System::Good3);
 }

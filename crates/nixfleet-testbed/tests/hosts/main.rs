@@ -4,6 +4,7 @@
 //! `cargo xtask test` builds with its failpoints. Where hosts cannot run, the tests say so and pass, except in CI.
 
 mod asking;
+mod booting;
 mod clock;
 mod clock_followed;
 mod clock_led;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::activation::ActivationBackend;
+use crate::activation::deadman::{PATIENCE_BOOTING, boot_is_over};
 use crate::activation::host::HostPaths;
 use crate::activation::journal::history;
 use crate::probes::units::Since;
@@ -38,6 +39,8 @@ impl<B: ActivationBackend + Send + 'static> Probes<B> {
         self.stop();
         let (backend, inputs) = (Arc::clone(&self.backend), self.inputs.clone());
         let watch = tokio::spawn(async move {
+            // A boot starts us beside the services that are asked, and none of them is to blame for coming up after us.
+            boot_is_over(&*backend, PATIENCE_BOOTING).await;
             let baseline = baseline(&*backend).await;
             let (said, mut reports) = mpsc::channel(REPORTS_MAX);
             // Ends with this task, and the programs with it.

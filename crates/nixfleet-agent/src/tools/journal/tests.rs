@@ -8,7 +8,7 @@ fn unit() -> UnitName {
 
 #[test]
 fn a_question_is_bounded_and_about_one_unit() {
-    assert_eq!(take_in(&tools()).line(), "/tools/journalctl --sync");
+    assert_eq!(take_in(&tools(), FOR_PEOPLE).line(), "/tools/journalctl --sync");
     let line = last_lines(&tools(), &unit(), u32::MAX).line();
     assert_eq!(
         line,
