@@ -125,6 +125,11 @@ serve() { # the cache, from this namespace: a host's reboot does not take it awa
   [ "$net_pid" = 0 ] || return
   inside "$cg/aux" "$root/bin/busybox" httpd -f -p 8080 -h "$run/cache" </dev/null >/dev/null 2>&1 &
   httpd=$!
+  # Whoever is told that it serves may ask at once.
+  until (exec 3<> /dev/tcp/127.0.0.1/8080) 2>/dev/null; do
+    kill -0 "$httpd" 2>/dev/null || die "the cache does not serve"
+    sleep 0.01
+  done
 }
 
 # The machine's default (128 inotify instances of one user) is used up by about twenty hosts; then PID 1 of the
@@ -140,7 +145,9 @@ clean() {
   empty "$cg" && rmdir "$cg" 2>/dev/null
   umount -R -l "$merged" "$run/cache" 2>/dev/null
   umount -l "$run/up" 2>/dev/null
-  rm -rf --one-file-system "$run"
+  # The owner's file goes last, and only if nothing else is left: a sweep takes no folder without it.
+  find "$run" -mindepth 1 -maxdepth 1 ! -name owner -exec rm -rf --one-file-system --preserve-root=all {} + &&
+    rm -rf --one-file-system "$run"
 }
 
 nobody=02:00:00:00:00:ff

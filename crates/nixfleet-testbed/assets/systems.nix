@@ -410,7 +410,11 @@ let
     probe-404 = system "probe-404" (with2 { units = goodUnits "2" // { "web.service" = web emptySite; }; });
     probe-silent = system "probe-silent" (with2 { units = goodUnits "2" // { "web.service" = lines [
       "[Unit]" "Description=listens to nobody" "[Service]" "ExecStart=/bin/sleep infinity" ]; }; });
-    broken-pipe = system "broken-pipe" (with2 { wrapper = ''exec ${switchProgram} "$@" 2> >(sed -u '/^activating/q' > /dev/null)''; });
+    # `activate` waits until the reader is gone, so that what is said after it finds nobody.
+    broken-pipe = system "broken-pipe" (with2 {
+      wrapper = lines [ "rm -f /run/reader-is-gone"
+        ''exec ${switchProgram} "$@" 2> >(sed -u '/^activating/q' > /dev/null; exec < /dev/null; touch /run/reader-is-gone)'' ];
+      after = unlessBooting "until [ -e /run/reader-is-gone ]; do sleep 0.01; done"; });
     killed-before-flip = system "killed-before-flip" (with2 { between = unlessBooting "kill -KILL $PPID; exit 0"; });
     killed-after-flip = system "killed-after-flip" (with2 { after = unlessBooting "kill -KILL $PPID"; });
     darwin-good = darwin "darwin-good" { };

@@ -225,8 +225,7 @@ impl Host {
 
     /// Starts a program in the background; it is killed when the [`Running`] is dropped.
     pub fn spawn(&self, argv: &[&str]) -> Result<Running> {
-        let leader = self.leader().context("the host is down")?;
-        spawn::start(&enter(leader, argv).iter().map(OsStr::new).collect::<Vec<_>>())
+        start_in(self.leader().context("the host is down")?, argv)
     }
 
     /// Runs a program with the terminal of this process; its exit code.
@@ -295,7 +294,8 @@ impl Host {
             return Ok(false);
         }
         let left = until.saturating_duration_since(Instant::now());
-        let answer = self.run_for(left, &["systemctl", "is-system-running", "--wait"])?;
+        // By the leader that was seen: a host that goes down meanwhile has not settled, and is asked again.
+        let answer = start_in(leader, &["systemctl", "is-system-running", "--wait"])?.wait(left)?;
         Ok(matches!(answer.text(), "running" | "degraded"))
     }
 
@@ -520,6 +520,11 @@ fn enter(leader: u32, argv: &[&str]) -> Vec<String> {
     let entering =
         ["nsenter", "-t", &leader, "-m", "-u", "-i", "-n", "-p", "-C", "--", "/bin/sh", "-c", ENTER, "sh"];
     entering.iter().chain(&ENVIRONMENT).chain(argv).map(|word| (*word).to_owned()).collect()
+}
+
+/// Starts a program in the host of this leader.
+fn start_in(leader: u32, argv: &[&str]) -> Result<Running> {
+    spawn::start(&enter(leader, argv).iter().map(OsStr::new).collect::<Vec<_>>())
 }
 
 /// Whether a process is PID 1 of a namespace below ours.

@@ -18,10 +18,11 @@ use crate::spawn;
 
 /// What nspawn ends with when the host asked for a reboot.
 const EXIT_REBOOT: i32 = 133;
-/// Mounting, links and the web server take about 50 ms; a loaded machine may take seconds.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Killing and removing everything takes about 50 ms.
-const GONE_LIMIT: Duration = Duration::from_secs(30);
+/// Mounting, links and the web server take about 50 ms; a loaded machine may take half a minute, and the keeper
+/// itself waits for up to ten seconds until what ran before is gone.
+const READY_LIMIT: Duration = Duration::from_mins(2);
+/// Killing and removing everything takes about 50 ms; a loaded machine is as slow at this.
+const GONE_LIMIT: Duration = Duration::from_mins(2);
 
 /// What is known of the host's processes.
 #[derive(Debug, Clone, Default)]

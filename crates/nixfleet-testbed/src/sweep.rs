@@ -3,13 +3,13 @@
 //! A keeper cleans up when its owner ends, so there is something to sweep only if the keeper itself was killed (or
 //! the machine went down).
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::Result;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::run_dir::{CGROUP_PREFIX, lock, run_root};
 use crate::spawn;
@@ -17,6 +17,8 @@ use crate::wait::wait_until;
 
 /// A keeper whose owner has just died is given this long to clean up by itself, which takes it a second on a quiet machine.
 const KEEPER_GRACE: Duration = Duration::from_secs(30);
+/// Ending a cgroup takes some milliseconds, and much longer where many others end at once.
+const CGROUP_LIMIT: Duration = Duration::from_mins(2);
 
 /// Kills and removes the cgroup in a mount namespace of its own, where the second layout of cgroups is mounted.
 const END_CGROUP: &str = r#"
@@ -43,20 +45,25 @@ pub fn sweep() -> Result<Swept> {
     let Ok(entries) = fs::read_dir(run_root()) else { return Ok(swept) };
     // While this is held, no folder is without its owner's lock because it is just being made.
     let _making = lock(&run_root().join(".making"), FlockOperation::LockExclusive)?;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !entry.path().is_dir() {
+    let mut trouble = Ok(());
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Not made if it is not there: the folder's keeper is just removing it, or nothing ever came into it.
+        let Ok(owner) = OpenOptions::new().write(true).open(path.join("owner")) else {
+            let _ = fs::remove_dir(&path);
+            continue;
+        };
+        if flock(&owner, FlockOperation::NonBlockingLockExclusive).is_err() {
+            swept.kept.push(name);
             continue;
         }
-        match lock(&entry.path().join("owner"), FlockOperation::NonBlockingLockExclusive) {
-            Ok(_orphan) => {
-                remove(&entry.path(), &name)?;
-                swept.removed.push(name);
-            }
-            Err(_) => swept.kept.push(name),
+        match remove(&path, &name) {
+            Ok(()) => swept.removed.push(name),
+            // One that cannot be removed does not keep the others.
+            Err(error) => trouble = trouble.and(Err(error)),
         }
     }
-    Ok(swept)
+    trouble.map(|()| swept)
 }
 
 /// Sweeps once per process, before its first host; trouble is left to the explicit `sweep`.
@@ -74,13 +81,16 @@ fn remove(path: &Path, id: &str) -> Result<()> {
         if left.is_ok() {
             return Ok(());
         }
-        if let Some(pid) = rustix::process::Pid::from_raw(keeper) {
+        // Asked again: its number may be another's by now.
+        if is_keeper_of(keeper, path)
+            && let Some(pid) = rustix::process::Pid::from_raw(keeper)
+        {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
     let cgroup = format!("{CGROUP_PREFIX}{id}");
     let argv = ["unshare", "--mount", "--propagation", "private", "bash", "-c", END_CGROUP, "bash", &cgroup];
-    spawn::run(&argv, Duration::from_secs(30))?.success()?;
+    spawn::run(&argv, CGROUP_LIMIT)?.success()?;
     // The kernel lets go of a killed process's mounts a moment after the process.
     wait_until("the folder of a dead host to go", KEEPER_GRACE, || {
         let _ = fs::remove_dir_all(path);

@@ -43,8 +43,8 @@ mod nbd;
 
 /// A boot takes some 15 s alone on two processors, and a minute where others want them.
 const BOOT_LIMIT: Duration = Duration::from_mins(5);
-/// qemu connects as soon as it has been started.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// qemu connects as soon as it has been started, which a loaded machine does when it comes to it.
+const CONNECT_LIMIT: Duration = Duration::from_mins(2);
 /// Reading or writing one small file.
 const FILE_LIMIT: Duration = Duration::from_mins(1);
 

@@ -124,22 +124,31 @@ fn what_was_appended_is_read_back_after_a_torn_write() {
     assert_eq!(read.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
 }
 
+/// Writes a journal of activations of these lines, one after the other, that is due to be rotated; their ids.
+///
+/// It is written at once: each line that is appended waits for the disk.
+fn large(path: &Path, lines: impl Fn(&ActivationId) -> Vec<Line>) -> Vec<ActivationId> {
+    let (mut bytes, mut ids, mut seq) = (Vec::<u8>::new(), Vec::new(), 0);
+    while bytes.len() <= ROTATE_AT_BYTES {
+        let id = ActivationId::new(ids.len() as u64, 1);
+        for line in lines(&id) {
+            seq += 1;
+            let entry =
+                Entry { v: JOURNAL_VERSION, seq, at_ms: 1, boot: BootId::new("b"), id: id.clone(), line };
+            bytes.extend(render(&entry));
+        }
+        ids.push(id);
+    }
+    fs::write_atomic(path, &bytes).expect("written");
+    ids
+}
+
 #[test]
 fn a_large_journal_drops_old_activations_whole_and_keeps_the_pending_one() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("journal.jsonl");
-    let boot = BootId::new("b");
-    let (mut journal, _) = Journal::open(&path, boot.clone()).expect("made");
-    let mut ids = Vec::new();
-    while journal.len().expect("stat") <= ROTATE_AT_BYTES {
-        let id = ActivationId::new(ids.len() as u64, 1);
-        journal.append(&id, 1, began()).expect("written");
-        for _ in 0..50 {
-            journal.append(&id, 1, Line::Realising).expect("written");
-        }
-        ids.push(id);
-    }
-    let (journal, known) = Journal::open(&path, boot).expect("rotated");
+    let ids = large(&path, |_| [vec![began()], vec![Line::Realising; 50]].concat());
+    let (journal, known) = Journal::open(&path, BootId::new("b")).expect("rotated");
     assert!(journal.len().expect("stat") <= ROTATE_AT_BYTES || known.len() == ids.len());
     assert_eq!(known.last().map(|activation| &activation.id), ids.last());
     // None of these is finished, so none may be dropped.
@@ -150,20 +159,10 @@ fn a_large_journal_drops_old_activations_whole_and_keeps_the_pending_one() {
 fn a_rotation_leaves_the_newest_activations_line_for_line() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("journal.jsonl");
-    let boot = BootId::new("b");
-    let (mut journal, _) = Journal::open(&path, boot.clone()).expect("made");
-    let mut count = 0;
-    while journal.len().expect("stat") <= ROTATE_AT_BYTES {
-        let id = ActivationId::new(count, 1);
-        journal.append(&id, 1, began()).expect("written");
-        for _ in 0..20 {
-            journal.append(&id, 1, Line::Realising).expect("written");
-        }
-        journal.append(&id, 1, finished(&id)).expect("written");
-        count += 1;
-    }
+    let ids = large(&path, |id| [vec![began()], vec![Line::Realising; 20], vec![finished(id)]].concat());
+    let count = ids.len() as u64;
     let before = std::fs::read(&path).expect("there");
-    let (mut journal, known) = Journal::open(&path, boot).expect("rotated");
+    let (mut journal, known) = Journal::open(&path, BootId::new("b")).expect("rotated");
     let after = std::fs::read(&path).expect("there");
     assert!(before.ends_with(&after) && after.len() <= ROTATE_TO_BYTES);
     assert!(after.len() > ROTATE_TO_BYTES * 9 / 10, "no more goes than has to: {}", after.len());

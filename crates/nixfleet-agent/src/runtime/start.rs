@@ -27,7 +27,7 @@ use super::state_file::{StateFile, StateFileError};
 use super::told::Told;
 use super::workers::hooks::Hooks;
 use super::workers::jobs::Jobs;
-use super::workers::link::Link;
+use super::workers::link::{Link, REPORTED_WITHIN};
 use super::workers::probes::Probes;
 use super::workers::reboot::Reboot;
 use super::workers::staging::Staging;
@@ -181,6 +181,7 @@ pub async fn run<B: ActivationBackend + Send + 'static>(
             speaking: source.speaking(),
             inputs: inputs.clone(),
             newest: saved_newest,
+            reported_within: REPORTED_WITHIN,
             clock: clock::unix_ms,
             random: Arc::clone(&source.random),
             look: Arc::new(move || to_look.look()),

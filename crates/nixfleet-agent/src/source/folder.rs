@@ -46,6 +46,8 @@ pub(super) struct Folder {
     watch: Option<FolderWatch>,
     /// The reading that was begun last. It may go on after nobody waits for it any more.
     reading: Option<JoinHandle<()>>,
+    /// [`LET_END`], except in tests.
+    let_end: Duration,
 }
 
 impl Folder {
@@ -58,6 +60,7 @@ impl Folder {
             resolved: None,
             watch: None,
             reading: None,
+            let_end: LET_END,
         }
     }
 
@@ -105,7 +108,7 @@ impl Folder {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Hangs> {
         if let Some(reading) = &mut self.reading
-            && timeout(LET_END, reading).await.is_err()
+            && timeout(self.let_end, reading).await.is_err()
         {
             return Err(Hangs::Still);
         }

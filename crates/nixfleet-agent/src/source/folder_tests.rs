@@ -7,6 +7,8 @@ use super::*;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
 const LATEST: &str = "channels/stable/latest";
+/// Far longer than a thread that may end takes to do so.
+const LONG: Duration = Duration::from_mins(1);
 
 fn folder(path: &Path) -> Folder {
     let me =
@@ -52,6 +54,7 @@ async fn a_reading_that_was_given_up_for_a_newer_question_does_not_stand_in_its_
     let dir = tempfile::tempdir().expect("a folder");
     put(dir.path(), LATEST, b"7\n");
     let mut folder = folder(dir.path());
+    folder.let_end = LONG;
     let (end, wait) = std::sync::mpsc::channel::<()>();
     let given_up = timeout(Duration::from_millis(1), folder.apart(move || wait.recv().is_ok())).await;
     assert!(given_up.is_err(), "it goes on, and nobody waits for it");
@@ -74,5 +77,6 @@ async fn while_a_reading_hangs_there_is_no_second_one() {
         assert!(matches!(read_latest(&mut folder).await, Err(NoAnswer::Unreachable { .. })));
     }
     drop(end);
+    folder.let_end = LONG;
     assert!(read_latest(&mut folder).await.is_ok(), "it has come to its end");
 }

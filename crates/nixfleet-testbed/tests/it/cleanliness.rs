@@ -123,11 +123,15 @@ fn a_sweep_removes_what_a_killed_keeper_left_and_spares_the_living() -> Result<(
     let mine = Host::builder(Flavour::Trixie).name("spared").boot()?;
     let (mut child, folder) = other_process()?;
     let keeper: i32 = std::fs::read_to_string(folder.join("keeper.pid"))?.trim().parse()?;
+    // Other tests' processes sweep when they start; not while this is held.
+    let making = std::fs::File::open(cache_dir().join("run/.making"))?;
+    rustix::fs::flock(&making, rustix::fs::FlockOperation::LockExclusive)?;
     Command::new("kill").args(["-KILL", &keeper.to_string()]).status()?;
     child.kill()?;
     child.wait()?;
     ensure!(folder.exists(), "without its keeper nobody cleans up");
-    // Another test's process may have swept it first, at its own start; and what this one says of other folders is theirs.
+    drop(making);
+    // Another test's process may sweep it first, at its own start; and what this one says of other folders is theirs.
     let swept = sweep();
     ensure!(!folder.exists(), "{swept:?}");
     wait_until("its processes to be gone", SOON, || processes_of(&folder).is_empty().then_some(()))?;

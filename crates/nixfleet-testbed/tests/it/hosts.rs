@@ -49,7 +49,8 @@ fn a_reboot_keeps_the_disk_and_renews_run_and_the_boot_id() -> Result<()> {
 fn a_reboot_that_something_inside_asked_for_is_followed() -> Result<()> {
     needs_hosts!();
     let host = Host::boot(Flavour::Bookworm)?;
-    host.run(&["systemd-run", "--on-active=0.1", "systemctl", "reboot"])?.success()?;
+    // It may be killed by what it has asked for, so its end says nothing; that there is a reboot does.
+    let _ = host.run(&["systemd-run", "--on-active=0.1", "systemctl", "reboot"])?;
     host.await_reboot()?;
     ensure!(host.boots() == 2);
     Ok(())

@@ -111,7 +111,7 @@ fn check(row: &Ends) -> Result<()> {
 
 /// What is to be seen of some knobs besides.
 fn after(host: &Host, system: System) -> Result<()> {
-    let health = || host.run(&["curl", "-fsS", "--max-time", "5", "http://127.0.0.1:8000/health"]);
+    let health = || host.run(&["curl", "-fsS", "--max-time", "50", "http://127.0.0.1:8000/health"]);
     match system {
         System::RepointsProfile => {
             ensure!(host.profile_system().as_deref() == Some(host.system(System::Base)));
@@ -169,6 +169,11 @@ fn a_hanging_and_a_slow_switch_take_their_time() -> Result<()> {
     let program = format!("{}/bin/switch-to-configuration", host.system(System::Hangs));
     let hung = host.run_for(Duration::from_secs(3), &[&program, "test"])?;
     ensure!(hung.timed_out && is_current(&host, System::Base), "{hung}");
+    // It was told to end, and holds the lock until it has. It may not even have come to making the folder.
+    let free = "mkdir -p /run/nixos && flock -n -x /run/nixos/switch-to-configuration.lock true";
+    host.wait_until("the lock to be free", Duration::from_mins(1), |host| {
+        host.sh(free).is_ok_and(|output| output.ok())
+    })?;
     let begun = Instant::now();
     ensure!(switch(&host, System::Slow, "switch")?.0 == 0);
     ensure!(begun.elapsed() >= Duration::from_secs(6));

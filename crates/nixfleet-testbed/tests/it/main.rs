@@ -1,6 +1,8 @@
 //! The testbed on trial: hosts, the stand-in against facts/switch.md, the cache against facts/nix.md, cleanliness.
 #![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use nixfleet_testbed::{Host, System};
 
@@ -10,6 +12,9 @@ mod hosts;
 mod knobs;
 mod switching;
 mod vm;
+
+/// What one switch may take: some seconds, and many times that on a busy machine.
+const SWITCH_LIMIT: Duration = Duration::from_mins(5);
 
 /// Leaves the test if hosts cannot be had here; in CI that is a failure.
 macro_rules! needs_hosts {
@@ -44,7 +49,7 @@ pub(crate) fn switch(host: &Host, system: System, action: &str) -> Result<(i32, 
 /// Runs a switch program of a system that is there already.
 pub(crate) fn switch_again(host: &Host, system: System, action: &str) -> Result<(i32, String)> {
     let program = format!("{}/bin/switch-to-configuration", host.system(system));
-    let output = host.run(&[&program, action])?;
+    let output = host.run_for(SWITCH_LIMIT, &[&program, action])?;
     ensure!(!output.timed_out, "{output}");
     Ok((output.code, output.stderr))
 }

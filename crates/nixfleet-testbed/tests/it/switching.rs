@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nixfleet_testbed::{Flavour, Host, System};
+use nixfleet_testbed::{Flavour, Host, System, wait_until};
 
 use crate::{is_boot_default, is_current, needs_hosts, state, switch, switch_again};
 
@@ -95,6 +95,8 @@ fn a_switch_goes_in_the_order_of_the_real_one() -> Result<()> {
         // The new unit's stop command ran at the restart, the old one's at the stop.
         let units = host.read_file("/var/log/units.log")?;
         ensure!(units.contains("stop demo-a 1") && units.contains("stop demo-r 2"), "{units}");
+        // What is said to the journal is taken in some time later.
+        host.run(&["journalctl", "--sync"])?.success()?;
         let journal = host.run(&["journalctl", "-t", "nixos", "-o", "cat"])?;
         ensure!(journal.stdout.contains("finished switching to system configuration"), "{journal}");
     }
@@ -161,9 +163,10 @@ fn the_lock_is_seen_in_proc_locks_and_not_inherited_by_activate() -> Result<()> 
 #[test]
 fn lists_are_left_by_a_killed_switch_and_heal_the_next() -> Result<()> {
     needs_hosts!();
-    for again in [System::Slow, System::Base] {
+    // On to the same units, and back. The switch that is killed is in its `activate` for as long as need be.
+    for again in [System::Good, System::Base] {
         let host = Host::boot(Flavour::Bookworm)?;
-        fire(&host, System::Slow, "slow")?;
+        fire(&host, System::Hangs, "hangs")?;
         await_activate(&host)?;
         let start_list = host.read_file("/run/nixos/start-list")?;
         ensure!(
@@ -172,10 +175,10 @@ fn lists_are_left_by_a_killed_switch_and_heal_the_next() -> Result<()> {
         );
         ensure!(host.read_file("/run/nixos/restart-list")? == "demo-r.service\n");
         ensure!(host.read_file("/run/nixos/reload-list")? == "demo-l.service\n");
-        host.run(&["systemctl", "kill", "--signal=KILL", "slow.service"])?.success()?;
-        host.wait_until("the unit to be gone", SOON, |host| state(host, "slow.service") != "active")?;
+        host.run(&["systemctl", "kill", "--signal=KILL", "hangs.service"])?.success()?;
+        host.wait_until("the unit to be gone", SOON, |host| state(host, "hangs.service") != "active")?;
         ensure!(state(&host, "demo-a.service") == "inactive" && is_current(&host, System::Base));
-        let (code, words) = switch_again(&host, again, "switch")?;
+        let (code, words) = switch(&host, again, "switch")?;
         ensure!(code == 0, "{words}");
         ensure!(is_current(&host, again) && state(&host, "demo-a.service") == "active");
         ensure!(!host.exists("/run/nixos/start-list") && !host.exists("/run/nixos/restart-list"));
@@ -183,23 +186,31 @@ fn lists_are_left_by_a_killed_switch_and_heal_the_next() -> Result<()> {
     Ok(())
 }
 
+/// The process id of the one `activate`, once it sleeps.
+fn sleeping_activate(host: &Host) -> Option<String> {
+    let found = host.run(&["pgrep", "-f", "nixos-system-.*/activate"]).ok()?.success().ok()?;
+    // While it forks there are two, which together are no one's id: it is looked for again.
+    let pid = found.text().to_owned();
+    let sleeps = host.run(&["pgrep", "-P", &pid, "-x", "sleep"]).is_ok_and(|output| output.ok());
+    sleeps.then_some(pid)
+}
+
 #[test]
 fn an_orphaned_activate_flips_the_link_back_after_a_rollback() -> Result<()> {
     needs_hosts!();
     let host = Host::boot(Flavour::Trixie)?;
-    // Outside any unit, so that only the program dies.
-    host.fetch(host.system(System::Slow))?;
-    let program = format!("{}/bin/switch-to-configuration", host.system(System::Slow));
-    let running = host.spawn(&[&program, "test"])?;
-    await_activate(&host)?;
+    // Outside any unit, so that only the program dies. What it leaves must need nobody who reads.
+    host.fetch(host.system(System::Hangs))?;
+    let program = format!("{}/bin/switch-to-configuration", host.system(System::Hangs));
+    let running = host.spawn(&["/bin/sh", "-c", "exec \"$0\" test > /dev/null 2>&1", &program])?;
+    let orphan = wait_until("activate to sleep", SOON, || sleeping_activate(&host))?;
     host.sh("pkill -KILL -f 'switch-to-configuration-ng test'")?;
     ensure!(running.wait(SOON)?.code == 137);
-    // Held still, so that it is late also on a busy machine.
-    host.run(&["pkill", "-STOP", "-f", "nixos-system-.*/activate"])?.success()?;
     ensure!(switch_again(&host, System::Base, "test")?.0 == 0, "the lock is free");
     ensure!(is_current(&host, System::Base) && state(&host, "demo-a.service") == "active");
-    host.run(&["pkill", "-CONT", "-f", "nixos-system-.*/activate"])?.success()?;
-    host.wait_until("the late flip", SOON, |host| is_current(host, System::Slow))
+    // Only now does it go on, so that it is late also on a busy machine.
+    host.run(&["pkill", "-P", &orphan, "-x", "sleep"])?.success()?;
+    host.wait_until("the late flip", SOON, |host| is_current(host, System::Hangs))
 }
 
 #[test]
@@ -224,7 +235,10 @@ fn closed_streams_are_harmless_and_a_broken_pipe_is_101() -> Result<()> {
     let closed = host.sh(&format!("{program} test >&- 2>&-; echo code=$?"))?;
     ensure!(closed.text() == "code=0", "{closed}");
     switch_again(&host, System::Base, "test")?;
-    host.sh(&format!("({program} test 2>&1; echo code=$? > /root/code) | true"))?;
+    // It begins when its reader is gone.
+    let waits = "until [ -e /run/gone ]; do sleep 0.1; done";
+    let runs = format!("{waits}; {program} test 2>&1; echo code=$? > /root/code");
+    host.sh(&format!("({runs}) | {{ exec <&-; touch /run/gone; }}"))?;
     host.wait_until("its end", SOON, |host| host.exists("/root/code"))?;
     let code = host.read_file("/root/code")?;
     ensure!(code == "code=101\n" || code == "code=141\n", "{code}");
@@ -235,8 +249,13 @@ fn closed_streams_are_harmless_and_a_broken_pipe_is_101() -> Result<()> {
 fn a_late_or_unrelated_failure_counts_as_in_the_real_one() -> Result<()> {
     needs_hosts!();
     let host = Host::boot(Flavour::Trixie)?;
+    // It fails when it is told to, since nobody knows how long the switch takes.
+    let fails = "until [ -e /run/fail-now ]; do sleep 0.1; done; exit 7";
+    let drop_in = format!("[Service]\nExecStart=\nExecStart=/bin/sh -c '{fails}'\n");
+    host.write_file("/run/systemd/system/demo-late.service.d/late.conf", &drop_in)?;
     let (code, words) = switch(&host, System::UnitFailsLate, "switch")?;
     ensure!(code == 0, "fails after the end: {words}");
+    host.write_file("/run/fail-now", "")?;
     host.wait_until("the late failure", SOON, |host| state(host, "demo-late.service") == "failed")?;
     // Forgotten by the next run, which starts it again through multi-user.target.
     let (code, words) = switch_again(&host, System::Base, "switch")?;

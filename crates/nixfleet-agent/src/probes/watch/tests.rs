@@ -127,14 +127,17 @@ async fn only_so_many_are_asked_at_once() {
 
 #[tokio::test]
 async fn a_receiver_that_does_not_take_slows_the_probe_down_and_misses_no_run() {
-    let (_running, mut heard) = started(order(vec![spec("a", nobody())], vec![]), 1);
-    // Long enough for five runs; only two can be said: one in the channel, one that waits to be.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let every = Duration::from_secs(8);
+    let seldom = ProbeSpec { interval_secs: Secs(8), ..spec("a", nobody()) };
+    let (_running, mut heard) = started(order(vec![seldom], vec![]), 1);
+    // Long enough for three runs; only two can be said: one in the channel, one that waits to be.
+    tokio::time::sleep(every * 5 / 2).await;
     assert_eq!(hear(&mut heard).await.run, 1);
     assert_eq!(hear(&mut heard).await.run, 2);
     let asked_again = Instant::now();
     assert_eq!(hear(&mut heard).await.run, 3);
-    assert!(asked_again.elapsed() < Duration::from_secs(2), "it was asked for anew, and at once");
+    // Not after another interval.
+    assert!(asked_again.elapsed() < every * 3 / 4, "it was asked for anew, and at once");
 }
 
 #[tokio::test]

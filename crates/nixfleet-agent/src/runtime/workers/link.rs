@@ -39,7 +39,7 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a poll waits for what was to be reported before it, so that it can have that connection: a moment, since it is only
 /// for that, and some orders lead to no report.
-const REPORTED_WITHIN: Duration = Duration::from_secs(2);
+pub const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the link needs.
 #[derive(Clone)]
@@ -52,6 +52,8 @@ pub struct Link {
     pub inputs: mpsc::Sender<Input>,
     /// The newest number that is saved.
     pub newest: watch::Receiver<u64>,
+    /// [`REPORTED_WITHIN`], except in tests.
+    pub reported_within: Duration,
     /// What this host's clock says, which may be wrong: the control plane is told with each request.
     pub clock: fn() -> u64,
     /// Any number, each time another.
@@ -282,7 +284,7 @@ impl Half {
     async fn until_reported(&self, newest: Option<u64>) {
         let mut reported = self.shared.reported.subscribe();
         // Safe to cancel. Neither is an error: then the poll has another connection.
-        let _ = timeout(REPORTED_WITHIN, reported.wait_for(|reported| *reported > newest)).await;
+        let _ = timeout(self.link.reported_within, reported.wait_for(|reported| *reported > newest)).await;
     }
 
     async fn obey(&self, wish: &Wish) -> Result<(), ReducerGone> {

@@ -111,6 +111,11 @@ proptest! {
             last = now;
         }
     }
+}
+
+proptest! {
+    // Each takes up to two megabytes, which a busy machine hears slowly.
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn what_is_kept_is_bounded(count in 0_usize..600, len in 0_usize..4_000) {
