@@ -24,7 +24,7 @@ pub enum System {
     NewUnitFails,
     /// demo-slow needs 5 s to be up; the switch waits for it.
     UnitSlow,
-    /// demo-late fails 4 s after its start: exit 0, and later a failed unit.
+    /// demo-late fails 15 s after its start: exit 0, and later a failed unit.
     UnitFailsLate,
     /// `Base` and hand-started.service, which nothing starts but a person.
     HandStarted,
@@ -32,7 +32,7 @@ pub enum System {
     HandStartedFails,
     /// `activate` sleeps for ever, before the flip.
     Hangs,
-    /// `activate` sleeps 6 s, then flips.
+    /// `activate` sleeps 12 s, and for as long as `/run/hold-activate` is there, then flips.
     Slow,
     /// The pre-switch check refuses: exit 1, nothing changed.
     PrecheckFails,
@@ -104,7 +104,7 @@ pub enum System {
     DarwinFails,
     /// Darwin-shaped; `activate` sleeps for ever after /etc/static moved and before the flip.
     DarwinHangs,
-    /// Darwin-shaped; `activate` sleeps 6 s before the flip.
+    /// Darwin-shaped; `activate` sleeps 12 s before the flip, and for as long as `/run/hold-activate` is there.
     DarwinSlow,
     /// Darwin-shaped; `activate` prints 40 MB on each stream, a line of 3 MB, and bytes that are not UTF-8.
     DarwinFloods,
