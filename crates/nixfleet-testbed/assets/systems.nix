@@ -359,11 +359,15 @@ let
     unit-slow = system "unit-slow" (with2 { units = goodUnits "2" // { "demo-slow.service" = lines [
       "[Unit]" "Description=ready after 5 s" "[Service]" "Type=oneshot" "RemainAfterExit=yes" "ExecStart=/bin/sleep 5" ]; }; });
     unit-fails-late = system "unit-fails-late" (with2 { units = goodUnits "2" // { "demo-late.service" = lines [
-      "[Unit]" "Description=fails 15 s after its start" "[Service]" "ExecStart=/bin/sh -c 'sleep 15; exit 7'" ]; }; });
+      "[Unit]" "Description=fails 4 s after the switch that started it"
+      # The last line of a switch's log is that of its end; nobody knows how long one takes.
+      "[Service]" "ExecStart=/bin/sh -c 'until tail -n 1 /var/log/switch-runs.log | grep -q \" end code=\"; do sleep 0.2; done; sleep 4; exit 7'"
+    ]; }; });
     hand-started = system "hand-started" { units = baseUnits // { "hand-started.service" = service "hand-started" "1" ""; }; };
     hand-started-fails = system "hand-started-fails" { units = baseUnits // { "hand-started.service" = failing "hand-started"; }; };
     hangs = system "hangs" (with2 { before = unlessBooting "sleep infinity"; });
-    slow = system "slow" (with2 { before = unlessBooting "sleep 12"; });
+    # Whoever has something to do meanwhile holds it up by a file.
+    slow = system "slow" (with2 { before = unlessBooting "sleep 12; while [ -e /run/hold-activate ]; do sleep 0.1; done"; });
     precheck-fails = system "precheck-fails" (with2 { preCheck = script "pre-switch-checks" "echo 'a check says no'; exit 1"; });
     bootloader-fails = system "bootloader-fails" (with2 { bootLoader = script "boot-loader" "echo 'OSError: [Errno 28] No space left on device' >&2; exit 1"; });
     exits-1-after-flip = system "exits-1-after-flip" (with2 { wrapper = ''STAND_IN_EXIT_AFTER_ACTIVATE=1 exec ${switchProgram} "$@"''; });
@@ -413,7 +417,7 @@ let
     darwin-good = darwin "darwin-good" { };
     darwin-fails = darwin "darwin-fails" { between = "echo 'a step failed' >&2; false"; };
     darwin-hangs = darwin "darwin-hangs" { between = "echo 'about to hang'; sleep infinity"; };
-    darwin-slow = darwin "darwin-slow" { between = "sleep 12"; };
+    darwin-slow = darwin "darwin-slow" { between = "sleep 12; while [ -e /run/hold-activate ]; do sleep 0.1; done"; };
     darwin-floods = darwin "darwin-floods" { before = ''
       printf '\xff\xfe not utf-8 \xc3\x28\n'; printf '\xff\xfe not utf-8 \xc3\x28\n' >&2
       head -c 3000000 /dev/zero | tr '\0' y; echo

@@ -43,6 +43,8 @@ impl Subject for Vm {
 pub(crate) const UNIT: &str = "activation.service";
 /// What an agent leaves that stands still at a crash point.
 pub(crate) const MARK: &str = "/run/nixfleet-failpoint";
+/// As long as this file is there, `activate` of the two slow systems goes on.
+pub(crate) const HOLD: &str = "/run/hold-activate";
 
 /// Starts an activation in a unit of its own and returns at once.
 pub(crate) fn begin(machine: &impl Subject, path: &str, confirm_within: &str, environment: &[&str]) {
