@@ -150,7 +150,8 @@ impl StaticFleet {
         let probe = json!({
             "name": "web",
             "kind": { "http": { "url": "http://127.0.0.1:8000/health" } },
-            "interval": "1s", "timeout": "5s", "failures": 3,
+            // A busy machine may keep a good service waiting for seconds.
+            "interval": "1s", "timeout": "5s", "failures": 10,
         });
         let mut hosts = serde_json::Map::new();
         for host in &self.hosts {

@@ -24,7 +24,7 @@ pub enum System {
     NewUnitFails,
     /// demo-slow needs 5 s to be up; the switch waits for it.
     UnitSlow,
-    /// demo-late fails 15 s after its start: exit 0, and later a failed unit.
+    /// demo-late fails 4 s after the switch that started it: exit 0, and later a failed unit.
     UnitFailsLate,
     /// `Base` and hand-started.service, which nothing starts but a person.
     HandStarted,
@@ -32,7 +32,7 @@ pub enum System {
     HandStartedFails,
     /// `activate` sleeps for ever, before the flip.
     Hangs,
-    /// `activate` sleeps 12 s, and for as long as `/run/hold-activate` is there, then flips.
+    /// `activate` sleeps 12 s, and on while /run/hold-activate is there, then flips.
     Slow,
     /// The pre-switch check refuses: exit 1, nothing changed.
     PrecheckFails,
@@ -104,7 +104,7 @@ pub enum System {
     DarwinFails,
     /// Darwin-shaped; `activate` sleeps for ever after /etc/static moved and before the flip.
     DarwinHangs,
-    /// Darwin-shaped; `activate` sleeps 12 s before the flip, and for as long as `/run/hold-activate` is there.
+    /// Darwin-shaped; `activate` sleeps as that of `Slow` before the flip.
     DarwinSlow,
     /// Darwin-shaped; `activate` prints 40 MB on each stream, a line of 3 MB, and bytes that are not UTF-8.
     DarwinFloods,
@@ -260,13 +260,15 @@ impl System {
             Self::UnitFails => "demo-b, changed, fails at its start: exit 4.",
             Self::NewUnitFails => "demo-fail, new, fails at its start: exit 4.",
             Self::UnitSlow => "demo-slow needs 5 s to be up; the switch waits for it.",
-            Self::UnitFailsLate => "demo-late fails 4 s after its start: exit 0, and later a failed unit.",
+            Self::UnitFailsLate => {
+                "demo-late fails 4 s after the switch that started it: exit 0, and later a failed unit."
+            }
             Self::HandStarted => "Base and hand-started.service, which nothing starts but a person.",
             Self::HandStartedFails => {
                 "As HandStarted, but that unit fails: exit 4, and a rollback does not bring it back."
             }
             Self::Hangs => "activate sleeps for ever, before the flip.",
-            Self::Slow => "activate sleeps 6 s, then flips.",
+            Self::Slow => "activate sleeps 12 s, and on while /run/hold-activate is there, then flips.",
             Self::PrecheckFails => "The pre-switch check refuses: exit 1, nothing changed.",
             Self::BootloaderFails => {
                 "The boot loader installer fails: exit 1 for switch and boot; test is well."
@@ -326,7 +328,7 @@ impl System {
             Self::DarwinHangs => {
                 "Darwin-shaped; activate sleeps for ever after /etc/static moved and before the flip."
             }
-            Self::DarwinSlow => "Darwin-shaped; activate sleeps 6 s before the flip.",
+            Self::DarwinSlow => "Darwin-shaped; activate sleeps as that of Slow before the flip.",
             Self::DarwinFloods => {
                 "Darwin-shaped; activate prints 40 MB on each stream, a line of 3 MB, and bytes that are not UTF-8."
             }

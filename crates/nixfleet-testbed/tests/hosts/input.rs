@@ -95,7 +95,7 @@ fn a_script_gets_one_object_for_whatever_is_refused_and_people_get_words() {
             "state",
         );
     }
-    let _held = host.spawn(&["flock", "/run/nixfleet/activation.lock", "sleep", "60"]).expect("held");
+    let _held = host.spawn(&["flock", "/run/nixfleet/activation.lock", "sleep", "600"]).expect("held");
     let locked = |host: &Host| {
         host.sh("flock -n /run/nixfleet/activation.lock true").is_ok_and(|output| output.code != 0)
     };
@@ -372,7 +372,7 @@ fn a_boot_that_fills_up_during_the_trial_is_reverted() {
         return;
     }
     let host = small_boot(Flavour::Trixie);
-    activate(&host, host.system(System::Good), &["--trial", "--confirm-within", "60s"]).assert(0, "on-trial");
+    activate(&host, host.system(System::Good), &["--trial"]).assert(0, "on-trial");
     host.fill_boot().expect("full");
     let confirmed = host.run_for(LIMIT, &[AGENT, "confirm", "--json"]).expect("it runs");
     assert!([5, 7].contains(&confirmed.code), "{confirmed}");

@@ -41,7 +41,7 @@ fn machine() -> Host {
 fn asked(host: &Host, pin: &str, path: &str, token: &str) -> String {
     let (address, token) =
         (format!("https://127.0.0.1:8443{path}"), format!("Authorization: Bearer {token}"));
-    let curl = ["curl", "-sS", "-k", "-m", "10", "--pinnedpubkey", pin, "-H", &token, &address];
+    let curl = ["curl", "-sS", "-k", "-m", "50", "--pinnedpubkey", pin, "-H", &token, &address];
     host.run(&curl).expect("it runs").text().to_owned()
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nixfleet_testbed::{Host, System};
 use serde_json::Value;
 
-use crate::common::AGENT;
+use crate::common::{AGENT, LIMIT};
 
 /// Services whose process tells by `V` in its environment which version it was started from. Those that are only
 /// reloaded, or left alone, keep their old process and are not in here.
@@ -33,14 +33,8 @@ impl Units {
         };
         let units = host.units().expect("systemd answers").into_iter();
         let active = units.filter(|(name, state)| state == "active" && counts(name)).map(|(name, _)| name);
-        let process = |name: &&str| {
-            let pid = host.run(&["systemctl", "show", "-P", "MainPID", name]).ok()?.text().to_owned();
-            let environment = host.read_file(&format!("/proc/{pid}/environ")).unwrap_or_default();
-            let version =
-                environment.split('\0').find_map(|word| word.strip_prefix("V=")).unwrap_or_default();
-            Some(((*name).to_owned(), (pid, version.to_owned())))
-        };
-        Self { active: active.collect(), processes: VERSIONED.iter().filter_map(process).collect() }
+        let process = |name: &&str| ((*name).to_owned(), main_process(host, name));
+        Self { active: active.collect(), processes: VERSIONED.iter().map(process).collect() }
     }
 
     /// The same units are active, of the same versions; the processes may be others.
@@ -77,6 +71,21 @@ impl Units {
             }
         }
     }
+}
+
+/// The main process of a versioned service, 0 if it is down, and the version in its environment.
+fn main_process(host: &Host, name: &str) -> (String, String) {
+    let mut seen = (String::new(), String::new());
+    // A unit is active before its process has become what it is to be. Whoever asked sees what is wrong if that never comes.
+    let _ = host.wait_until("its process has a version", LIMIT, |host| {
+        let shown = host.run(&["systemctl", "show", "-P", "MainPID", name]);
+        let pid = shown.map(|output| output.text().to_owned()).unwrap_or_default();
+        let environment = host.read_file(&format!("/proc/{pid}/environ")).unwrap_or_default();
+        let version = environment.split('\0').find_map(|word| word.strip_prefix("V=")).unwrap_or_default();
+        seen = (pid, version.to_owned());
+        seen.0 == "0" || !seen.1.is_empty()
+    });
+    seen
 }
 
 /// No generation but these, each pointing at its system.

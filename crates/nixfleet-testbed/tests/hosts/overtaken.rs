@@ -63,8 +63,8 @@ fn a_fix_reaches_a_host_before_its_reboot_into_what_a_control_plane_has_halted()
     approved["waves"][0]["approval"] = json!("by-a-person");
     let mut fleet = describe(&led, System::OtherKernel, &approved);
     fleet["hosts"]["canary"]["system"] = json!(canary.system(System::Probe404));
-    // Long enough for the other to have its order on a busy machine.
-    fleet["hosts"]["canary"]["probes"][0]["failures"] = json!(20);
+    // It is lost when its trial is over: long enough for the other to have its order on a busy machine.
+    fleet["hosts"]["canary"]["probes"][0]["failures"] = json!(1000);
     led.fleet.describe(&fleet).expect("written");
     led.fleet.release("two").expect("published");
     for host in [canary, web] {

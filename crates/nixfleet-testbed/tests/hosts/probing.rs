@@ -146,7 +146,7 @@ fn nothing_of_a_probe_stays(flavour: Flavour) {
     let once = probe(
         "late",
         &exec(&format!("[ ! -e /run/once ] || exit 0; touch /run/once; {}", leaves_children(4711))),
-        20,
+        45,
     );
     let long = probe("long", &exec(&leaves_children(4712)), 300);
     // `systemd-run`, by which the agent of this test is started, takes half of the signs away.
@@ -154,11 +154,13 @@ fn nothing_of_a_probe_stays(flavour: Flavour) {
     start_probes(&host, &[once, long, view]);
     await_sleepers(&host, 4711, "the first probe runs", |found| found >= 3);
     await_reports(&host, "late", "it is too slow", |reports| {
-        reports.first().is_some_and(|(result, why)| result == "failed" && why == "no answer within 20 s")
+        reports.first().is_some_and(|(result, why)| result == "failed" && why == "no answer within 45 s")
     });
     await_sleepers(&host, 4711, "nothing of it stays", |found| found == 0);
     await_reports(&host, "sees", "it sees the host, and its words are its own", passed);
-    let (_, said) = reports(&host, "sees").pop().expect("one");
+    // A newer one may have been too slow.
+    let mut seen = reports(&host, "sees").into_iter();
+    let (_, said) = seen.rfind(|(result, _)| result == "passed").expect("one");
     assert!(said.ends_with("HOME %i /bin/sh | /home | /tmp"), "{said}");
 
     await_sleepers(&host, 4712, "the long probe runs", |found| found >= 3);
@@ -224,7 +226,7 @@ fn hooks(host: &Host, hooks: &[(&str, u32)]) -> Output {
         .iter()
         .map(|(script, secs)| json!({ "argv": ["/bin/sh", "-c", script], "deadline_secs": secs }))
         .collect();
-    host.run(&[AGENT, "attempt", "hooks", &Value::from(hooks).to_string()]).expect("it runs")
+    host.run_for(LIMIT, &[AGENT, "attempt", "hooks", &Value::from(hooks).to_string()]).expect("it runs")
 }
 
 fn hooks_have_a_deadline(flavour: Flavour) {
@@ -232,16 +234,16 @@ fn hooks_have_a_deadline(flavour: Flavour) {
         return;
     }
     let host = host(flavour);
-    let ran = hooks(&host, &[("echo one >> /var/hooks", 10), ("echo two >> /var/hooks", 10)]);
+    let ran = hooks(&host, &[("echo one >> /var/hooks", 50), ("echo two >> /var/hooks", 50)]);
     assert_eq!(ran.code, 0, "{ran}");
     let began = Instant::now();
     let slow = format!("echo three >> /var/hooks; {}", leaves_children(4714));
-    let late = hooks(&host, &[(&slow, 10), ("echo never >> /var/hooks", 10)]);
+    let late = hooks(&host, &[(&slow, 30), ("echo never >> /var/hooks", 30)]);
     assert_eq!(late.code, 1, "{late}");
-    assert!(late.stderr.contains("hook 1 of 2, `/bin/sh`: no answer within 10 s"), "{late}");
+    assert!(late.stderr.contains("hook 1 of 2, `/bin/sh`: no answer within 30 s"), "{late}");
     assert!(began.elapsed() < Duration::from_mins(10), "{:?}", began.elapsed());
     assert_eq!(sleepers(&host, 4714), Vec::<String>::new(), "it is over when it is told");
-    let ill = hooks(&host, &[("echo cannot drain; kill -TERM $$", 10)]);
+    let ill = hooks(&host, &[("echo cannot drain; kill -TERM $$", 50)]);
     assert!(ill.stderr.contains("exit status 143: cannot drain"), "an end by SIGTERM is no success: {ill}");
     assert_eq!(host.read_file("/var/hooks").expect("written"), "one\ntwo\nthree\n");
 
@@ -278,7 +280,7 @@ fn a_hook_is_not_in_the_sandbox_of_its_agent() {
     .map(|property| format!("--property={property}"));
     let script =
         "cat /home/somebody/plan > /var/drained && touch /tmp/from-the-hook && ip link set lo mtu 16000";
-    let hooks = json!([{ "argv": ["/bin/sh", "-c", script], "deadline_secs": 20 }]).to_string();
+    let hooks = json!([{ "argv": ["/bin/sh", "-c", script], "deadline_secs": 50 }]).to_string();
     let mut run = vec!["systemd-run", "--quiet", "--wait", "--collect", "--unit", UNIT];
     run.extend(sandbox.iter().map(String::as_str));
     run.extend([AGENT, "attempt", "hooks", &hooks]);
@@ -448,7 +450,7 @@ fn a_restart_warns_people(flavour: Flavour) {
     log_in(&host, flavour);
 
     // A lock that is taken while people are being warned takes the restart back.
-    order(&host, "40");
+    order(&host, "90");
     await_scheduled(&host);
     assert_warned(&host, flavour);
     hold(&host, "block");
@@ -466,7 +468,7 @@ fn a_restart_warns_people(flavour: Flavour) {
 
     // The agent dies, and the restart that people were warned of happens all the same.
     let boots = host.boots();
-    order(&host, "30");
+    order(&host, "45");
     await_scheduled(&host);
     host.run(&["systemctl", "kill", "--signal=KILL", UNIT]).expect("it runs").success().expect("killed");
     await_restart(&host);

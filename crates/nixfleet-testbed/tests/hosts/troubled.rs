@@ -5,6 +5,7 @@
 //! by record, what the log has of it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nixfleet_testbed::control_plane::ControlPlane;
 use nixfleet_testbed::fleet::{StaticFleet, await_state, status};
@@ -126,10 +127,14 @@ fn a_database_server_that_ends_in_mid_rollout_is_missed_aloud_and_the_rollout_go
 /// What people are told of a full disk.
 const FULL: &str = "the disk of the database is full";
 
+/// Room that the database has already taken is filled first, by a hundred acts or so, each a program in the office.
+const UNTIL_FULL: Duration = Duration::from_mins(5);
+
 /// Acts until that is refused for want of room.
 fn act_until_refused(led: &Led) {
-    led.wait("no room to be left", LIMIT, || {
-        let why = json!({ "why": "x".repeat(400) });
+    led.wait("no room to be left", UNTIL_FULL, || {
+        // Letters of four bytes: a longer text is filled with sooner, and PostgreSQL would compress one of 2 KB.
+        let why = json!({ "why": "\u{10380}".repeat(300) });
         for verb in ["hold", "unhold"] {
             let path = format!("/v1/hosts/web-1/{verb}");
             let (status, answer) = led.control_plane.post(&led.fleet, &path, &why).ok()?;
