@@ -148,16 +148,16 @@ impl Cluster {
         .expect("it ends them");
     }
 
-    /// Returns when somebody waits for a lock in this database.
+    /// Returns when so many wait for a lock in this database.
     #[allow(dead_code, reason = "the benchmark has no need of it")]
-    pub(crate) async fn until_somebody_waits(&self, database: &str) {
+    pub(crate) async fn until_so_many_wait(&self, database: &str, wanted: i64) {
         let mut connection = sqlx::AnyConnection::connect(&self.address(database)).await.expect("it is up");
         loop {
             let waiting: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM pg_locks WHERE NOT granted")
                 .fetch_one(&mut connection)
                 .await
                 .expect("read");
-            if waiting > 0 {
+            if waiting >= wanted {
                 return;
             }
             sleep(Duration::from_millis(20)).await;

@@ -471,7 +471,7 @@ async fn a_schema_of_a_newer_program_is_refused(database: Database) {
 }
 
 /// The database without us.
-async fn raw(database: &Database) -> sqlx::AnyPool {
+pub(crate) async fn raw(database: &Database) -> sqlx::AnyPool {
     let address = match database {
         Database::Sqlite(path) => format!("sqlite:{}", path.display()),
         Database::Postgres(address) => address.clone(),
