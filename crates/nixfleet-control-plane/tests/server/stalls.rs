@@ -25,7 +25,7 @@ use crate::stores::{raw, served};
 
 /// Little of it, so that a test need not wait for long. A write of these tests takes some milliseconds.
 fn impatient() -> Patience {
-    Patience { write: Duration::from_secs(8), lock: Duration::from_secs(20), idle: Duration::from_secs(4) }
+    Patience { write: Duration::from_secs(8), lock: Duration::from_secs(20), idle: Duration::from_secs(10) }
 }
 
 /// What stands between us and PostgreSQL, and can fall silent.
@@ -85,7 +85,11 @@ async fn pass(mut from: UnixStream, to: std::path::PathBuf, number: u64, mut sil
 async fn a_replica_that_stands_still_within_a_write_holds_up_nobody_for_long() {
     let Some(cluster) = Cluster::start().await else { return };
     let database = cluster.database("still").await;
-    let open = async || Store::open_with(&database, impatient()).await.expect("it opens");
+    // The tables are made by one that has patience: each step is a transaction.
+    Store::open(&database).await.expect("it opens").close().await;
+    // Whoever waits has far more of it than the database needs to notice.
+    let patience = Patience { write: Duration::from_secs(50), lock: Duration::from_secs(45), ..impatient() };
+    let open = async || Store::open_with(&database, patience).await.expect("it opens");
     let (still, other) = (open().await, open().await);
     let write = still.begin(now()).await.expect("a write");
     // The process is stopped here, with the row that every write begins with.
