@@ -346,10 +346,6 @@ impl Planner {
         let mut rounds = 0;
         while rounds < ROUNDS_MAX {
             let is_empty = self.look_ahead().await;
-            if is_empty {
-                // What is objected to later is another matter, also if it reads the same.
-                self.objected.clear();
-            }
             if is_empty || leads == Leads::No {
                 return Ok(());
             }
@@ -373,7 +369,12 @@ impl Planner {
         let now = self.now();
         let planned = self.plan(now, usize::MAX).await;
         self.tools.metrics.plans.add(1);
-        let is_empty = planned.looked.plan.is_empty() && planned.looked.objections.is_empty();
+        let is_sound = planned.looked.objections.is_empty();
+        let is_empty = planned.looked.plan.is_empty() && is_sound;
+        if is_sound {
+            // What is objected to later is another matter, also if it reads the same: people see nothing of this one any more.
+            self.objected.clear();
+        }
         self.planning.change(|_, known| *known = planned.outlook(known));
         is_empty
     }

@@ -7,6 +7,9 @@
 
 use super::{Engine, StoreError, sql};
 
+/// PostgreSQL's lock for whoever makes the first table: `nixfleet` in ASCII. Each database has its own locks of this kind.
+const FIRST_TABLE: i64 = 0x6e69_7866_6c65_6574;
+
 /// The steps; never edited after a release, only added to.
 const STEPS: &[&[&str]] = &[
     &[
@@ -103,7 +106,7 @@ pub(super) async fn migrate_to(
     engine: Engine,
     steps: usize,
 ) -> Result<bool, StoreError> {
-    sql("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)").execute(pool).await?;
+    make_list(pool, engine).await?;
     loop {
         let mut tx = pool.begin().await?;
         if engine == Engine::Postgres {
@@ -125,6 +128,19 @@ pub(super) async fn migrate_to(
         sql("INSERT INTO schema_steps (step) VALUES ($1)").bind(done + 1).execute(&mut *tx).await?;
         tx.commit().await?;
     }
+}
+
+/// Makes the list of the steps that were taken, where there is none.
+async fn make_list(pool: &sqlx::AnyPool, engine: Engine) -> Result<(), StoreError> {
+    let mut tx = pool.begin().await?;
+    if engine == Engine::Postgres {
+        // Replicas that start at once. Of two that find no table PostgreSQL lets one make it, and tells the other that a key is
+        // there twice. There is no table to lock yet.
+        sql("SELECT pg_advisory_xact_lock($1)::text").bind(FIRST_TABLE).execute(&mut *tx).await?;
+    }
+    sql("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)").execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 #[cfg(test)]

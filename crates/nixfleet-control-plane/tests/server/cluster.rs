@@ -148,16 +148,27 @@ impl Cluster {
         .expect("it ends them");
     }
 
-    /// Returns when somebody waits for a lock in this database.
+    /// Has it begin the next piece of its log, which takes its room on the disk as a whole.
+    #[allow(dead_code, reason = "the benchmark fills no disk")]
+    pub(crate) async fn begin_log_piece(&self) {
+        let mut connection = sqlx::AnyConnection::connect(&self.address("postgres")).await.expect("it is up");
+        for text in
+            ["SELECT pg_switch_wal()::text", "SELECT pg_logical_emit_message(TRUE, 'room', 'x')::text"]
+        {
+            sqlx::query(text).execute(&mut connection).await.expect("it does");
+        }
+    }
+
+    /// Returns when so many wait for a lock in this database.
     #[allow(dead_code, reason = "the benchmark has no need of it")]
-    pub(crate) async fn until_somebody_waits(&self, database: &str) {
+    pub(crate) async fn until_so_many_wait(&self, database: &str, wanted: i64) {
         let mut connection = sqlx::AnyConnection::connect(&self.address(database)).await.expect("it is up");
         loop {
             let waiting: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM pg_locks WHERE NOT granted")
                 .fetch_one(&mut connection)
                 .await
                 .expect("read");
-            if waiting > 0 {
+            if waiting >= wanted {
                 return;
             }
             sleep(Duration::from_millis(20)).await;
@@ -181,7 +192,8 @@ fn serve(programs: &Path, folder: &Path, wanted: &Arc<AtomicBool>, synced: Synce
             let server = as_nobody(&program).arg("-D").arg(folder.join("data")).arg("-k").arg(&folder);
             let server = match synced {
                 Synced::Yes => server,
-                Synced::No => server.arg("-F"),
+                // Nor is there anything to tidy up in a test: who does that is in the way of who makes a database.
+                Synced::No => server.args(["-F", "-c", "autovacuum=off"]),
             };
             let server = server.args(["-h", ""]).deadline(LIVES + Duration::from_secs(20));
             drop(server.run().await);

@@ -122,7 +122,9 @@ async fn each_endpoint_lets_in_those_who_may_and_nobody_else() {
             let (status, answer) = caller.send(method.clone(), path, Vec::new()).await;
             let is_shut = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             assert_eq!(is_shut, !may(*who), "{name} {method} {path}: {status} {answer}");
-            assert!(!status.is_server_error(), "{name} {method} {path}: {status} {answer}");
+            // Readiness gives the database three seconds, and says so.
+            let is_late = *path == "/readyz" && status == StatusCode::SERVICE_UNAVAILABLE;
+            assert!(!status.is_server_error() || is_late, "{name} {method} {path}: {status} {answer}");
             if is_shut {
                 is_problem(status, &answer);
             }

@@ -39,6 +39,8 @@ struct Seen {
     releases: Vec<Arc<Documents>>,
     bad: BTreeSet<StorePath>,
     away: BTreeSet<HostName>,
+    /// Whose poll is under way.
+    asking: BTreeSet<HostName>,
 }
 
 impl Outside {
@@ -57,9 +59,12 @@ impl Outside {
         self.0.lock().expect("no panic").bad.remove(system);
     }
 
-    /// This host is cut off: nothing of it arrives, and nothing arrives there.
-    pub(crate) fn cut_off(&self, host: &HostName) {
+    /// This host is cut off: nothing of it arrives, and nothing arrives there. Returns when its poll is given up.
+    pub(crate) async fn cut_off(&self, host: &HostName) {
         self.0.lock().expect("no panic").away.insert(host.clone());
+        while self.is_asking(host) {
+            sleep(REST).await;
+        }
     }
 
     /// It is back.
@@ -69,6 +74,24 @@ impl Outside {
 
     fn is_away(&self, host: &HostName) -> bool {
         self.0.lock().expect("no panic").away.contains(host)
+    }
+
+    fn is_asking(&self, host: &HostName) -> bool {
+        self.0.lock().expect("no panic").asking.contains(host)
+    }
+
+    /// Whether the host may ask for orders, which is noted until [`Outside::has_asked`].
+    fn begins_to_ask(&self, host: &HostName) -> bool {
+        let mut seen = self.0.lock().expect("no panic");
+        let may = !seen.away.contains(host);
+        if may {
+            seen.asking.insert(host.clone());
+        }
+        may
+    }
+
+    fn has_asked(&self, host: &HostName) {
+        self.0.lock().expect("no panic").asking.remove(host);
     }
 
     /// Returns when the host is cut off.
@@ -185,7 +208,7 @@ async fn poll(Line { caller, outside, host, wire }: Line, given: mpsc::Sender<Wi
     let (mut after, mut log) = (0, None::<String>);
     loop {
         let known = log.as_ref().map(|log| format!("&log={log}")).unwrap_or_default();
-        if outside.is_away(&host) {
+        if !outside.begins_to_ask(&host) {
             sleep(REST).await;
             continue;
         }
@@ -195,6 +218,7 @@ async fn poll(Line { caller, outside, host, wire }: Line, given: mpsc::Sender<Wi
             // The connection is gone with the link.
             () = outside.until_away(&host) => None,
         };
+        outside.has_asked(&host);
         let Some((StatusCode::OK, value)) = answer else {
             sleep(REST).await;
             continue;

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use nixfleet_control_plane::planner::LEASE;
 use nixfleet_control_plane::server::Means;
+use nixfleet_control_plane::store::Store;
 use nixfleet_core::model::names::ChannelName;
+use nixfleet_core::model::time::Secs;
 use nixfleet_core::rollout::{Objection, Plan, Snapshot, What, object};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::fleet::{Documents, Fleet, Host, channel, host_name, policy};
+use crate::fleet::{Documents, Fleet, Host, channel, host_name, now, policy};
 use crate::plans::{Story, ordered};
 use crate::running::{CONNECTIONS_MAX, Running, SOON};
 
@@ -65,11 +68,12 @@ async fn assert_seen(story: &Story) {
     assert_eq!(story.view("/v1/plan").await["objections"][0], said);
     assert_eq!(metric(story, "channels_withheld").await, 1);
     assert!(metric(story, "plans_objected_total").await > 0);
-    assert_eq!(story.running.anybody().get("/readyz").await.0, StatusCode::OK, "it serves all others");
+    // It serves all others.
+    story.running.until_ready(StatusCode::OK, "").await;
 }
 
-#[tokio::test]
-async fn a_plan_that_is_objected_to_is_seen_by_whoever_looks_and_other_channels_go_on() {
+/// A fleet whose host of `stable` may not go, which is seen and said; and its host of `edge`, with what that is to fetch.
+async fn withheld() -> (Story, Fleet, Documents) {
     let fleet = Fleet::of(&["web-1"]);
     let kiosks = fleet.with_hosts(&["kiosk"]);
     let means = Means { opinion: against_stable, ..Means::default() };
@@ -79,10 +83,23 @@ async fn a_plan_that_is_objected_to_is_seen_by_whoever_looks_and_other_channels_
     let (status, answer) = running.person(&running.operator).push(pushed).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     running.push(&other).await;
-    has_fetched(&running, &fleet, "web-1", &stable).await;
     let story = Story::over(fleet, running, &[]);
-    let is_objected = |seen: &Value| seen["reason"]["reason"] == "withheld";
-    story.until_seen("/v1/hosts/web-1/why", is_objected).await;
+    // That the rollout begins would be withheld as well.
+    story.until_seen("/v1/rollouts/stable", |_| true).await;
+    has_fetched(&story.running, &story.fleet, "web-1", &stable).await;
+    story.until_seen("/v1/hosts/web-1/why", is_withheld).await;
+    // It is seen before it is tried to carry it out; then it is counted and said.
+    until_objected(&story, 1).await;
+    (story, kiosks, other)
+}
+
+fn is_withheld(seen: &Value) -> bool {
+    seen["reason"]["reason"] == "withheld"
+}
+
+#[tokio::test]
+async fn a_plan_that_is_objected_to_is_seen_by_whoever_looks_and_other_channels_go_on() {
+    let (story, kiosks, other) = withheld().await;
     assert_seen(&story).await;
     // The mistake is about one channel, before and after another one has something to do.
     has_fetched(&story.running, &kiosks, "kiosk", &other).await;
@@ -126,4 +143,37 @@ async fn what_is_objected_to_after_nothing_was_is_said_again() {
     story.until_seen("/v1/hosts/web-1/why", |seen| seen["reason"]["reason"] == "paused").await;
     assert_eq!(story.act("/v1/rollouts/stable/1/resume", &why).await, StatusCode::ACCEPTED);
     until_objected(&story, 2).await;
+}
+
+/// Who takes the lease of who plans, and does nothing with it.
+const IDLER: &str = "idler";
+
+async fn idler_leads(store: &Store) {
+    let until = now().plus(Secs(3_600));
+    let taken = async {
+        // Whoever has it takes it again every few seconds, and then it is not as it was seen.
+        while let Some(held) = store.holder(LEASE).await.expect("read") {
+            if store.inherit(LEASE, &held, IDLER, until).await.expect("written") {
+                return;
+            }
+        }
+        panic!("nobody plans");
+    };
+    timeout(SOON, taken).await.expect("it is taken");
+}
+
+#[tokio::test]
+async fn what_is_objected_to_once_more_is_said_again_also_where_nothing_could_be_carried_out_meanwhile() {
+    let (story, kiosks, other) = withheld().await;
+    idler_leads(&story.running.store).await;
+    // So that there is always something to do: that nothing is objected to is then no empty plan.
+    has_fetched(&story.running, &kiosks, "kiosk", &other).await;
+    let why = json!({ "why": "a test" });
+    assert_eq!(story.act("/v1/rollouts/stable/1/pause", &why).await, StatusCode::ACCEPTED);
+    story.until_seen("/v1/hosts/web-1/why", |seen| seen["reason"]["reason"] == "paused").await;
+    assert_eq!(story.act("/v1/rollouts/stable/1/resume", &why).await, StatusCode::ACCEPTED);
+    story.until_seen("/v1/hosts/web-1/why", is_withheld).await;
+    story.running.store.give_back(LEASE, IDLER).await.expect("written");
+    until_objected(&story, 2).await;
+    story.until_seen("/v1/hosts/kiosk/why", |seen| seen["ordered"]["what"] == "go").await;
 }

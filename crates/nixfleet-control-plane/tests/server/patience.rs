@@ -72,7 +72,7 @@ async fn a_database_that_was_away_for_longer_than_hosts_may_be_makes_no_host_loo
     let story = in_mid_wave(running, fleet, PATIENCE).await;
     // They come back later than the planner does, as hosts do that were told to wait.
     for host in NAMES {
-        story.outside.cut_off(&host_name(host));
+        story.outside.cut_off(&host_name(host)).await;
     }
     cluster.end(End::Fast).await;
     sleep(Duration::from_secs(u64::from(PATIENCE.0) + 2)).await;
@@ -101,7 +101,7 @@ async fn a_clock_that_is_set_forward_in_mid_wave_makes_no_host_look_lost() {
     let running = Running::start_by(&fleet, None, steps).await;
     let story = in_mid_wave(running, fleet, Secs(1_800)).await;
     for host in NAMES {
-        story.outside.cut_off(&host_name(host));
+        story.outside.cut_off(&host_name(host)).await;
     }
     AHEAD.store(3 * 3_600, Ordering::SeqCst);
     assert_patient(&planned_since(&story, steps()).await);

@@ -180,5 +180,5 @@ async fn a_root_that_ends_within_a_month_is_trouble_and_the_server_is_ready_all_
     let running = Running::start(&fleet).await;
     let (_, seen) = running.person(&running.viewer).get("/v1/fleet").await;
     assert_eq!(seen["troubles"][0]["kind"], "root-ending", "{seen}");
-    assert_eq!(running.anybody().get("/readyz").await.0, StatusCode::OK);
+    running.until_ready(StatusCode::OK, "").await;
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nixfleet_control_plane::store::Store;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -23,7 +24,7 @@ const REPLICAS: usize = 3;
 const LIFE: Duration = Duration::from_millis(400);
 /// For a rollout whose leaders are killed: each death may cost a lease, which is 6 s.
 const WITHOUT_LEADERS: Duration = Duration::from_mins(4);
-/// From one end of all connections to the next: several times what a write takes on a busy machine.
+/// From one end of all connections to the next at least: several times what a write takes on a busy machine.
 const CONNECTED: Duration = Duration::from_millis(1_500);
 
 /// Sends each connection to the next process that takes it.
@@ -129,10 +130,26 @@ async fn whichever_replica_is_killed_no_order_is_lost_and_none_is_doubled() {
             }
         }
     });
-    roll_out(&story, 2..=4).await;
+    let mut seq = 2;
+    // Also where processes take their time to start: until each was killed.
+    while seq <= 4 || deaths.load(Ordering::Relaxed) < REPLICAS {
+        assert!(!killing.is_finished(), "nobody is killed any more");
+        roll_out(&story, seq..=seq).await;
+        seq += 1;
+    }
     killing.abort();
     balancer.abort();
-    assert!(deaths.load(Ordering::Relaxed) >= REPLICAS, "each was killed at least once");
+}
+
+/// Returns when something was written after the event `newest`, and what is the newest by then.
+async fn written_after(store: &Store, newest: u64) -> u64 {
+    loop {
+        match store.newest_event().await {
+            Ok(written) if written > newest => return written,
+            // Its connections are ended as well.
+            Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,15 +160,19 @@ async fn a_database_that_ends_every_connection_again_and_again_stops_nothing() {
     story.release(1, policy()).await;
     story.until_converged(1).await;
     let ending = tokio::spawn({
-        let cluster = Arc::clone(&cluster);
+        let (cluster, store) = (Arc::clone(&cluster), story.running.store.clone());
         async move {
+            let mut newest = 0;
             loop {
                 cluster.end_connections().await;
                 sleep(CONNECTED).await;
+                // However slow this is, something is written between two ends.
+                newest = written_after(&store, newest).await;
             }
         }
     });
     roll_out(&story, 2..=3).await;
+    assert!(!ending.is_finished(), "nobody ends them any more");
     ending.abort();
     balancer.abort();
 }

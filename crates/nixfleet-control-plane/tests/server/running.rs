@@ -149,6 +149,25 @@ impl Running {
         Caller { token: Some(token.to_owned()), ..self.anybody() }
     }
 
+    /// Waits until `/readyz` answers so, with these words: that it took too long to look is another matter, and may come first.
+    /// Returns the answer.
+    pub(crate) async fn until_ready(&self, wanted: StatusCode, words: &str) -> Value {
+        let mut last = Value::Null;
+        let came = async {
+            loop {
+                let status;
+                (status, last) = self.anybody().get("/readyz").await;
+                if status == wanted && last["detail"].as_str().unwrap_or_default().contains(words) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let came = tokio::time::timeout(SOON, came).await;
+        assert!(came.is_ok(), "{wanted} with `{words}` did not come: {last}");
+        last
+    }
+
     /// Pushes a release as an operator.
     pub(crate) async fn push(&self, documents: &Documents) {
         let (status, answer) = self.person(&self.operator).push(documents.pushed()).await;

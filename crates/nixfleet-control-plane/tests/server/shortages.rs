@@ -87,28 +87,18 @@ impl SmallCluster {
     }
 }
 
-/// Waits until `/readyz` answers so.
-async fn until_ready(story: &Story, wanted: StatusCode) -> Value {
-    until_readiness(&story.running, wanted).await
+/// What there is to read where the disk is full.
+const FULL: &str = "the disk of the database is full";
+
+/// Takes the room that is left within the files of the database. The names of what takes it begin with this one.
+async fn take_the_rest(store: &Store, name: &str) {
+    let mut taken = 0;
+    while store.make_token(&format!("{name}-{taken}"), Role::Viewer, now()).await.is_ok() {
+        taken += 1;
+    }
 }
 
-async fn until_readiness(running: &Running, wanted: StatusCode) -> Value {
-    let mut last = Value::Null;
-    let came = async {
-        loop {
-            let status;
-            (status, last) = running.anybody().get("/readyz").await;
-            if status == wanted {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    assert!(tokio::time::timeout(SOON, came).await.is_ok(), "{wanted} did not come: {last}");
-    last
-}
-
-/// Whether the room is missed before the rollout is over: what is free within the files of the database may be enough for one.
+/// Whether the room is missed before the rollout is over, which may have come to its end while the room was taken.
 async fn is_missed(story: &Story, seq: u64) -> bool {
     let mut missed = false;
     let is_over = async {
@@ -157,11 +147,7 @@ async fn what_is_written_after_the_disk_was_full_is_committed() {
     let store = Store::open(&disk.database()).await.expect("it opens");
     for round in 0..3 {
         disk.fill();
-        let mut tried = 0;
-        // What is left of the room takes some.
-        while store.make_token(&format!("full-{round}-{tried}"), Role::Viewer, now()).await.is_ok() {
-            tried += 1;
-        }
+        take_the_rest(&store, &format!("full-{round}")).await;
         disk.free();
         // One that is given up, as a verb that does not fit is.
         drop(store.begin(now()).await.expect("it begins"));
@@ -182,9 +168,9 @@ async fn a_full_disk_is_an_alarm_everywhere_loses_nothing_and_is_over_when_there
     story.until_seen("/v1/rollouts/stable", |seen| seen["waves"][1]["waits"]["on"] == "approval").await;
 
     disk.fill();
-    let problem = until_ready(&story, StatusCode::SERVICE_UNAVAILABLE).await;
+    take_the_rest(&story.running.store, "full").await;
+    let problem = story.running.until_ready(StatusCode::SERVICE_UNAVAILABLE, FULL).await;
     let detail = problem["detail"].as_str().unwrap_or_default().to_owned();
-    assert!(detail.contains("the disk of the database is full"), "{problem}");
     // Who acts is refused, with the same words, and learns it before as well.
     let approve = json!({ "why": "go", "wave": 1 });
     let operator = story.running.person(&story.running.operator);
@@ -200,7 +186,9 @@ async fn a_full_disk_is_an_alarm_everywhere_loses_nothing_and_is_over_when_there
         }
     };
     let answer = tokio::time::timeout(SOON, refused).await.expect("no room is left");
-    assert_eq!(answer["detail"], detail, "{answer}");
+    // Where something else was wrong as well, both were said.
+    assert!(answer["detail"].as_str().is_some_and(|text| detail.contains(text)), "{answer}");
+    assert!(answer["detail"].as_str().is_some_and(|text| text.contains(FULL)), "{answer}");
     let seen = story.view("/v1/fleet").await;
     assert_eq!(seen["troubles"][0]["kind"], "database-full", "{seen}");
     let metrics = story.view("/metrics").await;
@@ -210,7 +198,7 @@ async fn a_full_disk_is_an_alarm_everywhere_loses_nothing_and_is_over_when_there
     assert_eq!(story.running.anybody().get("/healthz").await.0, StatusCode::OK, "a restart would not help");
 
     disk.free();
-    until_ready(&story, StatusCode::OK).await;
+    story.running.until_ready(StatusCode::OK, "").await;
     assert_eq!(story.view("/v1/fleet").await["troubles"], json!([]));
     let unhold = operator.post("/v1/hosts/web-3/unhold", &json!({ "why": "x" })).await.0;
     assert!(matches!(unhold, StatusCode::ACCEPTED | StatusCode::CONFLICT), "{unhold}");
@@ -224,15 +212,15 @@ async fn a_disk_that_is_full_again_and_again_in_mid_rollout_loses_no_report_and_
     let dir = tempfile::tempdir().expect("a folder");
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk")).await else { return };
     let story = story_over(disk.database()).await;
-    let mut alarms = 0;
     for seq in 1..=3 {
         story.release(seq, soaking(1)).await;
         disk.fill();
-        alarms += u32::from(is_missed(&story, seq).await);
+        take_the_rest(&story.running.store, &format!("full-{seq}")).await;
+        // Also where the rollout is over by now: who plans says so every few seconds.
+        story.running.until_ready(StatusCode::SERVICE_UNAVAILABLE, FULL).await;
         disk.free();
         assert_ordered_once(&story.until_converged(seq).await, seq);
     }
-    assert!(alarms > 0, "three rollouts took no room at all");
     assert_whole(&story).await;
 }
 
@@ -246,12 +234,10 @@ async fn a_database_server_that_is_ended_in_mid_rollout_loses_nothing_and_is_mis
         story.release(seq, soaking(1)).await;
         story.until("the canary's order", |events| !ordered(events, "canary", seq, "go").is_empty()).await;
         cluster.end(how).await;
-        let problem = until_ready(&story, StatusCode::SERVICE_UNAVAILABLE).await;
-        let detail = problem["detail"].as_str().unwrap_or_default();
-        assert!(detail.contains("the database does not answer"), "{how:?}: {problem}");
+        story.running.until_ready(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer").await;
         assert_eq!(story.running.anybody().get("/healthz").await.0, StatusCode::OK, "{how:?}");
         cluster.begin().await;
-        until_ready(&story, StatusCode::OK).await;
+        story.running.until_ready(StatusCode::OK, "").await;
         assert_ordered_once(&story.until_converged(seq).await, seq);
     }
     assert_whole(&story).await;
@@ -282,24 +268,26 @@ async fn an_act_that_finds_no_room_is_an_alarm_also_where_nobody_else_writes_unt
     let fleet = Fleet::of(&NAMES);
     let running = Running::start_over(&fleet, Some(database.cluster.database("quiet").await)).await;
     running.push(&fleet.release(1)).await;
+    // Else the log of PostgreSQL may be what finds no room first, which ends the server.
+    database.cluster.begin_log_piece().await;
     database.disk.fill();
     let answer = act_until_refused(&running, StatusCode::SERVICE_UNAVAILABLE).await;
     let detail = answer["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("the disk of the database is full"), "{answer}");
+    assert!(detail.contains(FULL), "{answer}");
     // Nobody writes but the planner, whose lease finds room. It is tried every ten seconds whether others would.
     for _ in 0..30 {
-        let (status, problem) = running.anybody().get("/readyz").await;
+        let (status, _) = running.anybody().get("/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "who acts is refused, and nothing says so");
-        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("is full")), "{problem}");
         sleep(Duration::from_millis(500)).await;
     }
+    running.until_ready(StatusCode::SERVICE_UNAVAILABLE, FULL).await;
     let seen = running.person(&running.viewer).get("/v1/fleet").await.1;
     assert_eq!(seen["troubles"][0]["kind"], "database-full", "{seen}");
     let pushed = running.person(&running.operator).push(fleet.release(2).pushed()).await;
     assert_eq!(pushed.0, StatusCode::SERVICE_UNAVAILABLE, "{}", pushed.1);
     assert_eq!(pushed.1["detail"], detail, "{}", pushed.1);
     database.disk.free();
-    until_readiness(&running, StatusCode::OK).await;
+    running.until_ready(StatusCode::OK, "").await;
     running.push(&fleet.release(2)).await;
 }
 
@@ -311,10 +299,11 @@ async fn a_full_disk_under_a_database_server_in_mid_rollout_loses_no_report_and_
     for seq in 1..=3 {
         story.release(seq, soaking(1)).await;
         database.disk.fill();
+        take_the_rest(&story.running.store, &format!("full-{seq}")).await;
         alarms += u32::from(is_missed(&story, seq).await);
         database.disk.free();
         assert_ordered_once(&story.until_converged(seq).await, seq);
-        until_ready(&story, StatusCode::OK).await;
+        story.running.until_ready(StatusCode::OK, "").await;
     }
     assert!(alarms > 0, "three rollouts took no room at all");
     assert_whole(&story).await;

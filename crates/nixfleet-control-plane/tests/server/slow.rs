@@ -1,5 +1,5 @@
-//! Clients that take their time: each limit is shortened alone, and ends those it is for. The others are what they are in use,
-//! which is longer than these tests wait.
+//! Clients that take their time: each limit is shortened alone, and ends those it is for. The others are longer than
+//! any of these tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,11 @@ use crate::wire::{Then, ask};
 
 /// The limit that is looked at.
 const SHORT: Duration = Duration::from_millis(500);
-/// Far longer than that, and shorter than any limit that is in use.
-const SOON: Duration = Duration::from_secs(12);
+/// Far longer than that, and shorter than any limit that is not looked at.
+const SOON: Duration = Duration::from_mins(1);
+const NEVER: Duration = Duration::from_mins(10);
+/// The limits that are not looked at.
+const LONG: Limits = Limits { handshake: NEVER, head: NEVER, body: NEVER };
 
 async fn serving(fleet: &Fleet, limits: Limits, connections_max: u32) -> Running {
     Running::start_as(fleet, None, Means { limits, ..Means::default() }, connections_max).await
@@ -49,7 +52,7 @@ async fn until_let_go(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
 
 #[tokio::test]
 async fn who_is_silent_where_the_handshake_should_be_is_let_go() {
-    let limits = Limits { handshake: SHORT, ..Limits::default() };
+    let limits = Limits { handshake: SHORT, ..LONG };
     let running = serving(&Fleet::of(&["web-1"]), limits, CONNECTIONS_MAX).await;
     assert_eq!(until_let_go(&mut connected(&running).await).await, b"");
     let mut half = connected(&running).await;
@@ -60,7 +63,7 @@ async fn who_is_silent_where_the_handshake_should_be_is_let_go() {
 
 #[tokio::test]
 async fn who_does_not_end_the_head_of_a_request_is_let_go() {
-    let limits = Limits { head: SHORT, ..Limits::default() };
+    let limits = Limits { head: SHORT, ..LONG };
     let running = serving(&Fleet::of(&["web-1"]), limits, CONNECTIONS_MAX).await;
     let mut slow = secured(&running).await;
     slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.expect("it is there");
@@ -72,7 +75,7 @@ async fn who_does_not_end_the_head_of_a_request_is_let_go() {
 async fn a_body_that_does_not_come_is_given_up_and_its_room_is_free_for_the_same_host() {
     let fleet = Fleet::of(&["web-1"]);
     // The good requests of this test have to keep it, too.
-    let limits = Limits { body: 4 * SHORT, ..Limits::default() };
+    let limits = Limits { body: 4 * SHORT, ..LONG };
     let running = serving(&fleet, limits, CONNECTIONS_MAX).await;
     running.push(&fleet.release(1)).await;
     let keys = &fleet.hosts[&host_name("web-1")];
@@ -90,7 +93,7 @@ async fn a_body_that_does_not_come_is_given_up_and_its_room_is_free_for_the_same
 
 #[tokio::test]
 async fn a_connection_above_the_number_that_there_may_be_waits_and_is_served_when_another_one_ends() {
-    let running = serving(&Fleet::of(&["web-1"]), Limits::default(), 2).await;
+    let running = serving(&Fleet::of(&["web-1"]), LONG, 2).await;
     let (first, _second) = (secured(&running).await, secured(&running).await);
     let (tls, port) = (Arc::new(running.tls(None)), running.address.port());
     let get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";

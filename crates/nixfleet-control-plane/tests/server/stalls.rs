@@ -1,4 +1,4 @@
-//! Replicas that stand still, and a database that says nothing any more: others go on, and it is said.
+//! Replicas that stand still or come all at once, and a database that says nothing any more: others go on, and it is said.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::fleet::{Host, now};
 use crate::running::SOON;
-use crate::stores::served;
+use crate::stores::{raw, served};
 
 /// Little of it, so that a test need not wait for long. A write of these tests takes some milliseconds.
 fn impatient() -> Patience {
-    Patience { write: Duration::from_secs(8), lock: Duration::from_secs(20), idle: Duration::from_secs(4) }
+    Patience { write: Duration::from_secs(8), lock: Duration::from_secs(20), idle: Duration::from_secs(10) }
 }
 
 /// What stands between us and PostgreSQL, and can fall silent.
@@ -85,7 +85,11 @@ async fn pass(mut from: UnixStream, to: std::path::PathBuf, number: u64, mut sil
 async fn a_replica_that_stands_still_within_a_write_holds_up_nobody_for_long() {
     let Some(cluster) = Cluster::start().await else { return };
     let database = cluster.database("still").await;
-    let open = async || Store::open_with(&database, impatient()).await.expect("it opens");
+    // The tables are made by one that has patience: each step is a transaction.
+    Store::open(&database).await.expect("it opens").close().await;
+    // Whoever waits has far more of it than the database needs to notice.
+    let patience = Patience { write: Duration::from_secs(50), lock: Duration::from_secs(45), ..impatient() };
+    let open = async || Store::open_with(&database, patience).await.expect("it opens");
     let (still, other) = (open().await, open().await);
     let write = still.begin(now()).await.expect("a write");
     // The process is stopped here, with the row that every write begins with.
@@ -94,6 +98,33 @@ async fn a_replica_that_stands_still_within_a_write_holds_up_nobody_for_long() {
     assert!(write.commit().await.is_err(), "what it had begun is given up");
     still.make_token("bob", Role::Viewer, now()).await.expect("and it goes on");
     assert_eq!(other.newest_event().await.expect("read"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_on_an_empty_database_all_start() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let database = cluster.database("empty").await;
+    // One stands still while it makes the first table, so all others get as far as that before any is through.
+    let pool = raw(&database).await;
+    let mut dies = pool.begin().await.expect("a transaction");
+    let first = sqlx::query("CREATE TABLE schema_steps (step BIGINT PRIMARY KEY)");
+    first.execute(&mut *dies).await.expect("nobody was here");
+    let long = Duration::from_mins(5);
+    let mut starting = JoinSet::new();
+    for _ in 0..4 {
+        let database = database.clone();
+        let patience = Patience { write: long, lock: long, idle: long };
+        starting.spawn(async move { Store::open_with(&database, patience).await });
+    }
+    timeout(SOON, cluster.until_so_many_wait("empty", 4)).await.expect("all are about to make it");
+    dies.rollback().await.expect("it is given up");
+    let all = async {
+        while let Some(started) = starting.join_next().await {
+            let store = started.expect("no panic").expect("it starts");
+            assert_eq!(store.newest_event().await.expect("the tables are there"), 0);
+        }
+    };
+    timeout(SOON, all).await.expect("they start");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +146,7 @@ async fn a_database_that_falls_silent_in_mid_write_is_missed_aloud_and_reports_a
         async move { ingest.take(name, Sent::Records(log)).await }
     });
     // The turn is over when the database knows of somebody who waits for it.
-    timeout(SOON, cluster.until_somebody_waits("silent")).await.expect("it begins");
+    timeout(SOON, cluster.until_so_many_wait("silent", 1)).await.expect("it begins");
     relay.fall_silent();
     drop(turn);
     let refused = timeout(SOON, waits).await.expect("an answer").expect("no panic").expect_err("not kept");
@@ -143,7 +174,7 @@ async fn a_queue_that_is_full_while_nothing_is_written_is_trouble_of_the_databas
     let host = Host::started("web-1");
     // Nothing is written meanwhile.
     let turn = store.begin(now()).await.expect("a write");
-    let mut sent = tokio::task::JoinSet::new();
+    let mut sent = JoinSet::new();
     let full = async {
         loop {
             let (ingest, name, log) = (ingest.clone(), host.name.clone(), host.log.clone());

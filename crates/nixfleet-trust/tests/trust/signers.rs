@@ -91,7 +91,7 @@ impl Agent {
             command(&program("ssh-agent")?).args(["-D", "-a"]).arg(&socket).spawn().expect("it starts");
         let begun = Instant::now();
         while UnixStream::connect(&socket).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "ssh-agent does not listen");
+            assert!(begun.elapsed() < Duration::from_mins(1), "ssh-agent does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
         Some(Self { child, socket })
@@ -99,7 +99,7 @@ impl Agent {
 
     fn ask(&self, request: &[u8]) -> Vec<u8> {
         let mut socket = UnixStream::connect(&self.socket).expect("it listens");
-        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        socket.set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
         socket.write_all(request).expect("it takes the request");
         let mut header = [0; 4];
         socket.read_exact(&mut header).expect("it answers");
