@@ -13,9 +13,10 @@ use crate::{
     say,
 };
 
-/// How often apt is run before we give up: mirrors and networks have hiccups of a few seconds.
-const APT_ATTEMPTS: u32 = 4;
-/// Pause after the first failed attempt; doubled each time, so about 35 s in all.
+/// How often apt is run before we give up: mirrors and networks have hiccups of a few seconds, and whoever else fetches the lists
+/// has them for minutes (`DPkg::Lock::Timeout` does not wait for those).
+const APT_ATTEMPTS: u32 = 6;
+/// Pause after the first failed attempt; doubled each time, so about 155 s in all.
 const APT_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() -> Result<()> {

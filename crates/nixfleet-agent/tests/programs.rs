@@ -40,7 +40,7 @@ fn background(file: &Path) -> String {
 }
 
 async fn pid_in(file: &Path) -> u32 {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         if let Ok(pid) = text.trim().parse() {
             return pid;
@@ -57,7 +57,7 @@ fn runs(pid: u32) -> bool {
 }
 
 async fn assert_ends(pid: u32) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if !runs(pid) {
             return;
         }
@@ -115,8 +115,9 @@ async fn arguments_arrive_as_they_are_and_the_environment_is_ours_alone() {
 async fn at_the_deadline_nothing_stays_not_even_what_left_the_group_and_ignores_sigterm() {
     let (_dir, file) = folder();
     let script = format!("{} echo begun >&2; sleep 600", runaway(&file));
-    let said = said(&script, Duration::from_secs(8)).await;
-    assert_eq!(said, Err("no answer within 8 s: begun".to_owned()));
+    // Long enough for the agent and two shells to start on a busy machine.
+    let said = said(&script, Duration::from_secs(25)).await;
+    assert_eq!(said, Err("no answer within 25 s: begun".to_owned()));
     let pid = pid_in(&file).await;
     assert_ends(pid).await;
 }

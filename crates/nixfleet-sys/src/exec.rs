@@ -2,7 +2,8 @@
 //!
 //! There is no shell and no search path: the program is an absolute path that the caller has resolved. The child gets
 //! an empty environment with `LC_ALL=C` and what the caller adds, its own process group, and no standard input. When
-//! a limit is reached the whole group is ended (SIGTERM, then SIGKILL), so no grandchild goes on unseen.
+//! a limit is reached the whole group is ended (SIGTERM, then SIGKILL), so no grandchild goes on unseen. A program on a leash
+//! is ended by whoever holds it, and by us where that one does not get to it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -14,8 +15,8 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 pub use inheriting::run_inheriting;
-pub(crate) use running::ended;
-use running::{Limit, PIPE_GRACE, Running, end_group, feed};
+use running::{Limit, PIPE_GRACE, Running, end_group, feed, let_go};
+pub(crate) use running::{ended, pid_of};
 
 mod inheriting;
 mod leading;
@@ -28,8 +29,6 @@ mod tests;
 pub const DEADLINE_DEFAULT: Duration = Duration::from_mins(1);
 /// Standard output kept unless the caller says otherwise: a closure of 100,000 paths lists in about 8 MB.
 pub const STDOUT_BYTES_MAX: usize = 32 << 20;
-/// From letting a leash go to SIGTERM for its holder, which needs a second where the program ignores SIGTERM.
-const LET_GO_GRACE: Duration = Duration::from_secs(3);
 /// Standard error kept: its end, where a program says what went wrong.
 pub const STDERR_TAIL_BYTES: usize = 16 << 10;
 
@@ -382,7 +381,7 @@ impl Cmd {
         let mut child = self.spawn(&line)?;
         let mut run = Running::new(child.stdout.take(), child.stderr.take());
         // As long as this lives, a program on a leash does.
-        let mut leash = match self.held {
+        let leash = match self.held {
             Held::OnLeash => child.stdin.take(),
             Held::Itself => None,
         };
@@ -394,11 +393,10 @@ impl Cmd {
                 if matches!(drained, Ok(Err(Limit::Output))) { Err(Limit::Output) } else { Ok(status) }
             }
             Err(limit) => {
-                if leash.take().is_some() {
-                    // The holder ends the program, and then itself; only one that does not is ended by us.
-                    let _ = timeout(LET_GO_GRACE, child.wait()).await;
+                match leash {
+                    Some(leash) => let_go(leash, &mut child).await,
+                    None => end_group(&mut child).await,
                 }
-                end_group(&mut child).await;
                 Err(limit)
             }
         };

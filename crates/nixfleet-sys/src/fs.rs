@@ -522,8 +522,49 @@ pub fn named_holder(path: &Path) -> Option<i32> {
     std::str::from_utf8(&bytes).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// Process ids that hold an exclusive `flock` on the file that these metadata are of, from the text of `/proc/locks`; touches
-/// no lock.
+/// What `/proc/locks` says, for [`flock_holders`]; empty where it cannot be read. A lock may be in it more than once.
+///
+/// The kernel holds the list still for one read alone, which gives a page at most (some 70 locks, however large the buffer),
+/// and goes on by position: where a lock is taken or given back in between, another one is shown twice or not at all. So
+/// the buffer is larger than a page, and a list of several is read again.
+pub fn proc_locks() -> String {
+    locks_in(|| File::open("/proc/locks"))
+}
+
+fn locks_in<R: Read>(open: impl Fn() -> io::Result<R>) -> String {
+    /// A lock that is there all the time would have to be missed by each of them.
+    const READINGS_MAX: u32 = 3;
+    let mut text = Vec::new();
+    for _ in 0..READINGS_MAX {
+        let pages = open().and_then(|list| append_pages(list, &mut text));
+        if !matches!(pages, Ok(2..)) {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Appends all that there is to read, and returns in how many reads it came.
+fn append_pages(mut list: impl Read, text: &mut Vec<u8>) -> io::Result<u32> {
+    /// The largest page that a kernel of Linux has.
+    const PAGE_BYTES_MAX: usize = 64 << 10;
+    let mut page = vec![0; PAGE_BYTES_MAX];
+    let mut pages = 0;
+    loop {
+        match list.read(&mut page) {
+            Ok(0) => return Ok(pages),
+            Ok(got) => {
+                text.extend_from_slice(&page[..got]);
+                pages += 1;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Process ids that hold an exclusive `flock` on the file that these metadata are of, from the text of `/proc/locks`
+/// ([`proc_locks`]), each once; touches no lock.
 ///
 /// The number of a file means something on its own disk only, so the disk is compared as well; on btrfs and overlayfs the
 /// kernel names another one there than in the metadata, and nobody is found. A process in another pid namespace reads as 0
@@ -533,7 +574,14 @@ pub fn flock_holders(proc_locks: &str, file: &Metadata) -> Vec<i32> {
 }
 
 fn holders_of(proc_locks: &str, file: (u64, u64)) -> Vec<i32> {
-    proc_locks.lines().filter_map(|line| flock_holder(line, file)).collect()
+    let mut holders = Vec::new();
+    for holder in proc_locks.lines().filter_map(|line| flock_holder(line, file)) {
+        // Where a lock is in the text twice, its holder is one all the same.
+        if !holders.contains(&holder) {
+            holders.push(holder);
+        }
+    }
+    holders
 }
 
 fn flock_holder(line: &str, (device, inode): (u64, u64)) -> Option<i32> {

@@ -7,6 +7,9 @@
 //! when the agent dies, however it does. It adopts the descendants whose parents have gone, and ends all of them when
 //! the program has ended, when the input closes, and at SIGTERM.
 //!
+//! A holder is never killed, since that would end nobody. Where it stands still (a machine that is too busy, somebody's
+//! SIGSTOP), the agent ends in its place whom it holds; it ends the rest, and itself, when it may run again.
+//!
 //! A cgroup alone is not enough: whoever started the program must be alive to have it ended, and Darwin has none. But the
 //! holder may well live in a transient unit; all that it needs is its standard input.
 
@@ -21,7 +24,7 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use crate::exec::{Cmd, Ended, ExecError};
+use crate::exec::{Cmd, Ended, ExecError, pid_of};
 
 /// From SIGTERM to SIGKILL for what the program leaves; less than what [`Cmd`] leaves the holder itself.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -40,8 +43,10 @@ const NOT_HELD: i32 = 125;
 /// For a process of its own, started by [`Cmd::on_leash`]: it adopts and ends *every* descendant of this process.
 pub async fn hold(program: &Cmd) -> Result<i32, ExecError> {
     adopt();
+    // Before there is a program: SIGTERM would end us alone.
+    let told = signal(SignalKind::terminate());
     let mut child = program.spawn_inheriting()?;
-    let code = match signal(SignalKind::terminate()) {
+    let code = match told {
         Ok(mut term) => tokio::select! {
             // Waiting is cancel-safe by its documentation; the child is ended below in any case.
             status = child.wait() => status.map_or(NOT_HELD, code),
@@ -51,8 +56,24 @@ pub async fn hold(program: &Cmd) -> Result<i32, ExecError> {
         },
         Err(_) => NOT_HELD,
     };
-    end_descendants(&mut child).await;
+    end_below(|| {
+        // Collects the program itself, which is a zombie otherwise.
+        let _ = child.try_wait();
+        Some(getpid())
+    })
+    .await;
     Ok(code)
+}
+
+/// Ends whom a holder holds that does not get to it, and has it told to end.
+///
+/// SIGTERM ends one that has not begun yet, and is a closed input to one that has. Whoever loses his parent is below the holder
+/// for as long as there is one, so we find him there.
+pub(crate) async fn end_in_place_of(holder: &mut Child) {
+    let Some(pid) = pid_of(holder) else { return };
+    // It may have ended, which is what is wanted.
+    let _ = kill_process(pid, Signal::TERM);
+    end_below(|| matches!(holder.try_wait(), Ok(None)).then_some(pid)).await;
 }
 
 fn code(status: ExitStatus) -> i32 {
@@ -80,24 +101,25 @@ fn adopt() {
 #[cfg(not(target_os = "linux"))]
 fn adopt() {}
 
-/// Ends what is left of the program: SIGTERM, then SIGKILL until there is nobody.
-async fn end_descendants(child: &mut Child) {
+/// Ends everybody below a process, as long as `top` says that it is there: SIGTERM, then SIGKILL until there is nobody.
+async fn end_below(mut top: impl FnMut() -> Option<Pid>) {
     let (began, mut told) = (Instant::now(), Told::Nothing);
     while began.elapsed() < TERM_GRACE + KILL_WITHIN {
-        // Collects the program itself, which is a zombie otherwise.
-        let _ = child.try_wait();
-        let left = descendants().await;
-        if left.is_empty() {
-            return;
-        }
+        let Some(top) = top() else { return };
+        let left = descendants(top).await;
         let kill = began.elapsed() >= TERM_GRACE;
-        if kill || told == Told::Nothing {
-            let with = if kill { Signal::KILL } else { Signal::TERM };
-            // One may be gone already, which is what is wanted.
-            for pid in left {
-                let _ = kill_process(pid, with);
+        match left {
+            Some(left) if left.is_empty() => return,
+            Some(left) if kill || told == Told::Nothing => {
+                let with = if kill { Signal::KILL } else { Signal::TERM };
+                // One may be gone already, which is what is wanted.
+                for pid in left {
+                    let _ = kill_process(pid, with);
+                }
+                told = Told::ToEnd;
             }
-            told = Told::ToEnd;
+            // They were told a moment ago, or who they are cannot be seen now.
+            Some(_) | None => {}
         }
         sleep(LOOK_EVERY).await;
     }
@@ -109,10 +131,10 @@ enum Told {
     ToEnd,
 }
 
-/// Every process below us that has not ended.
-async fn descendants() -> Vec<Pid> {
-    let all = processes().await;
-    let mut found = vec![getpid()];
+/// Every process below this one that has not ended; `None` when nobody could look.
+async fn descendants(top: Pid) -> Option<Vec<Pid>> {
+    let all = processes().await?;
+    let mut found = vec![top];
     let mut at = 0;
     while let Some(parent) = found.get(at).copied() {
         let children = all.iter().filter(|process| process.parent == parent.as_raw_nonzero().get());
@@ -121,7 +143,7 @@ async fn descendants() -> Vec<Pid> {
         );
         at += 1;
     }
-    found.split_off(1)
+    Some(found.split_off(1))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -130,19 +152,19 @@ struct Process {
     parent: i32,
 }
 
-/// The processes of the host that have not ended.
+/// The processes of the host that have not ended; `None` when they could not be listed.
 #[cfg(target_os = "linux")]
 #[allow(clippy::unused_async, reason = "other platforms ask a program")]
-async fn processes() -> Vec<Process> {
+async fn processes() -> Option<Vec<Process>> {
     /// One line of some 50 numbers.
     const BYTES_MAX: u64 = 4096;
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = std::fs::read_dir("/proc").ok()?.flatten();
     let read = |entry: std::fs::DirEntry| {
         let pid = crate::session::pid_in(entry.file_name().to_str()?)?;
         let stat = crate::fs::read_bounded(&entry.path().join("stat"), BYTES_MAX).ok()?;
         process_in(pid, &String::from_utf8_lossy(&stat))
     };
-    entries.filter_map(read).collect()
+    Some(entries.filter_map(read).collect())
 }
 
 /// The process in a line of `/proc/PID/stat`; `None` when it has ended and only waits for its parent.
@@ -156,15 +178,15 @@ fn process_in(pid: Pid, stat: &str) -> Option<Process> {
     (!matches!(state, "Z" | "X" | "x")).then_some(Process { pid, parent })
 }
 
-/// The processes of the host that have not ended.
+/// The processes of the host that have not ended; `None` when they could not be listed.
 #[cfg(not(target_os = "linux"))]
-async fn processes() -> Vec<Process> {
+async fn processes() -> Option<Vec<Process>> {
     /// Where every Unix has it.
     const PS: &str = "/bin/ps";
     /// It reads one table of the kernel.
     const PS_LIMIT: Duration = Duration::from_secs(10);
-    let listed = Cmd::new(PS).args(["-A", "-o", "pid=,ppid=,stat="]).deadline(PS_LIMIT).run().await;
-    let Ok(listed) = listed else { return Vec::new() };
+    let ps = Cmd::new(PS).args(["-A", "-o", "pid=,ppid=,stat="]).deadline(PS_LIMIT);
+    let listed = ps.run().await.ok()?.success().ok()?;
     let read = |line: &str| {
         let mut words = line.split_whitespace();
         let pid = crate::session::pid_in(words.next()?)?;
@@ -172,7 +194,7 @@ async fn processes() -> Vec<Process> {
         // `ps` itself is a child of ours too, and is gone by now.
         (!words.next()?.starts_with('Z')).then_some(Process { pid, parent })
     };
-    listed.stdout_text().lines().filter_map(read).collect()
+    Some(listed.stdout_text().lines().filter_map(read).collect())
 }
 
 #[cfg(test)]
@@ -208,11 +230,11 @@ mod tests {
             .expect("it starts");
         let shell =
             Pid::from_raw(i32::try_from(child.id().expect("it runs")).expect("a pid")).expect("positive");
-        for _ in 0..500 {
-            let all = processes().await;
+        for _ in 0..3000 {
+            let all = processes().await.expect("listed");
             let below = all.iter().find(|process| process.parent == shell.as_raw_nonzero().get());
             if let Some(below) = below {
-                let found = descendants().await;
+                let found = descendants(getpid()).await.expect("listed");
                 assert!(found.contains(&shell) && found.contains(&below.pid) && !found.contains(&getpid()));
                 let _ = kill_process(below.pid, Signal::KILL);
                 child.wait().await.expect("it ends");
@@ -221,5 +243,44 @@ mod tests {
             sleep(LOOK_EVERY).await;
         }
         panic!("the shell has no child");
+    }
+
+    #[cfg(target_os = "linux")]
+    mod standing_still {
+        use std::path::Path;
+
+        use super::*;
+        use crate::exec::{Heard, Listener};
+
+        /// Hears the process ids of a holder and of whom it holds, and has enough.
+        #[derive(Default)]
+        struct Pids(Vec<Pid>);
+
+        impl Listener for Pids {
+            fn line(&mut self, line: &[u8]) -> Heard {
+                let line = String::from_utf8_lossy(line);
+                self.0.extend(line.split_whitespace().filter_map(crate::session::pid_in));
+                Heard::Enough
+            }
+            fn is_word(&self, _line: &[u8]) -> bool {
+                true
+            }
+        }
+
+        #[tokio::test]
+        async fn a_holder_that_stands_still_is_not_killed_and_whom_it_holds_is_ended() {
+            // Both ignore SIGTERM, and the program has a session of its own.
+            let script = "trap '' TERM; /usr/bin/setsid \"$0\" \"$@\" & echo $$ $! >&2; kill -STOP $$";
+            let held = Cmd::new("/bin/sleep").arg("600").on_leash(Path::new("/bin/sh"), &["-c", script]);
+            let mut heard = Pids::default();
+            let got = held.run_heard(&mut heard).await;
+            assert!(matches!(got, Err(ExecError::Stopped { .. })), "{got:?}");
+            let [holder, program] = heard.0[..] else { panic!("{:?}", heard.0) };
+            let left = processes().await.expect("listed");
+            let runs = |pid| left.iter().any(|process| process.pid == pid);
+            assert!(runs(holder), "it would have ended whom we had not seen");
+            assert!(!runs(program));
+            let _ = kill_process(holder, Signal::KILL);
+        }
     }
 }

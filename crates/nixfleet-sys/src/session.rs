@@ -33,20 +33,32 @@ pub async fn others(session: Pid) -> Result<Vec<Pid>, ExecError> {
     Ok(pids.filter(|pid| *pid != getpid() && session_of(*pid) == Some(session)).collect())
 }
 
-/// Sends the signal to every process of the session but ourselves; says whether there was any.
+/// Sends the signal to every process of the session but ourselves; says whether there was any, or may be one.
 ///
-/// Without `ps` at least the leader gets it, if it still is one.
+/// Where `ps` fails, at least the leader gets it, if it still is one.
 pub async fn signal(session: Pid, signal: Signal) -> bool {
-    let found = match others(session).await {
-        Ok(found) => found,
-        Err(_) if session != getpid() && session_of(session) == Some(session) => vec![session],
-        Err(_) => Vec::new(),
-    };
+    let (found, more) = found_of(session, others(session).await);
     for pid in &found {
         // It may be gone already, which is what is wanted.
         let _ = kill_process(*pid, signal);
     }
-    !found.is_empty()
+    more == More::MayBe || !found.is_empty()
+}
+
+/// Whether there may be others in a session than those that were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    No,
+    MayBe,
+}
+
+/// Who is known to be in the session, after `ps` was asked.
+fn found_of(session: Pid, listed: Result<Vec<Pid>, ExecError>) -> (Vec<Pid>, More) {
+    match listed {
+        Ok(found) => (found, More::No),
+        Err(_) if session != getpid() && session_of(session) == Some(session) => (vec![session], More::MayBe),
+        Err(_) => (Vec::new(), More::MayBe),
+    }
 }
 
 /// The process id in a text; `None` for what is none. `Pid::from_raw` alone asserts that it is not negative.
@@ -105,6 +117,15 @@ mod tests {
         assert_eq!(session_in("torn"), None);
     }
 
+    #[test]
+    fn a_look_that_failed_does_not_say_that_nobody_is_left() {
+        let us = getpid();
+        let failed = || ExecError::TooMuchOutput { line: "ps".to_owned(), bytes_max: 0 };
+        assert_eq!(found_of(us, Err(failed())), (Vec::new(), More::MayBe));
+        assert_eq!(found_of(us, Ok(Vec::new())), (Vec::new(), More::No));
+        assert_eq!(found_of(us, Ok(vec![us])), (vec![us], More::No));
+    }
+
     #[tokio::test]
     async fn every_process_of_a_session_is_ended_and_nobody_else() {
         // `setsid` leads the session; one child has a process group of its own, one has lost its parent.
@@ -126,18 +147,19 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         // The `mv` that made the mark may be there for a moment longer.
-        let mut found = others(leader).await.expect("listed");
-        for _ in 0..500 {
+        let mut found = Vec::new();
+        for _ in 0..3000 {
+            // A look that takes too long is none.
+            found = others(leader).await.unwrap_or_default();
             if found.len() == 4 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
-            found = others(leader).await.expect("listed");
         }
         assert_eq!(found.len(), 4, "the shell and three sleepers: {found:?}");
         assert!(!found.contains(&getpid()));
         assert!(signal(leader, Signal::KILL).await);
-        for _ in 0..500 {
+        for _ in 0..3000 {
             if !signal(leader, Signal::KILL).await {
                 return;
             }

@@ -123,8 +123,7 @@ impl ActivationBackend for LinuxBackend {
 
     async fn busy(&self) -> Option<BusyWith> {
         if let Ok(meta) = std::fs::metadata(SWITCH_LOCK) {
-            let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-            if let Some(pid) = fs::flock_holders(&locks, &meta).first() {
+            if let Some(pid) = fs::flock_holders(&fs::proc_locks(), &meta).first() {
                 return Some(BusyWith::SwitchLock { pid: *pid });
             }
         }
@@ -171,8 +170,7 @@ impl ActivationBackend for LinuxBackend {
 
     fn lock_holders(&self) -> Vec<i32> {
         let Ok(meta) = std::fs::metadata(&self.host().lock) else { return Vec::new() };
-        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-        fs::flock_holders(&locks, &meta)
+        fs::flock_holders(&fs::proc_locks(), &meta)
     }
 
     async fn is_running(&self, unit: &str) -> bool {

@@ -15,8 +15,8 @@ use crate::session;
 
 /// Taken from the pipe at once: as much as a Linux pipe holds.
 const CHUNK_BYTES: usize = 64 << 10;
-/// How long SIGKILL is repeated for processes that fork faster than they are listed.
-const KILL_WITHIN: Duration = Duration::from_secs(10);
+/// How long SIGKILL is repeated for processes that fork faster than they are listed; three lists that are given up take as long.
+const KILL_WITHIN: Duration = Duration::from_secs(30);
 /// Between two of those.
 const KILL_EVERY: Duration = Duration::from_millis(50);
 

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Child;
+use tokio::process::{Child, ChildStdin};
 use tokio::time::{sleep_until, timeout};
 
 use super::{Cmd, Ended, ExecError, Heard, Listener, Over, STDERR_TAIL_BYTES};
-use crate::text;
+use crate::{leash, text};
 
 /// From SIGTERM to SIGKILL for a program that reached a limit.
 pub(super) const TERM_GRACE: Duration = Duration::from_secs(2);
+/// From letting a leash go to doing the holder's work, which takes it a second where the program ignores SIGTERM.
+const LET_GO_GRACE: Duration = Duration::from_secs(3);
 /// How long a pipe may stay open after the program ended, in the hands of a grandchild.
 pub(super) const PIPE_GRACE: Duration = Duration::from_millis(500);
 
@@ -228,9 +230,26 @@ pub(super) fn feed(child: &mut Child, bytes: Vec<u8>) {
     }
 }
 
+/// The process id of a child whose end nobody has been told yet, so that it is no other's.
+pub(crate) fn pid_of(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+}
+
+/// Lets a holder go, which ends its program, and then itself.
+///
+/// One that stands still is not killed: that would end nobody of its program. We end it in its place, and leave the holder
+/// to itself if it does not come to its end even then. That takes six seconds, and sixteen with a program that nobody can end.
+pub(super) async fn let_go(leash: ChildStdin, holder: &mut Child) {
+    drop(leash);
+    if timeout(LET_GO_GRACE, holder.wait()).await.is_err() {
+        // Rare, so on the heap; and it may run a program itself.
+        Box::pin(leash::end_in_place_of(holder)).await;
+        let _ = timeout(TERM_GRACE, holder.wait()).await;
+    }
+}
+
 pub(super) async fn end_group(child: &mut Child) {
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let Some(group) = group else { return };
+    let Some(group) = pid_of(child) else { return };
     // An error means that the group is gone already.
     let _ = kill_process_group(group, Signal::TERM);
     let _ = timeout(TERM_GRACE, child.wait()).await;

@@ -37,7 +37,7 @@ fn a_lock_has_one_holder_and_proc_locks_names_it() {
     let path = dir.path().join("lock");
     let held = Lock::try_take(&path).expect("no error").expect("free");
     assert!(Lock::try_take(&path).expect("no error").is_none());
-    let locks = std::fs::read_to_string("/proc/locks").expect("Linux has it");
+    let locks = proc_locks();
     let meta = std::fs::metadata(&path).expect("there");
     assert_eq!(flock_holders(&locks, &meta), [i32::try_from(std::process::id()).expect("small")]);
     assert_eq!(named_holder(&path), None, "it has not said so");
@@ -47,6 +47,36 @@ fn a_lock_has_one_holder_and_proc_locks_names_it() {
     drop(held);
     assert!(!is_locked(&path) && named_holder(&path).is_none());
     assert!(Lock::try_take(&path).expect("no error").is_some());
+}
+
+/// A list of locks as the kernel gives it: a page at each read, whatever the room.
+struct Pages(std::vec::IntoIter<String>);
+
+impl Read for Pages {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let page = self.0.next().unwrap_or_default();
+        into[..page.len()].copy_from_slice(page.as_bytes());
+        Ok(page.len())
+    }
+}
+
+#[test]
+fn a_lock_that_one_reading_of_several_pages_missed_is_found_and_its_holder_named_once() {
+    let lock = |pid: u32| format!("1: FLOCK  ADVISORY  WRITE {pid} 00:2e:567 0 EOF\n");
+    // As if somebody else's lock on the first page was given back between the two reads, and ours moved to that page.
+    let readings = [vec![lock(1), lock(3)], vec![lock(1), lock(2), lock(3)], vec![lock(1), lock(2), lock(3)]];
+    let count = std::cell::Cell::new(0);
+    let text = locks_in(|| {
+        let reading = readings[count.get()].clone();
+        count.set(count.get() + 1);
+        Ok(Pages(reading.into_iter()))
+    });
+    assert_eq!(holders_of(&text, (device_of(0, 0x2e), 567)), [1, 2, 3]);
+
+    // A list of one page is as it was at one moment.
+    let once = locks_in(|| Ok(Pages(vec![lock(7)].into_iter())));
+    assert_eq!(once, lock(7));
+    assert_eq!(locks_in(|| Err::<Pages, _>(io::ErrorKind::NotFound.into())), "");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Whoever reads the folder at any moment, and whoever ends a writer at any moment.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nixfleet::served::Served;
 use nixfleet_core::model::names::{ChannelName, Seq};
@@ -35,18 +35,24 @@ fn a_reader_at_any_moment_finds_a_whole_signed_release() {
     let session = Session::initialised();
     let served = Served::new(session.path("served"));
     let root = session.read("served/root/1.json").into_bytes();
-    let stop = AtomicBool::new(false);
+    let (stop, looked) = (AtomicBool::new(false), AtomicU32::new(0));
     let (looks, seen) = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let (mut looks, mut seen) = (0_u32, BTreeSet::new());
             while !stop.load(Ordering::SeqCst) {
                 seen.extend(look(&served, &root));
                 looks += 1;
+                looked.store(looks, Ordering::SeqCst);
             }
             (looks, seen)
         });
         for _ in 0..8 {
             session.publish();
+            // On a busy machine all could be published before the reader comes to its second look.
+            let enough = looked.load(Ordering::SeqCst) + 3;
+            while looked.load(Ordering::SeqCst) < enough && !reader.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         // One look more after the last.
         stop.store(true, Ordering::SeqCst);
@@ -84,6 +90,11 @@ fn a_build_or_signature_that_is_ended_at_any_moment_leaves_a_whole_release() {
         }
     }
     assert!(ended > 20, "only {ended} were ended in the middle");
+    // One that was killed while it waits for the disk has the lock until that is done.
+    let until = Instant::now() + Duration::from_mins(2);
+    while served.lock().is_err() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     session.describe(&[("web-1", &system('2', "2"))]);
     session.publish();
     assert!(look(&served, &root).expect("published").get() > newest);

@@ -67,9 +67,9 @@ fn a_signature_over_something_else_or_for_another_purpose_is_not_written() {
 
 /// Runs a line of shell under an ssh-agent that ends with it.
 fn with_agent(session: &Session, script: &str) -> crate::support::Said {
-    let socket = &session.beside("agent");
-    // It leaves its socket behind.
-    let _ = std::fs::remove_file(socket);
+    // Each has its own: one that was left removes its socket by name, up to ten seconds after the end of its line.
+    let mut sockets = (0..).map(|number| session.beside(&format!("agent-{number}")));
+    let socket = &sockets.find(|path| !Path::new(path).exists()).expect("numbers do not end");
     let line = format!("export PATH=/usr/bin:/bin; {script}");
     let cmd = Cmd::new(ssh("ssh-agent")).args(["-a", socket, "/bin/sh", "-c", &line]);
     said(cmd.env("HOME", session.beside("home")).run_blocking())

@@ -7,6 +7,7 @@ use nixfleet_sys::exec::{Cmd, Heard, Listener};
 use nixfleet_sys::fs;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -66,6 +67,22 @@ pub(crate) struct ControlPlane {
     pub(crate) operator: String,
     pub(crate) viewer: String,
     running: Option<JoinHandle<()>>,
+    /// Its port while it is away, so that nobody else is given it.
+    kept: Option<TcpSocket>,
+}
+
+/// Binds a port and does not listen at it: connections are refused, nobody who asks for any port is given it, and whoever asks
+/// for this one can listen there all the same.
+async fn keep(port: u16) -> TcpSocket {
+    loop {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("set");
+        if socket.bind(([127, 0, 0, 1], port).into()).is_ok() {
+            return socket;
+        }
+        // A process that was killed while it waits for the disk has it until that is done.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Tells where the program serves.
@@ -105,8 +122,8 @@ impl ControlPlane {
              root = \"{root}\"\ndatabase = \"sqlite:{database}\"\n"
         );
         write("control-plane.toml", &config);
-        let mut running =
-            Self { dir, url: String::new(), operator: String::new(), viewer: String::new(), running: None };
+        let (url, operator, viewer) = (String::new(), String::new(), String::new());
+        let mut running = Self { dir, url, operator, viewer, running: None, kept: None };
         running.operator = running.token("ann", "operator").await;
         running.viewer = running.token("vic", "viewer").await;
         running.run().await;
@@ -143,18 +160,24 @@ impl ControlPlane {
         let path = self.path("control-plane.toml");
         let path = Path::new(&path);
         let text = String::from_utf8(fs::read_bounded(path, 1 << 16).expect("there")).expect("text");
-        let port = self.url.rsplit(':').next().expect("a port").to_owned();
-        let text = text.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
+        let text = text.replacen("127.0.0.1:0", &format!("127.0.0.1:{}", self.port()), 1);
         fs::write_atomic(path, text.as_bytes()).expect("written");
         self.run().await;
+        // It has listened at it since before it said so.
+        drop(self.kept.take());
     }
 
-    /// Ends it at once.
+    fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Ends it at once, and keeps its port.
     pub(crate) async fn kill(&mut self) {
         let running = self.running.take().expect("it runs");
         running.abort();
         // The program ends with what waits for it.
         let _ = running.await;
+        self.kept = Some(tokio::time::timeout(SOON, keep(self.port())).await.expect("it is free"));
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
