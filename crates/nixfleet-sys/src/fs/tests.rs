@@ -1,3 +1,4 @@
+use super::lock::{device_of, holders_of, locks_in};
 use super::*;
 
 #[test]
