@@ -122,10 +122,10 @@ impl ActivationBackend for LinuxBackend {
     }
 
     async fn busy(&self) -> Option<BusyWith> {
-        if let Ok(meta) = std::fs::metadata(SWITCH_LOCK) {
-            if let Some(pid) = fs::flock_holders(&fs::proc_locks(), &meta).first() {
-                return Some(BusyWith::SwitchLock { pid: *pid });
-            }
+        if let Ok(meta) = std::fs::metadata(SWITCH_LOCK)
+            && let Some(pid) = fs::flock_holders(&fs::proc_locks(), &meta).first()
+        {
+            return Some(BusyWith::SwitchLock { pid: *pid });
         }
         for unit in rebuild_units(Path::new(TRANSIENT_UNITS)) {
             // Also one that is on its way up or down: a switch that was stopped may flip the system as its last act.

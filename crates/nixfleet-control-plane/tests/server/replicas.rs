@@ -160,14 +160,14 @@ async fn a_database_that_ends_every_connection_again_and_again_stops_nothing() {
     story.release(1, policy()).await;
     story.until_converged(1).await;
     let ending = tokio::spawn({
-        let (cluster, store) = (Arc::clone(&cluster), story.running.store.clone());
+        let (cluster, log) = (Arc::clone(&cluster), story.running.store.clone());
         async move {
             let mut newest = 0;
             loop {
                 cluster.end_connections().await;
                 sleep(CONNECTED).await;
                 // However slow this is, something is written between two ends.
-                newest = written_after(&store, newest).await;
+                newest = written_after(&log, newest).await;
             }
         }
     });
