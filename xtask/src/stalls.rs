@@ -15,8 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Between two draws.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
-/// How many stand still at once: with more, two processors would have nothing to do.
+/// How many stand still at once, and of how many processes each of them is one: with more, a single host would not come up.
 const AT_ONCE_MAX: usize = 6;
+const ONE_IN: usize = 25;
 /// How long one stands still. A stall of five seconds is rare on a real machine, and the rule for tests names it.
 const LENGTHS_MS: [u64; 5] = [300, 700, 1_500, 3_000, 5_000];
 /// They build and count, and hold nothing that a test waits for.
@@ -71,8 +72,9 @@ fn stall_until(over: &AtomicBool) {
             still.remove(&process);
             go_on(process);
         }
-        if still.len() < AT_ONCE_MAX
-            && let Some(process) = one_of(&below(std::process::id()))
+        let all = below(std::process::id());
+        if still.len() < (all.len() / ONE_IN).clamp(1, AT_ONCE_MAX)
+            && let Some(process) = one_of(&all)
             && signal(process, Signal::STOP)
         {
             still.insert(process, now + Duration::from_millis(one_of(&LENGTHS_MS).unwrap_or_default()));
