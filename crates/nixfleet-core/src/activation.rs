@@ -24,5 +24,7 @@ pub mod packages;
 pub mod platform;
 pub mod record;
 pub mod resume;
+#[cfg(test)]
+mod samples;
 pub mod units;
 pub mod way_back;

@@ -202,17 +202,10 @@ fn resume_after_darwins_reboot(activation: &Activation, world: &World) -> Resume
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::events::CommitPolicy;
-    use crate::activation::inhibit::InhibitPolicy;
-    use crate::activation::record::{Began, ConfirmBy, Fired, OnFailedUnits, Purpose, Unsigned};
+    use crate::activation::record::{Fired, Purpose};
+    use crate::activation::samples::{began, system};
     use crate::ids::{ActivationId, BootId};
     use proptest::prelude::*;
-
-    fn system(name: &str) -> StorePath {
-        format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-{name}")
-            .parse()
-            .expect("well-formed")
-    }
 
     fn running(run: Run) -> Reached {
         Reached::Running { unit: "nixfleet-switch-x.service".into(), run }
@@ -228,22 +221,7 @@ mod tests {
             began_at_ms: 0,
             last_boot: BootId::new("a"),
             last_at_ms: 0,
-            began: Began {
-                target: system("new"),
-                previous: system("old"),
-                previous_generation: None,
-                commit: CommitPolicy::AfterConfirm,
-                confirm_by: ConfirmBy::Probes,
-                confirm_within_secs: 60,
-                observe_secs: 0,
-                probes: vec![],
-                inhibit: InhibitPolicy::BuiltIn,
-                on_failed_units: OnFailedUnits::Revert,
-                unsigned: Unsigned::Refuse,
-                digest: None,
-                rescue: String::new(),
-                purpose: Purpose::Activate,
-            },
+            began: began("old", "new", Purpose::Activate),
             confirmed: reached == Reached::Confirmed,
             reverting: (reached == Reached::Reverting).then_some(Failure::Asked),
             reached,

@@ -51,17 +51,10 @@ pub fn rollback_to<'a>(known: &'a [Activation], current: &StorePath) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::events::CommitPolicy;
-    use crate::activation::inhibit::InhibitPolicy;
     use crate::activation::outcome::{ActivationOutcome, Failure};
-    use crate::activation::record::{Began, ConfirmBy, Entry, Line, OnFailedUnits, Unsigned, fold};
+    use crate::activation::record::{Entry, Line, fold};
+    use crate::activation::samples::{began, system};
     use crate::ids::{ActivationId, BootId};
-
-    fn system(name: &str) -> StorePath {
-        format!("/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-{name}")
-            .parse()
-            .expect("well-formed")
-    }
 
     /// The lines of one activation from `previous` to `target` that ended so.
     fn ended(
@@ -71,22 +64,7 @@ mod tests {
         verdict: Verdict,
     ) -> [Entry; 2] {
         let id = ActivationId::new(number, 1);
-        let began = Began {
-            target: system(target),
-            previous: system(previous),
-            previous_generation: None,
-            commit: CommitPolicy::AfterConfirm,
-            confirm_by: ConfirmBy::Probes,
-            confirm_within_secs: 60,
-            observe_secs: 0,
-            probes: vec![],
-            inhibit: InhibitPolicy::BuiltIn,
-            on_failed_units: OnFailedUnits::Revert,
-            unsigned: Unsigned::Refuse,
-            digest: None,
-            rescue: String::new(),
-            purpose,
-        };
+        let began = began(previous, target, purpose);
         let outcome = ActivationOutcome {
             id: id.clone(),
             target: system(target),
